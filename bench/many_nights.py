@@ -65,7 +65,7 @@ def main() -> int:
     count = parser.parse_args().nights
     begin = WEATHER.first_day
     history = Days(begin, begin + timedelta(days=_HISTORY_DAYS))
-    nights = list(Days(history.last + timedelta(days=1), history.last + timedelta(days=count)))
+    nights = [history.last + timedelta(days=number) for number in range(1, count + 1)]
     measured = Environment.read().home / _MEASURED
     old = _read(measured)
 

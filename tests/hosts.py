@@ -56,7 +56,8 @@ def two_hosts() -> Iterator[Network]:
 def _may_make_hosts() -> bool:
     """Whether root may do here what it may on a machine of its own."""
     name = f"p{os.getpid()}"
-    if subprocess.run(["ip", "netns", "add", name], check=False, capture_output=True).returncode:
+    made = subprocess.run(["ip", "netns", "add", name], check=False, capture_output=True)
+    if made.returncode:
         return False
     ip(f"netns del {name}")
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.run import Run
 from pipelines.weather import PIPELINE as WEATHER
-from tests.counted import work_of
+from tests.counted import require_proportion, work_of
 from tests.jobs.training.small import models_at
 
 LENGTHS = (60, 120, 240)
@@ -39,14 +40,7 @@ def test_a_plan_opens_the_same_tables_and_works_in_proportion(homes: list[Enviro
         run = Run(pipeline=WEATHER, days=Days.of(YEAR.last), environment=environment)
         return list(Survey(run).foreseen_by_record())
 
-    for environment in homes:
-        # Imports, and what is kept of a table in a process.
-        plan(environment)
-    few, more, most = [work_of(lambda home=environment: plan(home)) for environment in homes]
-    assert few.tables == more.tables == most.tables
-    assert few.statements == more.statements == most.statements
-    # Twice as many nights again add twice what those before have added; a little is by chance.
-    assert most.calls - more.calls <= 2.2 * (more.calls - few.calls) + 1000
+    require_proportion(plan, homes)
 
 
 def test_which_model_serves_is_found_without_looking_at_those_before(tmp_path: Path) -> None:
@@ -81,9 +75,10 @@ def test_which_model_serves_is_found_without_looking_at_those_before(tmp_path: P
         keep(night)
         registry.set_champion(str(number))
         look_up(night)
-        asked.append(work_of(lambda of=night: look_up(of)))
+        asked.append(work_of(partial(look_up, night)))
     # The first look-ups import. A version that is read is hundreds of calls.
-    assert asked[-1].calls - asked[2].calls <= 40 * (len(nights) - 3)
+    more_versions = len(nights) - 3
+    assert asked[-1].calls - asked[2].calls <= 40 * more_versions
 
 
 def _nights(count: int) -> Days:

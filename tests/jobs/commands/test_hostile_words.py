@@ -117,7 +117,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     folder = tmp_path_factory.mktemp("hostile")
     (folder / "home").mkdir()
     environment = models_at(folder / "home")
-    recorded_year.write(environment, WEATHER, Days(date(2013, 1, 1), date(2013, 1, 20)))
+    nights = Days(date(2013, 1, 1), date(2013, 1, 20))
+    recorded_year.write(environment, WEATHER, nights)
     (folder / "beside").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):

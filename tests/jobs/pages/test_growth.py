@@ -21,7 +21,7 @@ from jobs.pages.quality import quality
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE as FLIGHTS
-from tests.counted import work_of
+from tests.counted import require_proportion, work_of
 
 LENGTHS = (60, 120, 240)
 """Nights on record: each twice those before."""
@@ -53,15 +53,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> list[Environment]:
 def test_a_page_reads_the_same_tables_and_works_in_proportion(
     page: str, homes: list[Environment]
 ) -> None:
-    show = PAGES[page]
-    # Imports, and what is kept of a table from one request to the next.
-    for environment in homes:
-        show(environment)
-    few, more, most = [work_of(lambda home=environment: show(home)) for environment in homes]
-    assert few.tables == more.tables == most.tables
-    assert few.statements == more.statements == most.statements
-    # Twice as many nights again add twice what those before have added; a little is by chance.
-    assert most.calls - more.calls <= 2.2 * (more.calls - few.calls) + 1000
+    require_proportion(PAGES[page], homes)
 
 
 def test_what_a_page_asks_for_is_counted(homes: list[Environment]) -> None:
