@@ -14,14 +14,19 @@ from pipelines.environment import Environment
 from pipelines.stages import STAGES
 
 _PORTS = ("NIGHTSHIFT_SPARK_PORT", "NIGHTSHIFT_AIRFLOW_PORT", "NIGHTSHIFT_MLFLOW_PORT")
+_KEPT = ("NIGHTSHIFT_SPARK_MEMORY", "NIGHTSHIFT_SPARK_CORES", "NIGHTSHIFT_RANKS")
+"""Settings that hold for this home too; the others may lead to tables and models elsewhere."""
 
 
 class Home:
     """The command `nightshift` in a home below the folder of a case, on ports of its own."""
 
     def __init__(self, folder: Path, name: str = "home") -> None:
+        settings = {one.variable for one in Environment.settings().values()}
+        elsewhere = settings - set(_KEPT)
+        given = {name: said for name, said in os.environ.items() if name not in elsewhere}
         ports = {name: str(free_port()) for name in _PORTS}
-        self.variables = {**os.environ, "NIGHTSHIFT_HOME": str(folder / name), **ports}
+        self.variables = {**given, "NIGHTSHIFT_HOME": str(folder / name), **ports}
 
     def __call__(self, *arguments: str) -> None:
         """Run it; an error ends the measurement."""

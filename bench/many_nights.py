@@ -65,9 +65,11 @@ def main() -> int:
     count = parser.parse_args().nights
     begin = WEATHER.first_day
     history = Days(begin, begin + timedelta(days=_HISTORY_DAYS))
-    nights = [history.last + timedelta(days=number) for number in range(1, count + 1)]
     measured = Environment.read().home / _MEASURED
     old = _read(measured)
+    # Ten in turns with the young home's, also where all others were measured before.
+    count = max(count, len(old) + _COMPARED)
+    nights = [history.last + timedelta(days=number) for number in range(1, count + 1)]
 
     def one_more() -> None:
         old.append(_night(os.environ, nights[len(old)]))
@@ -80,13 +82,14 @@ def main() -> int:
     while len(old) < count - _COMPARED:
         one_more()
     young: list[Night] = []
-    with TemporaryDirectory() as folder:
+    # On the same disk.
+    with TemporaryDirectory(dir=measured.parent.parent) as folder:
         home = Home(Path(folder))
         with home.up():
-            early = Days(history.first, nights[_COMPARED])
+            early = Days(history.first, nights[_COMPARED - 1])
             nightshift("land", WEATHER.name, *named(early), variables=home.variables)
             nightshift("run", WEATHER.name, *named(history), variables=home.variables)
-            while len(old) < count:
+            while len(young) < _COMPARED:
                 one_more()
                 young.append(_night(home.variables, nights[len(young)]))
     homes = {"young": young, "old": old[-_COMPARED:]}

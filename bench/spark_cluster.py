@@ -32,6 +32,8 @@ class Cluster:
         """One a worker, while an application runs."""
         found: list[psutil.Process] = []
         for worker in self.workers:
+            if worker.poll() is not None:
+                continue
             found += psutil.Process(worker.pid).children(recursive=True)
         return [one for one in found if _is_executor(one)]
 

@@ -45,11 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_streams()
     grammar = parser()
     completion.complete(grammar)
-    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        _require_text(words)
-        arguments = grammar.parse_args(words)
-        arguments.command_line = words
+        arguments = grammar.parse_args(argv)
+        arguments.command_line = sys.argv[1:] if argv is None else list(argv)
         return int(arguments.command(arguments, Environment.read()))
     except KeyboardInterrupt:
         print(
@@ -64,15 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         from jobs.night import explain
 
         return explain(error)[0]
-
-
-def _require_text(words: Sequence[str]) -> None:
-    """Tell of bytes that are no text: no table, no message and no name of a run can hold them."""
-    for word in words:
-        try:
-            word.encode()
-        except UnicodeEncodeError:
-            raise UsageError(f"The argument {word!a} is not in UTF-8.") from None
 
 
 def in_child(argument: Mapping[str, Any]) -> int:

@@ -31,6 +31,11 @@ def new_run_id() -> str:
     return f"run__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}_{secrets.token_hex(3)}"
 
 
+def is_run_id(text: str) -> bool:
+    """Whether a run may be named so."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
 def is_of_airflow(run_id: str) -> bool:
     """Whether Airflow has made the id, so that its UI has a page of the run.
 
@@ -77,7 +82,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.pipeline.require_days(self.days)
-        if not _RUN_ID.fullmatch(self.run_id):
+        if not is_run_id(self.run_id):
             raise UsageError(
                 f"'{self.run_id}' is not a run id: letters, digits and _.:+~- only, at most 200."
             )

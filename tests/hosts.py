@@ -33,8 +33,8 @@ def two_hosts() -> Iterator[Network]:
     """Two hosts beside this machine; a test is skipped where none can be made."""
     if shutil.which("ip") is None or os.geteuid() != 0:
         pytest.skip("network namespaces need root and the program ip (iproute2)")
-    if not _may_make_hosts():
-        pytest.skip("this container may make no network namespace")
+    if why := _why_none():
+        pytest.skip(f"no network namespace can be made here: {why}")
     # Of this process alone: tests may run side by side.
     number = os.getpid() % 250
     bridge, subnet = f"br{os.getpid()}", f"10.89.{number}"
@@ -53,14 +53,17 @@ def two_hosts() -> Iterator[Network]:
         subprocess.run(["ip", "link", "del", bridge], check=False)
 
 
-def _may_make_hosts() -> bool:
-    """Whether root may do here what it may on a machine of its own."""
+def _why_none() -> str:
+    """Why root may not do here what it may on a machine of its own; empty: it may."""
     name = f"p{os.getpid()}"
-    made = subprocess.run(["ip", "netns", "add", name], check=False, capture_output=True)
-    if made.returncode:
-        return False
-    ip(f"netns del {name}")
-    return True
+    try:
+        ip(f"netns add {name}")
+        ip(f"netns del {name}")
+        ip(f"link add {name} type bridge")
+        ip(f"link del {name}")
+    except subprocess.CalledProcessError as error:
+        return str(error.stderr.decode())
+    return ""
 
 
 def make_host(host: str, address: str, bridge: str) -> None:

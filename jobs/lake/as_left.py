@@ -26,6 +26,7 @@ from pyarrow import fs
 from jobs.lake import ops, publications
 from pipelines.days import Days
 from pipelines.errors import UsageError
+from pipelines.run import is_run_id
 from pipelines.spec import HISTORY_SUFFIX, QUARANTINE_SUFFIX
 from pipelines.stages import STAGES
 
@@ -88,7 +89,10 @@ def versions(
     Raises:
         UsageError: there is no such run; or it has not ended, or left a part of a stage.
     """
-    rows = ops.read(environment, "stage_runs", [("run_id", "=", run_id)]).to_pylist()
+    rows = []
+    # A query cannot hold bytes that are no text, which a name can.
+    if is_run_id(run_id):
+        rows = ops.read(environment, "stage_runs", [("run_id", "=", run_id)]).to_pylist()
     if not rows:
         raise UsageError(_unknown(environment, run_id))
     found = Left()

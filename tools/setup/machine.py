@@ -1,6 +1,6 @@
 """What this machine must bring along: a Python, Java, a C++ compiler.
 
-For some tests, Chromium and PostgreSQL.
+For some tests, Chromium, PostgreSQL and the program ip.
 """
 
 from __future__ import annotations
@@ -172,10 +172,7 @@ def _postgres_problem() -> str:
 def _ip_problem() -> str:
     if shutil.which("ip"):
         return ""
-    return (
-        "No 'ip' is on PATH; the tests of ranks on several hosts need it. "
-        "Install it (Debian: iproute2)."
-    )
+    return "No 'ip' is on PATH; tests with several hosts need it. Install it (Debian: iproute2)."
 
 
 JAVA = Need(

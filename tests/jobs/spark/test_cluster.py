@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -197,7 +198,9 @@ def _power_off(worker: subprocess.Popen[bytes]) -> None:
     children = psutil.Process(worker.pid).children(recursive=True)
     worker.kill()
     for child in children:
-        child.kill()
+        # One may have ended with another.
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
     worker.wait()
 
 
@@ -205,7 +208,7 @@ def _rows(environment: Environment, name: str) -> pa.Table:
     table = next(one for one in weather.WEATHER.tables if one.name == name)
     stored = DeltaTable(environment.table_path(f"weather.{name}")).to_pyarrow_table()
     # Each lake has models of its own: the same, under other ids.
-    own = {*table.volatile, "model_run_id"} & set(stored.column_names)
-    said = stored.drop_columns(sorted(own))
+    ids = {"model_run_id"} & set(stored.column_names)
+    said = stored.drop_columns([*table.volatile, *ids])
     columns = sorted(said.column_names)
     return said.select(columns).sort_by([(column, "ascending") for column in columns])
