@@ -662,6 +662,8 @@ def _close_to_all_else(database: duckdb.DuckDBPyConnection, memory: str) -> None
     """Let no statement open a file or an address, write anywhere, or take more memory."""
     # Else instants are shown in the zone of the machine, and differ from one to the next.
     database.execute("SET TimeZone = 'UTC'")
+    # Where Python itself looks interactive, DuckDB draws a bar among the rows of what is slow.
+    database.execute("SET enable_progress_bar = false")
     # What does not fit is refused and not written to disk.
     database.execute("SET temp_directory = ''")
     database.execute("SET enable_external_access = false")

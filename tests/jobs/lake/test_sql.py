@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -21,7 +23,7 @@ from jobs.lake.commits import publish
 from jobs.lake.publications import Publication
 from jobs.lake.sql import Session, meant, near_misses, query, results, tables
 from pipelines.days import Days
-from pipelines.environment import Environment
+from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
 from pipelines.run import Run
 from tests.jobs.lake.test_commits import run_at, staged
@@ -783,3 +785,22 @@ def test_only_versions_whose_rows_were_replaced_are_opened(
     assert len(query(run.environment, _HISTORY)[1]) == 12
     # The newest, and those in which the three replaced revisions were in force.
     assert opened == [None, 0, 1, 2]
+
+
+def test_no_bar_is_drawn_among_rows_where_python_looks_interactive(tmp_path: Path) -> None:
+    asked = "SELECT current_setting('enable_progress_bar')"
+    # As at a prompt or in a notebook, there is no file that Python runs.
+    program = f"""
+from jobs.lake import sql
+from pipelines.environment import ROOT, Environment
+print(sql.query(Environment.read(), "{asked}")[1])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "NIGHTSHIFT_HOME": str(tmp_path)},
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "[(False,)]\n"
