@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from jobs.commands import completion, forwarding, in_server
 from jobs.commands.parser import Parser
 from jobs.commands.version import Version
+from jobs.commands.who import user
 from jobs.output import FORMATS, prepare_streams
 from jobs.services import usage
 from jobs.services.usage import Meter, Usage
 from pipelines import catalog
 from pipelines.days import Days, parse_day
 from pipelines.environment import JDBC_PORT, PAGES, Environment
-from pipelines.errors import UsageError
+from pipelines.errors import NightshiftError, UsageError
 from pipelines.events import Event
 from pipelines.forwarding import FORWARDED, LOST
 from pipelines.redaction import redacted
@@ -948,6 +949,21 @@ def _forwarded(arguments: argparse.Namespace, environment: Environment) -> int |
     return None if code == LOST else code
 
 
+def _said_in_server(arguments: argparse.Namespace, environment: Environment) -> int | None:
+    """The exit code of what a person says of a model, done by a child of the stage server.
+
+    None: none has done it.
+    """
+    if arguments.is_child:
+        return None
+    command, *words = arguments.command_line
+    # The child may be another user's.
+    who = arguments.by if arguments.by is not None else user()
+    code = forwarding.forward(environment, [command, f"--by={who}", *words])
+    # It may be on record. Said again, a rollback goes back one further.
+    return NightshiftError.exit_code if code == LOST else code
+
+
 def _require_folder_of(result: Path | None) -> None:
     """Refuse a file that could not be written when all is done."""
     if result is not None and (result.is_dir() or not result.parent.is_dir()):
@@ -1164,6 +1180,8 @@ def _card(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 def _rollback(arguments: argparse.Namespace, environment: Environment) -> int:
+    if (code := _said_in_server(arguments, environment)) is not None:
+        return code
     from jobs.commands.decide import Said, rollback
 
     said = Said.by(arguments.by, arguments.why)
@@ -1180,6 +1198,8 @@ def _rollback(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 def _approve(arguments: argparse.Namespace, environment: Environment) -> int:
+    if (code := _said_in_server(arguments, environment)) is not None:
+        return code
     from jobs.commands.decide import Said, approve, reject
 
     said = Said.by(arguments.by, arguments.why)

@@ -16,7 +16,7 @@ from pipelines.places import address_of_store
 
 FUNCTION = "jobs.__main__:in_child"
 """The entry for the stage server, which allows it."""
-FORWARDED = ("run", "plan", "notify")
+FORWARDED = ("run", "plan", "notify", "rollback", "approve")
 """Commands that are done so."""
 LOST = 70
 """How a child ends that could tell nobody: it was asked to end, or a library came apart."""

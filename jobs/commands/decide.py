@@ -1,19 +1,18 @@
 """The commands `nightshift rollback` and `nightshift approve`: what a person says about models.
 
-Importing this is cheap, and so is what it does: the record is all that decides, and MLflow is asked
-only in the stage server, where it has been imported.
+What it does is cheap: the record is all that decides, and MLflow is asked only in the stage server,
+where it has been imported.
 """
 
 from __future__ import annotations
 
-import os
-import pwd
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from tempfile import TemporaryFile
 
+from jobs.commands.who import user
 from jobs.lake import approvals, model_events, ops
 from jobs.output import harmless
 from jobs.services import stage_client
@@ -60,7 +59,7 @@ class Said:
         Raises:
             UsageError: a text is empty or endless.
         """
-        name = _user() if who is None else who
+        name = user() if who is None else who
         for option, text in (("--by", name), ("--why", why)):
             if not text.strip():
                 raise UsageError(f"{option} is empty: say it in words for those who come after.")
@@ -465,12 +464,3 @@ def _followed(environment: Environment, pipeline: Pipeline, versions: Iterable[s
     argument = {"environment": variables, "pipeline": pipeline.name, "versions": [*versions]}
     is_up = stage_client.available(environment)
     return is_up and stage_client.call(environment, _FOLLOW, argument, _BRIEFLY) == 0
-
-
-def _user() -> str:
-    # Not by the environment, which anyone may set.
-    number = os.getuid()
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:  # such as in a container
-        return f"user {number}"

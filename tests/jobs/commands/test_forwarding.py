@@ -15,6 +15,7 @@ from jobs import outcome
 from jobs.__main__ import main
 from jobs.commands import forwarding
 from jobs.commands.plan import Plan
+from jobs.commands.who import user
 from jobs.lake import ops
 from jobs.services import child, stage_client
 from jobs.services.own_server import preloaded
@@ -227,6 +228,33 @@ def test_what_needs_no_server_is_done_here_when_its_child_is_lost(
     of_event = ["--run-id", "r1", "--event", "night_done"] if what == "notify" else []
     assert main([what, "flights", "--date", DAY, *of_event]) == 0
     assert done == [what]
+
+
+@pytest.mark.parametrize(
+    ("words", "who"),
+    [
+        (["rollback", "flights", "--why", "w"], user()),
+        (["rollback", "--why=w", "--by", "ann", "--", "flights"], "ann"),
+        (["approve", "flights", "3", "--why", "w"], user()),
+    ],
+)
+def test_what_a_person_says_of_a_model_is_said_once_and_by_them(
+    words: list[str], who: str, home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[Any] = []
+
+    def lost(environment: Environment, function: str, argument: Any, environ: Any) -> Ended:
+        said.append(command.parser().parse_args(argument["words"]))
+        return LOST
+
+    monkeypatch.setattr(stage_client, "available", lambda environment: True)
+    monkeypatch.setattr(stage_client, "called", lost)
+    for name in ("rollback", "approve"):
+        # It may be on record already: nobody says it a second time.
+        monkeypatch.setattr(f"jobs.commands.decide.{name}", None)
+    assert main(words) == 3
+    (arguments,) = said
+    assert (arguments.pipeline, arguments.why, arguments.by) == ("flights", "w", who)
 
 
 def test_a_child_that_is_asked_to_end_or_comes_apart_says_so(
