@@ -24,7 +24,7 @@ class Home:
     def __init__(self, folder: Path, name: str = "home") -> None:
         settings = {one.variable for one in Environment.settings().values()}
         elsewhere = settings - set(_KEPT)
-        given = {name: said for name, said in os.environ.items() if name not in elsewhere}
+        given = {one: said for one, said in os.environ.items() if one not in elsewhere}
         ports = {name: str(free_port()) for name in _PORTS}
         self.variables = {**given, "NIGHTSHIFT_HOME": str(folder / name), **ports}
 

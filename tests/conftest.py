@@ -36,6 +36,8 @@ _SAME_LAKE = ("tests/expectations", "tests/object_store")
 SWEEP_EXAMPLES = 60 if os.environ.get("SOAK") else 4
 """Hypothesis examples of a test marked `soak`: a short sample in `make test`, a long sweep in `make
 soak`."""
+OF_INSTALLATIONS = ("NIGHTSHIFT_", "AIRFLOW", "SPARK_", "MLFLOW_")
+"""How variables begin that would lead to another installation than a test's own."""
 SOAK = [
     pytest.mark.soak,
     pytest.mark.skipif(not os.environ.get("SOAK"), reason="minutes; `make soak` runs it"),

@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 from types import CodeType
 
+import pytest
 from deltalake import DeltaTable
 
+from bench.recorded_year import YEAR
 from jobs.lake import sql
+from pipelines.days import Days
 from pipelines.environment import Environment
+
+LENGTHS = (60, 120, 240)
+"""Nights on record: each twice those before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +44,24 @@ def work_of(asked: Callable[[], object]) -> Work:
     )
 
 
+def homes_with(
+    nights: Callable[[Environment, Days], None], folders: pytest.TempPathFactory
+) -> list[Environment]:
+    """A home for each of `LENGTHS`, with as many nights on record.
+
+    Args:
+        nights: Records them in a home.
+        folders: Makes the homes' folders.
+    """
+    made = []
+    for length in LENGTHS:
+        home = folders.mktemp(str(length))
+        environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
+        nights(environment, Days(list(YEAR)[-length], YEAR.last))
+        made.append(environment)
+    return made
+
+
 def require_proportion(
     ask: Callable[[Environment], object],
     homes: Sequence[Environment],
@@ -46,7 +70,7 @@ def require_proportion(
 
     Args:
         ask: What is asked of a home.
-        homes: Three, with twice as many nights on record in each as in the one before.
+        homes: As `homes_with` makes them.
     """
     for environment in homes:
         # Imports, and what is kept of a table from one time to the next.

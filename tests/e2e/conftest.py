@@ -29,7 +29,7 @@ from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError
-from tests.conftest import SOAK, free_port
+from tests.conftest import OF_INSTALLATIONS, SOAK, free_port
 from tests.e2e import people
 from tools.setup.machine import postgres_programs
 
@@ -218,10 +218,9 @@ def installation(
 
 def inherited_variables() -> dict[str, str]:
     """Those of the tests, without any that would lead to another installation."""
-    others = ("NIGHTSHIFT_", "AIRFLOW", "SPARK_", "MLFLOW_")
     inherited = dict(os.environ)
     for name in os.environ:
-        if name.startswith(others):
+        if name.startswith(OF_INSTALLATIONS):
             del inherited[name]
     return inherited
 

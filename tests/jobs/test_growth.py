@@ -16,23 +16,19 @@ from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.run import Run
 from pipelines.weather import PIPELINE as WEATHER
-from tests.counted import require_proportion, work_of
+from tests.counted import homes_with, require_proportion, work_of
 from tests.jobs.training.small import models_at
-
-LENGTHS = (60, 120, 240)
-"""Nights on record: each twice those before."""
+from tests.jobs.training.test_registry import keep
 
 
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> list[Environment]:
     """One for each length, with as many nights on record."""
-    made = []
-    for length in LENGTHS:
-        home = tmp_path_factory.mktemp(str(length))
-        environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
-        recorded_year.write(environment, WEATHER, _nights(length))
-        made.append(environment)
-    return made
+
+    def record(environment: Environment, nights: Days) -> None:
+        recorded_year.write(environment, WEATHER, nights)
+
+    return homes_with(record, tmp_path_factory)
 
 
 def test_a_plan_opens_the_same_tables_and_works_in_proportion(homes: list[Environment]) -> None:
@@ -45,21 +41,6 @@ def test_a_plan_opens_the_same_tables_and_works_in_proportion(homes: list[Enviro
 
 def test_which_model_serves_is_found_without_looking_at_those_before(tmp_path: Path) -> None:
     registry = Registry(models_at(tmp_path), "small")
-    files = tmp_path / "files"
-    files.mkdir()
-    (files / "model.keras").write_bytes(b"weights")
-
-    def keep(night: date) -> None:
-        registry.keep(
-            files,
-            as_of=night,
-            fingerprint=str(night),
-            family="linear",
-            recipe="as ever",
-            params={},
-            curves={"loss": [0.5]},
-            pins={},
-        )
 
     def look_up(night: date) -> None:
         champion = registry.champion()
@@ -70,16 +51,12 @@ def test_which_model_serves_is_found_without_looking_at_those_before(tmp_path: P
         assert registry.champion_left_at() == [champion]
 
     asked = []
-    nights = list(_nights(12))
+    nights = [YEAR.first + timedelta(days=number) for number in range(12)]
     for number, night in enumerate(nights, start=1):
-        keep(night)
+        keep(registry, tmp_path, str(night), as_of=night)
         registry.set_champion(str(number))
         look_up(night)
         asked.append(work_of(partial(look_up, night)))
     # The first look-ups import. A version that is read is hundreds of calls.
     more_versions = len(nights) - 3
     assert asked[-1].calls - asked[2].calls <= 40 * more_versions
-
-
-def _nights(count: int) -> Days:
-    return Days(YEAR.last - timedelta(days=count - 1), YEAR.last)

@@ -20,6 +20,7 @@ from jobs.__main__ import main, parser
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.weather import PIPELINE as WEATHER
+from tests.conftest import OF_INSTALLATIONS
 from tests.jobs.training.small import models_at
 
 WORDS = (
@@ -124,7 +125,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     (folder / "beside").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.startswith(("NIGHTSHIFT_", "AIRFLOW", "SPARK_", "MLFLOW_")):
+            if name.startswith(OF_INSTALLATIONS):
                 patch.delenv(name)
         patch.setenv("NIGHTSHIFT_HOME", str(environment.home))
         patch.chdir(folder / "beside")

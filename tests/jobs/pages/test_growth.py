@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 import pytest
 
 from bench import recorded_year
-from bench.recorded_year import YEAR
 from jobs.lake import sql
 from jobs.pages.dictionary import dictionary_of
 from jobs.pages.models import models
@@ -21,10 +20,8 @@ from jobs.pages.quality import quality
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE as FLIGHTS
-from tests.counted import require_proportion, work_of
+from tests.counted import homes_with, require_proportion, work_of
 
-LENGTHS = (60, 120, 240)
-"""Nights on record: each twice those before."""
 NOW = datetime(2014, 1, 1, 12, tzinfo=UTC)
 PAGES: Mapping[str, Callable[[Environment], object]] = {
     "nights": lambda environment: nights(environment, FLIGHTS, NOW),
@@ -38,15 +35,12 @@ PAGES: Mapping[str, Callable[[Environment], object]] = {
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> list[Environment]:
     """One for each length, with as many nights."""
-    made = []
-    for length in LENGTHS:
-        home = tmp_path_factory.mktemp(str(length))
-        environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
-        recorded = Days(list(YEAR)[-length], YEAR.last)
+
+    def record(environment: Environment, recorded: Days) -> None:
         recorded_year.write(environment, FLIGHTS, recorded)
         recorded_year.write_predictions(environment, FLIGHTS, recorded, 900)
-        made.append(environment)
-    return made
+
+    return homes_with(record, tmp_path_factory)
 
 
 @pytest.mark.parametrize("page", PAGES)
