@@ -662,8 +662,7 @@ def _close_to_all_else(database: duckdb.DuckDBPyConnection, memory: str) -> None
     """Let no statement open a file or an address, write anywhere, or take more memory."""
     # Else instants are shown in the zone of the machine, and differ from one to the next.
     database.execute("SET TimeZone = 'UTC'")
-    # Where Python itself looks interactive, DuckDB draws a bar among the rows of what is slow.
-    database.execute("SET enable_progress_bar = false")
+    _draw_no_bar(database)
     # What does not fit is refused and not written to disk.
     database.execute("SET temp_directory = ''")
     database.execute("SET enable_external_access = false")
@@ -671,6 +670,14 @@ def _close_to_all_else(database: duckdb.DuckDBPyConnection, memory: str) -> None
     database.execute("SET allowed_configs = $settings", {"settings": list(_SETTINGS)})
     # From here on no statement can turn this back.
     database.execute("SET lock_configuration = true")
+
+
+def _draw_no_bar(database: duckdb.DuckDBPyConnection) -> None:
+    """Where Python itself looks interactive, DuckDB draws a bar among the rows of what is slow."""
+    (drawn,) = database.execute("SELECT current_setting('enable_progress_bar')").fetchall()
+    # A notebook without ipywidgets draws none, and refuses the setting as such.
+    if drawn == (True,):
+        database.execute("SET enable_progress_bar = false")
 
 
 def _refuse_unless_fit(asked: Sequence[duckdb.Statement], most: int | None) -> None:
