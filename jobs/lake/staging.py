@@ -20,7 +20,7 @@ from pyarrow import fs
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from jobs.lake import amounts
+from jobs.lake import amounts, frames
 from jobs.lake.content import fingerprint
 from jobs.lake.data_files import DataFile, found_in, has_log
 from jobs.lake.locations import STAGED_BELOW, maker, manifests, partition, path, sql_name
@@ -248,18 +248,14 @@ def prune(run: Run) -> None:
 
 
 def _frame(run: Run, name: str, staging: Staging) -> DataFrame:
-    spark = connect(run.environment)
     schema = StructType.fromJson(staging.schema)
-    if not staging.files:
-        return spark.createDataFrame([], schema)
     table = path(run, name)
     folder = f"{table}/{staging.folder}"
-    if has_log(folder):
-        return spark.read.format("delta").load(folder).select(*schema.names)
+    if staging.files and has_log(folder):
+        rows = connect(run.environment).read.format("delta").load(folder)
+        return frames.with_columns(rows, schema.names)
     files = [f"{table}/{file.path}" for file in staging.files]
-    # The day is in the folder's name, below the base path.
-    reader = spark.read.schema(schema).option("basePath", folder)
-    return reader.parquet(*files).select(*schema.names)
+    return frames.of_files(run.environment, schema, folder, files)
 
 
 def _is_writable_by_delta(schema: StructType) -> bool:

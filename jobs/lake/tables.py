@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.lake import amounts, commits, opened, staging
+from jobs.lake import amounts, commits, frames, opened, staging
 from jobs.lake.commits import Published
+from jobs.lake.data_files import day_files
 from jobs.lake.locations import exists, partition, path, require
 from jobs.lake.partitions import column_types
 from jobs.lake.publications import Origin
 from jobs.lake.staging import Staging
-from jobs.spark.session import connect
 from pipelines.spec import QUARANTINE_SUFFIX
 
 if TYPE_CHECKING:
+    from deltalake import DeltaTable
     from pyspark.sql import Column as Expression
     from pyspark.sql.types import StructType
 
@@ -43,9 +44,10 @@ def read(run: Run, name: str, days: Days | None = None) -> DataFrame:
         NightshiftError: the table has never been published.
     """
     require(run, name)
-    rows = connect(run.environment).read.format("delta").load(path(run, name))
-    _count(run, name, lambda day: days is None or day in days)
-    return rows if days is None else rows.where(_within(partition(run, name), days))
+    table = opened.newest(path(run, name))
+    if days is None:
+        return _rows(run, name, table, lambda _: True)
+    return _rows(run, name, table, days.__contains__).where(_within(partition(run, name), days))
 
 
 def stage_rows(
@@ -145,7 +147,7 @@ def as_seen(
         if day in seen:
             by_version.setdefault(_delta_version(seen[day]), []).append(day)
     for version, some in sorted(by_version.items()):
-        older = _read_version(run, name, version, some)
+        older = _of_days(run, name, opened.at(path(run, name), version), some)
         # A table may have got columns since.
         found = found.unionByName(older, allowMissingColumns=True)
     return found
@@ -246,9 +248,7 @@ def _quarantined_by_rules(run: Run, name: str, days: Collection[date]) -> DataFr
 
 def _on(run: Run, name: str, days: Collection[date]) -> DataFrame:
     require(run, name)
-    rows = connect(run.environment).read.format("delta").load(path(run, name))
-    _count(run, name, lambda day: day in days)
-    return rows.where(F.col(partition(run, name)).isin(*days))
+    return _of_days(run, name, opened.newest(path(run, name)), days)
 
 
 def partition_days(run: Run, table: Table) -> Days:
@@ -256,23 +256,17 @@ def partition_days(run: Run, table: Table) -> Days:
     return run.days.shifted(table.partition_lead_days)
 
 
-def _read_version(run: Run, name: str, version: int, days: Collection[date]) -> DataFrame:
-    reader = connect(run.environment).read.format("delta").option("versionAsOf", version)
-    rows = reader.load(path(run, name))
-    _count(run, name, lambda day: day in days, version)
+def _of_days(run: Run, name: str, table: DeltaTable, days: Collection[date]) -> DataFrame:
+    rows = _rows(run, name, table, days.__contains__)
     return rows.where(F.col(partition(run, name)).isin(*days))
 
 
-def _count(
-    run: Run,
-    name: str,
-    is_read: Callable[[date], bool],
-    version: int | None = None,
-) -> None:
-    """Count what is going to be read of those days, by the log of the table."""
-    place = path(run, name)
-    table = opened.newest(place) if version is None else opened.at(place, version)
-    amounts.add_days_read(table, is_read)
+def _rows(run: Run, name: str, table: DeltaTable, is_read: Callable[[date], bool]) -> DataFrame:
+    """At least the rows of those days; counted is what is going to be read of them."""
+    files = list(day_files(table, is_read))
+    for file in files:
+        amounts.add_read(file.rows, file.size)
+    return frames.of_table(run.environment, path(run, name), table, files)
 
 
 def _delta_version(one: Version) -> int:

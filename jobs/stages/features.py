@@ -245,11 +245,9 @@ def _joined(run: Run, entities: DataFrame, nights: Days, knowledge: Knowledge) -
         first, last = F.lit(piece.first), F.lit(piece.last)
         rows = entities.where(F.col(_LANDED).between(first, last))
         views = {}
-        for name in looked_up:
-            until = Days(min(run.pipeline.first_day, piece.first), piece.last)
+        for name, days in _days_of_views(run, piece).items():
             seen = knowledge.seen_by(name, piece.last)
-            if knowledge.unseen(name, until, seen):
-                views[name] = _as_seen(run, name, until, knowledge, seen)
+            views[name] = _as_seen(run, name, days, knowledge, seen)
         parts.append(store.historical(run.pipeline, run.environment, rows, views))
     return reduce(DataFrame.unionByName, parts)
 
@@ -289,12 +287,22 @@ def _inputs_of_labels(run: Run, day: date, knowledge: Knowledge) -> tuple[Input,
 def _inputs_of_scoring(run: Run, nights: Days, knowledge: Knowledge) -> tuple[Input, ...]:
     """What the join as of these nights reads: the rows, and for each view its facts."""
     needed = {run.pipeline.entity_table: nights}
+    for name, days in _days_of_views(run, nights).items():
+        needed[name] = _together(days, needed.get(name, days))
+    return tuple(knowledge.table_input(name, days, nights) for name, days in needed.items())
+
+
+def _days_of_views(run: Run, nights: Days) -> dict[str, Days]:
+    """By table that views look up the days on which facts may have landed that they give."""
+    needed: dict[str, Days] = {}
     for view in run.pipeline.views:
         facts = _days_of_facts(run, view, nights)
-        before = needed.get(view.table, facts)
-        first = min(before.first, facts.first)
-        needed[view.table] = Days(first, max(before.last, facts.last))
-    return tuple(knowledge.table_input(name, days, nights) for name, days in needed.items())
+        needed[view.table] = _together(facts, needed.get(view.table, facts))
+    return needed
+
+
+def _together(some: Days, others: Days) -> Days:
+    return Days(min(some.first, others.first), max(some.last, others.last))
 
 
 def _days_of_facts(run: Run, view: FeatureView, nights: Days) -> Days:

@@ -1,0 +1,90 @@
+"""Rows of Delta tables as frames of Spark."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from pyspark.sql.types import StructType
+
+from jobs.spark.session import connect
+from pipelines.places import is_url
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from pyspark.sql import DataFrame
+
+    from jobs.lake.data_files import DayFile
+    from pipelines.environment import Environment
+
+_PATTERN = re.compile(r"[\\*?{}\[\]]")
+"""What Spark takes for part of a pattern in a path."""
+_FEW_FILES = 1_000
+"""Spark looks at as many (0.4 ms each) as fast as Delta finds out which files there are (0.4 s)."""
+
+
+def of_files(
+    environment: Environment, schema: StructType, base: str, files: Sequence[str]
+) -> DataFrame:
+    """The rows of exactly these Parquet files.
+
+    Args:
+        environment: Tells whose Spark reads them.
+        schema: Of the rows, with the columns that folders below the base tell; a column that a file
+            lacks is null.
+        base: Path of a folder.
+        files: Paths below it; each folder between is either named `<column>=<value>`, or says
+            nothing.
+    """
+    spark = connect(environment)
+    if not files:
+        return spark.createDataFrame([], schema)
+    reader = spark.read.schema(schema).option("basePath", base)
+    # Each staging has lain in a folder of its own, which is no column.
+    reader = reader.option("ignoreInvalidPartitionPaths", value=True)
+    literal = [_PATTERN.sub(r"\\\g<0>", file) for file in files]
+    return with_columns(reader.parquet(*literal), schema.names)
+
+
+def with_columns(rows: DataFrame, names: Iterable[str]) -> DataFrame:
+    """These columns in this order, whatever signs their names have."""
+    # A dot would ask for a part of a column.
+    return rows.select(*(f"`{name.replace('`', '``')}`" for name in names))
+
+
+def of_table(
+    environment: Environment, place: str, table: DeltaTable, files: Sequence[DayFile]
+) -> DataFrame:
+    """The rows of a Delta table, at least those of the files.
+
+    Spark finds out by two to four jobs which files a table has at a version that is new to it. This
+    process knows them.
+
+    Args:
+        environment: Tells whose Spark reads them.
+        place: The table's path or URL.
+        table: At the version that is read.
+        files: Those that are wanted, all of some days.
+    """
+    if _tells_all(environment, place, table, files):
+        schema = StructType.fromJson(json.loads(table.schema().to_json()))
+        return of_files(environment, schema, place, [f"{place}/{file.path}" for file in files])
+    reader = connect(environment).read.format("delta")
+    return reader.option("versionAsOf", table.version()).load(place)
+
+
+def _tells_all(
+    environment: Environment, place: str, table: DeltaTable, files: Sequence[DayFile]
+) -> bool:
+    """Whether the files by themselves say what the table says, and are fast to look at."""
+    # In a store each look is a request, and a cluster of others has them done by jobs.
+    if is_url(place) or environment.spark_remote or len(files) > _FEW_FILES:
+        return False
+    # A later version has rows that are deleted, or columns by other names, in files as they are.
+    if table.protocol().min_reader_version > 1:
+        return False
+    (column,) = table.metadata().partition_columns
+    # As we write them; Delta itself lets a file lie anywhere.
+    return all(file.path.split("/")[-2:-1] == [f"{column}={file.day}"] for file in files)

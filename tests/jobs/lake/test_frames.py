@@ -1,0 +1,165 @@
+"""Rows by the files that a table's log names are the rows that Delta itself reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+
+from jobs.lake import frames
+from jobs.lake.data_files import day_files
+from pipelines.environment import Environment
+
+Read = Callable[[str], DataFrame]
+_EVERY_TYPE = """
+    CAST(id AS tinyint) AS tiny, CAST(id AS smallint) AS small, CAST(id AS int) AS whole, id,
+    CAST(id / 3 AS float) AS single, id / 7 AS double, CAST(id / 9 AS decimal(20, 6)) AS exact,
+    IF(id % 3 = 0, NULL, id % 2 = 0) AS flag, CONCAT('é ', id) AS `words.a``b`,
+    CAST(CONCAT('x', id) AS binary) AS bytes, DATE '0001-01-01' + CAST(id AS int) AS early,
+    TIMESTAMP '2013-03-31 01:30:00' + MAKE_INTERVAL(0, 0, 0, 0, id) AS instant,
+    ARRAY(id, NULL) AS several, MAP('k', id) AS by_key,
+    STRUCT(id AS b, CAST(NULL AS int) AS d) AS parts,
+    DATE '2013-01-01' + CAST(id % 3 AS int) AS day
+"""
+
+
+@pytest.fixture
+def read(environment: Environment) -> Read:
+    """All rows of a table, as a night reads them."""
+
+    def by_files(place: str) -> DataFrame:
+        table = DeltaTable(place)
+        return frames.of_table(environment, place, table, list(day_files(table, lambda _: True)))
+
+    return by_files
+
+
+def _is_read_by_delta(rows: DataFrame, capsys: pytest.CaptureFixture[str]) -> bool:
+    rows.explain("formatted")
+    return "DeltaFileIndex" in capsys.readouterr().out
+
+
+def _rows(rows: DataFrame) -> list[str]:
+    return sorted(map(repr, rows.collect()))
+
+
+def _write(rows: DataFrame, place: str, **options: str) -> None:
+    rows.write.format("delta").partitionBy("day").options(**options).mode("append").save(place)
+
+
+@pytest.mark.parametrize("name", ["table", "a b", "[x]", "{a,b}", "w*?", "day=2012-12-31", "é'"])
+def test_the_rows_are_those_of_delta_wherever_the_table_lies(
+    spark: SparkSession,
+    read: Read,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    place = str(tmp_path / name / "table")
+    _write(spark.sql(f"SELECT {_EVERY_TYPE} FROM range(20)"), place)
+    rows, by_delta = read(place), spark.read.format("delta").load(place)
+    assert rows.schema == by_delta.schema
+    assert _rows(rows) == _rows(by_delta)
+    assert not _is_read_by_delta(rows, capsys)
+    assert _is_read_by_delta(by_delta, capsys)
+
+
+def _added(place: str, spark: SparkSession, *days: str) -> None:
+    rows = ", ".join(f"({number}L, DATE '{day}')" for number, day in enumerate(days))
+    _write(spark.sql(f"SELECT * FROM VALUES {rows} AS (id, day)"), place)
+
+
+def test_only_wanted_days_are_looked_at(
+    spark: SparkSession, environment: Environment, tmp_path: Path
+) -> None:
+    place = str(tmp_path / "table")
+    _added(place, spark, "2013-01-01", "2013-01-02", "2013-01-03")
+    table = DeltaTable(place)
+    wanted = list(day_files(table, lambda day: day > date(2013, 1, 1)))
+    rows = frames.of_table(environment, place, table, wanted)
+    assert {row["day"] for row in rows.collect()} == {date(2013, 1, 2), date(2013, 1, 3)}
+    nothing = frames.of_table(environment, place, table, [])
+    assert nothing.schema == rows.schema
+    assert nothing.collect() == []
+
+
+def test_a_column_is_null_in_files_that_are_older_than_it(
+    spark: SparkSession, read: Read, tmp_path: Path
+) -> None:
+    place = str(tmp_path / "table")
+    _added(place, spark, "2013-01-01")
+    newer = spark.sql("SELECT 7L AS id, DATE '2013-01-02' AS day, 'x' AS later")
+    _write(newer, place, mergeSchema="true")
+    found = read(place).orderBy("day").collect()
+    assert [(row["id"], row["later"]) for row in found] == [(0, None), (7, "x")]
+
+
+def test_rows_that_are_marked_as_deleted_are_not_read(
+    spark: SparkSession, read: Read, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = str(tmp_path / "table")
+    rows = spark.sql("SELECT id, DATE '2013-01-01' AS day FROM range(10)")
+    _write(rows.coalesce(1), place, **{"delta.enableDeletionVectors": "true"})
+    spark.sql(f"DELETE FROM delta.`{place}` WHERE id < 9")
+    left = read(place)
+    assert [row["id"] for row in left.collect()] == [9]
+    assert _is_read_by_delta(left, capsys)
+
+
+def test_columns_may_have_other_names_in_files(
+    spark: SparkSession, read: Read, tmp_path: Path
+) -> None:
+    place = str(tmp_path / "table")
+    rows = spark.sql("SELECT 5L AS `a, b`, DATE '2013-01-01' AS day")
+    _write(rows, place, **{"delta.columnMapping.mode": "name"})
+    assert [row["a, b"] for row in read(place).collect()] == [5]
+
+
+def test_files_may_lie_in_folders_that_tell_no_day(
+    spark: SparkSession, read: Read, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = str(tmp_path / "table")
+    rows = spark.sql("SELECT 5L AS id, DATE '2013-01-01' AS day")
+    _write(rows, place, **{"delta.randomizeFilePrefixes": "true"})
+    found = read(place)
+    assert [(row["id"], row["day"]) for row in found.collect()] == [(5, date(2013, 1, 1))]
+    assert _is_read_by_delta(found, capsys)
+
+
+@pytest.mark.parametrize("remote", [None, "sc://elsewhere"])
+def test_very_many_files_and_a_cluster_of_others_are_left_to_delta(
+    spark: SparkSession,
+    environment: Environment,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    remote: str | None,
+) -> None:
+    place = str(tmp_path / "table")
+    _added(place, spark, "2013-01-01", "2013-01-02")
+    monkeypatch.setattr(frames, "connect", lambda _: spark)
+    monkeypatch.setattr(frames, "_FEW_FILES", 1 if remote is None else 2)
+    asked = replace(environment, spark_remote=remote)
+    table = DeltaTable(place)
+    rows = frames.of_table(asked, place, table, list(day_files(table, lambda _: True)))
+    assert _is_read_by_delta(rows, capsys)
+    assert rows.count() == 2
+
+
+def test_the_version_that_was_opened_is_read_though_there_is_a_newer_one(
+    spark: SparkSession, environment: Environment, tmp_path: Path
+) -> None:
+    place = str(tmp_path / "table")
+    _added(place, spark, "2013-01-01")
+    table = DeltaTable(place)
+    _added(place, spark, "2013-01-02")
+    files = list(day_files(table, lambda _: True))
+    for few in (0, 9):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(frames, "_FEW_FILES", few)
+            assert frames.of_table(environment, place, table, files).count() == 1
