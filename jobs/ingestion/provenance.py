@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from jobs.ingestion import splits
+from jobs.spark.paths import literal
 from pipelines.feeds import PROVENANCE
 
 if TYPE_CHECKING:
@@ -96,8 +97,7 @@ def source_file(feed: Feed, drops: Sequence[Drop]) -> Expression:
 
 def spark_paths(drops: Sequence[Drop]) -> list[str]:
     """The paths of the files, as Spark must be given them."""
-    # Spark takes a path with one of these for a pattern.
-    return [re.sub(r"([\[\]{}*?\\])", r"\\\1", str(drop.path)) for drop in drops]
+    return [literal(str(drop.path)) for drop in drops]
 
 
 def _in_url(text: str) -> str:
