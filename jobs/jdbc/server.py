@@ -67,6 +67,8 @@ _LIMITS = {
     "spark.sql.thriftServer.queryTimeout": "600",
     # Rows go to the client as they are made, and not all into memory first.
     "spark.sql.thriftServer.incrementalCollect": "true",
+    # A task that asks for more memory than there is ends, and not the server with it.
+    "spark.executor.killOnFatalError.depth": "0",
     # A short statement doesn't wait until all tasks of a long one have been started.
     "spark.scheduler.mode": "FAIR",
     "spark.scheduler.allocation.file": _POOLS.as_uri(),

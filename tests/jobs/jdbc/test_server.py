@@ -147,6 +147,18 @@ FETCHES = (
     "SELECT identifier('schema_of_xml')('<a>1</a>', map('rowValidationXSDPath', '{url}'))",
 )
 """Statements by which the server would ask an address for the schema of a row's XML."""
+HOGS = {
+    "an array": "SELECT count(*) FROM (SELECT explode(sequence(1, n + 400000000)) FROM sums)",
+    "a sum": "SELECT " + "+".join(["1"] * 20_000),
+    "brackets": "SELECT " + "(" * 5_000 + "1" + ")" * 5_000,
+    "a text of each row": "SELECT length(repeat(text, 2000000000)) FROM sums",
+    "all rows in one": "SELECT size(collect_list(id)) FROM range(0, 300000000, 1, 1)",
+    "a large row": "SELECT array_repeat(repeat(text, 1000000), 100000) FROM sums",
+    "a long statement": "SELECT '" + "x" * 30_000_000 + "'",
+    "a join": "SELECT /*+ BROADCAST(a) */ count(*) FROM range(100000000) a JOIN range(9) USING (id)",
+}
+"""Statements that ask for more memory, or a deeper stack, than there is."""
+_QUICK_HOGS = ("an array", "a sum", "brackets")
 REACHING = {
     *("from_avro", "schema_of_avro", "to_avro", "from_protobuf", "to_protobuf"),
     *("from_xml", "schema_of_xml", "java_method", "reflect", "try_reflect"),
@@ -357,6 +369,21 @@ def test_a_short_statement_does_not_wait_for_a_long_one(
         waited = time.monotonic() - begun
         running.result()
         assert waited < (time.monotonic() - begun) / 2
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("hog", HOGS)
+def test_a_statement_that_asks_for_too_much_ends_and_the_server_goes_on(
+    served: Served, clients: Driver, hog: str
+) -> None:
+    if hog not in _QUICK_HOGS and not os.environ.get("SOAK"):
+        pytest.skip("half a minute; `make soak` runs it")
+    password = served.accounts["ann"].password
+    with clients.connection("ann", password, "toy") as one, pytest.raises(Refused):
+        one.ask(HOGS[hog])
+    # Nobody starts it again here.
+    with clients.connection("ann", password, "toy") as another:
+        assert another.ask("SELECT count(*) FROM sums") == [(len(sums()),)]
 
 
 def test_tables_are_listed_with_their_columns(served: Served, ann: Connection) -> None:
