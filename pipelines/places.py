@@ -47,6 +47,8 @@ _AHEAD_BYTES = 8 * 1024 * 1024
 _CONNECT_SECONDS = 10
 _ATTEMPTS = 6
 """Of a request that fails, with longer and longer pauses: some 20 seconds together."""
+_OF_PATTERNS = re.compile(r"[\[\]{}*?\\]")
+"""What Spark takes for part of a pattern of paths."""
 
 
 def endpoint(environ: Mapping[str, str]) -> str:
@@ -175,6 +177,11 @@ def below(path: str, folder: Path) -> str | None:
     if is_url(path) != is_url(folder) or not place(path).is_relative_to(folder):
         return None
     return place(path).relative_to(folder).as_posix()
+
+
+def literal(path: str) -> str:
+    """What Spark takes for that very path: it may be a pattern."""
+    return _OF_PATTERNS.sub(r"\\\g<0>", path)
 
 
 def followed(path: str, folder: Path, parts: int) -> str:

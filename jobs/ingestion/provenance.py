@@ -12,8 +12,8 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from jobs.ingestion import splits
-from jobs.spark.paths import literal
 from pipelines.feeds import PROVENANCE
+from pipelines.places import literal
 
 if TYPE_CHECKING:
     from pyspark.sql import Column as Expression

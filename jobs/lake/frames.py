@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql.types import StructType
 
-from jobs.spark.paths import literal
 from jobs.spark.session import connect
-from pipelines.places import is_url
+from pipelines.places import is_url, literal
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -52,9 +51,13 @@ def with_columns(rows: DataFrame, names: Iterable[str]) -> DataFrame:
 
 
 def of_table(
-    environment: Environment, place: str, table: DeltaTable, files: Sequence[DayFile]
+    environment: Environment,
+    place: str,
+    table: DeltaTable,
+    files: Sequence[DayFile],
+    version: int | None = None,
 ) -> DataFrame:
-    """The rows of a Delta table, at least those of the files.
+    """The rows of a Delta table, at least those of some files.
 
     Spark finds out by two to four jobs which files a table has at a version that is new to it. This
     process knows them.
@@ -63,16 +66,20 @@ def of_table(
         environment: Tells whose Spark reads them.
         place: The table's path or URL.
         table: At the version that is read.
-        files: Those that are wanted, all of some days.
+        files: Those that are wanted of it, all of some days.
+        version: That of the table; None: the newest, which Delta keeps once it has read its log.
     """
-    if _tells_all(environment, place, table, files):
+    if _say_all(environment, place, table, files):
         schema = StructType.fromJson(json.loads(table.schema().to_json()))
-        return of_files(environment, schema, place, [f"{place}/{file.path}" for file in files])
+        paths = [f"{place}/{file.path}" for file in files]
+        return of_files(environment, schema, place, paths)
     reader = connect(environment).read.format("delta")
-    return reader.option("versionAsOf", table.version()).load(place)
+    if version is not None:
+        reader = reader.option("versionAsOf", version)
+    return reader.load(place)
 
 
-def _tells_all(
+def _say_all(
     environment: Environment, place: str, table: DeltaTable, files: Sequence[DayFile]
 ) -> bool:
     """Whether the files by themselves say what the table says, and are fast to look at."""
@@ -84,4 +91,4 @@ def _tells_all(
         return False
     (column,) = table.metadata().partition_columns
     # As we write them; Delta itself lets a file lie anywhere.
-    return all(file.path.split("/")[-2:-1] == [f"{column}={file.day}"] for file in files)
+    return all(f"/{column}={file.day}/" in f"/{file.path}" for file in files)

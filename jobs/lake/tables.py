@@ -24,7 +24,6 @@ from jobs.lake.staging import Staging
 from pipelines.spec import QUARANTINE_SUFFIX
 
 if TYPE_CHECKING:
-    from deltalake import DeltaTable
     from pyspark.sql import Column as Expression
     from pyspark.sql.types import StructType
 
@@ -44,10 +43,10 @@ def read(run: Run, name: str, days: Days | None = None) -> DataFrame:
         NightshiftError: the table has never been published.
     """
     require(run, name)
-    table = opened.newest(path(run, name))
     if days is None:
-        return _rows(run, name, table, lambda _: True)
-    return _rows(run, name, table, days.__contains__).where(_within(partition(run, name), days))
+        return _rows(run, name, lambda _: True)
+    rows = _rows(run, name, days.__contains__)
+    return rows.where(_within(partition(run, name), days))
 
 
 def stage_rows(
@@ -147,7 +146,7 @@ def as_seen(
         if day in seen:
             by_version.setdefault(_delta_version(seen[day]), []).append(day)
     for version, some in sorted(by_version.items()):
-        older = _of_days(run, name, opened.at(path(run, name), version), some)
+        older = _of_days(run, name, some, version)
         # A table may have got columns since.
         found = found.unionByName(older, allowMissingColumns=True)
     return found
@@ -248,7 +247,7 @@ def _quarantined_by_rules(run: Run, name: str, days: Collection[date]) -> DataFr
 
 def _on(run: Run, name: str, days: Collection[date]) -> DataFrame:
     require(run, name)
-    return _of_days(run, name, opened.newest(path(run, name)), days)
+    return _of_days(run, name, days)
 
 
 def partition_days(run: Run, table: Table) -> Days:
@@ -256,17 +255,24 @@ def partition_days(run: Run, table: Table) -> Days:
     return run.days.shifted(table.partition_lead_days)
 
 
-def _of_days(run: Run, name: str, table: DeltaTable, days: Collection[date]) -> DataFrame:
-    rows = _rows(run, name, table, days.__contains__)
+def _of_days(run: Run, name: str, days: Collection[date], version: int | None = None) -> DataFrame:
+    rows = _rows(run, name, days.__contains__, version)
     return rows.where(F.col(partition(run, name)).isin(*days))
 
 
-def _rows(run: Run, name: str, table: DeltaTable, is_read: Callable[[date], bool]) -> DataFrame:
+def _rows(
+    run: Run,
+    name: str,
+    is_read: Callable[[date], bool],
+    version: int | None = None,
+) -> DataFrame:
     """At least the rows of those days; counted is what is going to be read of them."""
+    place = path(run, name)
+    table = opened.newest(place) if version is None else opened.at(place, version)
     files = list(day_files(table, is_read))
     for file in files:
         amounts.add_read(file.rows, file.size)
-    return frames.of_table(run.environment, path(run, name), table, files)
+    return frames.of_table(run.environment, place, table, files, version)
 
 
 def _delta_version(one: Version) -> int:

@@ -20,7 +20,8 @@ from tests.object_store.test_night import run_weather
 from tests.postgres import Postgres
 from tests.weather import CONTENT, LOADED, PREDICTIONS, WEATHER
 
-_NIGHTS = [Days.of(LOADED.last + timedelta(days=number)) for number in (1, 2)]
+_NEXT = Days.of(LOADED.last + timedelta(days=1))
+_NIGHTS = (_NEXT, _NEXT.shifted(1))
 _QUALITY = """
     SELECT as_of, event, model_version, rival_version, metrics, reason FROM ops.model_events
     WHERE pipeline = 'weather' ORDER BY ALL"""
