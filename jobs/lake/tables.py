@@ -255,7 +255,12 @@ def partition_days(run: Run, table: Table) -> Days:
     return run.days.shifted(table.partition_lead_days)
 
 
-def _of_days(run: Run, name: str, days: Collection[date], version: int | None = None) -> DataFrame:
+def _of_days(
+    run: Run,
+    name: str,
+    days: Collection[date],
+    version: int | None = None,
+) -> DataFrame:
     rows = _rows(run, name, days.__contains__, version)
     return rows.where(F.col(partition(run, name)).isin(*days))
 
