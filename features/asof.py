@@ -24,8 +24,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from feast import BatchFeatureView, OnDemandFeatureView
@@ -75,8 +75,11 @@ class AsOfOfflineStoreConfig(SparkOfflineStoreConfig):
     """Configuration of `AsOfOfflineStore`: Feast finds it by this name."""
 
     type: str = "features.asof.AsOfOfflineStore"
-    stand_ins: dict[str, str] = Field(default_factory=dict)
-    """What is read in the place of a relation, such as a view of an older version of its table."""
+    stand_ins: dict[str, Callable[[date | None], str]] = Field(default_factory=dict)
+    """By relation what gives the name of a view to be read in its place.
+
+    It is called with the first partition date of which rows may count; None: all before do.
+    """
 
 
 class AsOfJob(SparkRetrievalJob):
@@ -121,7 +124,7 @@ class AsOfOfflineStore(SparkOfflineStore):
             project,
             (span.first, span.last),
         )
-        read = _reading(config.offline_store.stand_ins)
+        read = _reading(config.offline_store.stand_ins, span)
         views = [_View.of(context, full_feature_names, read) for context in contexts]
         _require_columns(columns, views)
         joined = _joined(rows, views, time, span)
@@ -191,19 +194,20 @@ class _View:
         cls,
         context: Any,
         full_feature_names: bool,
-        read: Callable[[str], str],
+        read: Callable[[_Source], str],
     ) -> _View:
         # Feast gives each key as `column of the source AS column of the entity rows`.
         selections = [selection.split(" AS ") for selection in context.entity_selections]
         prefix = f"{context.name}__" if full_feature_names else ""
         source = _Source(
-            relation=read(context.table_subquery),
+            relation=context.table_subquery,
             keys=tuple(column for column, _ in selections),
             event=context.timestamp_field,
             created=context.created_timestamp_column or None,
             partition=context.date_partition_column or None,
             ttl=timedelta(seconds=context.ttl) if context.ttl else None,
         )
+        source = replace(source, relation=read(source))
         features = {}
         for column in context.features:
             name = context.field_mapping.get(column, column)
@@ -235,12 +239,17 @@ class _Group:
         return groups
 
 
-def _reading(stand_ins: Mapping[str, str]) -> Callable[[str], str]:
-    """Puts into a query what is read in the place of its relations."""
+def _reading(
+    stand_ins: Mapping[str, Callable[[date | None], str]], span: _Span
+) -> Callable[[_Source], str]:
+    """Puts into a source's query what is read in the place of its relations."""
 
-    def read(query: str) -> str:
-        for relation, name in stand_ins.items():
-            query = query.replace(relation, name)
+    def read(source: _Source) -> str:
+        query = source.relation
+        first = _first_partition(source, span)
+        for relation, stand_in in stand_ins.items():
+            if relation in query:
+                query = query.replace(relation, stand_in(first))
         return query
 
     return read
@@ -408,12 +417,17 @@ def _in_partitions(facts: DataFrame, source: _Source, span: _Span) -> DataFrame:
     # Dates as text: Spark casts them to the column's own type while it plans, so that Delta prunes
     # either kind.
     day = _column(source.partition)
-    last = f"{span.last + _SLACK:%Y-%m-%d}"
-    facts = facts.where(day <= F.lit(last))
+    first = _first_partition(source, span)
+    last = (span.last + _SLACK).date()
+    facts = facts.where(day <= F.lit(str(last)))
+    return facts if first is None else facts.where(day >= F.lit(str(first)))
+
+
+def _first_partition(source: _Source, span: _Span) -> date | None:
+    """The first partition date of facts that can count; None: no fact is too old."""
     if source.ttl is None:
-        return facts
-    first = f"{_earliest(source, span) - _SLACK:%Y-%m-%d}"
-    return facts.where(day >= F.lit(first))
+        return None
+    return (_earliest(source, span) - _SLACK).date()
 
 
 def _with_whole_keys(frame: DataFrame, source: _Source) -> DataFrame:

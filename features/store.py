@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -20,10 +21,15 @@ from features import definitions
 from features.sources import relation
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from pyspark.sql import DataFrame
 
     from pipelines.environment import Environment
     from pipelines.spec import Pipeline
+
+    Read = Callable[[str, date | None], DataFrame]
+    """Gives at least the rows of a table that landed from a day on; None: all rows."""
 
 _STORE_FILE = "feature_store.yaml"
 """Feast's own name for it: its command looks for this file."""
@@ -36,7 +42,7 @@ def historical(
     pipeline: Pipeline,
     environment: Environment,
     rows: DataFrame,
-    views: Mapping[str, DataFrame] | None = None,
+    read: Read | None = None,
 ) -> DataFrame:
     """The entity rows with every feature of the pipeline as of their `event_timestamp`.
 
@@ -48,11 +54,11 @@ def historical(
         pipeline: Whose features they are.
         environment: Tells where the lake is.
         rows: What is asked about.
-        views: By table the rows to be read in its place, such as those of an older version.
+        read: What gives the rows of a table; None: they are as it has them now.
     """
     store = open_store(pipeline, environment)
     # An object of this store alone: its registry knows nothing of it.
-    store.config.offline_store.stand_ins = _stand_ins(pipeline, environment, views or {})
+    store.config.offline_store.stand_ins = _stand_ins(pipeline, environment, read)
     joined = store.get_historical_features(
         entity_df=definitions.with_constants(rows, pipeline),
         features=store.get_feature_service(pipeline.name),
@@ -82,15 +88,29 @@ def store_folder(pipeline: Pipeline, environment: Environment) -> Path:
 
 
 def _stand_ins(
-    pipeline: Pipeline, environment: Environment, views: Mapping[str, DataFrame]
-) -> dict[str, str]:
-    """What a query reads in the place of a table, a view of the rows' session."""
-    names = {}
-    for table, rows in views.items():
+    pipeline: Pipeline, environment: Environment, read: Read | None
+) -> dict[str, Callable[[date | None], str]]:
+    """What a query reads in the place of each table that is looked up, if not the table."""
+    if read is None:
+        return {}
+    tables = {view.table for view in pipeline.views}
+    found = {}
+    for table in tables:
+        found[relation(environment, f"{pipeline.name}.{table}")] = _stand_in(table, read)
+    return found
+
+
+def _stand_in(table: str, read: Read) -> Callable[[date | None], str]:
+    """What names a view of the table's rows, in their session."""
+
+    # Feature views over one table may ask for the same days.
+    @cache
+    def named(first: date | None) -> str:
         name = f"instead_of_{table}_{uuid4().hex}"
-        rows.createOrReplaceTempView(name)
-        names[relation(environment, f"{pipeline.name}.{table}")] = name
-    return names
+        read(table, first).createOrReplaceTempView(name)
+        return name
+
+    return named
 
 
 def _apply(pipeline: Pipeline, folder: Path, wanted: list[definitions.Definition]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql.types import StructType
 
 from jobs.spark.session import connect
-from pipelines.places import is_url, literal
+from pipelines.places import literal
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -69,7 +69,7 @@ def of_table(
         files: Those that are wanted of it, all of some days.
         version: That of the table; None: the newest, which Delta keeps once it has read its log.
     """
-    if _say_all(environment, place, table, files):
+    if _say_all(environment, table, files):
         schema = StructType.fromJson(json.loads(table.schema().to_json()))
         paths = [f"{place}/{file.path}" for file in files]
         return of_files(environment, schema, place, paths)
@@ -79,16 +79,23 @@ def of_table(
     return reader.load(place)
 
 
-def _say_all(
-    environment: Environment, place: str, table: DeltaTable, files: Sequence[DayFile]
-) -> bool:
+def _say_all(environment: Environment, table: DeltaTable, files: Sequence[DayFile]) -> bool:
     """Whether the files by themselves say what the table says, and are fast to look at."""
     # In a store each look is a request, and a cluster of others has them done by jobs.
-    if is_url(place) or environment.spark_remote or len(files) > _FEW_FILES:
+    is_slow = environment.uses_object_store or environment.spark_remote
+    if is_slow or len(files) > _FEW_FILES:
         return False
     # A later version has rows that are deleted, or columns by other names, in files as they are.
     if table.protocol().min_reader_version > 1:
         return False
     (column,) = table.metadata().partition_columns
-    # As we write them; Delta itself lets a file lie anywhere.
-    return all(f"/{column}={file.day}/" in f"/{file.path}" for file in files)
+    return all(_lies_as_ours(file, column) for file in files)
+
+
+def _lies_as_ours(file: DayFile, column: str) -> bool:
+    """Whether Spark finds it, and its day: Delta itself lets a file lie anywhere."""
+    folder, _, name = file.path.rpartition("/")
+    # Spark takes such files for hidden; and a copy's log names whole paths.
+    is_hidden = name.startswith(("_", "."))
+    is_whole = folder.startswith("/") or ":" in folder
+    return f"{folder}/".endswith(f"{column}={file.day}/") and not (is_hidden or is_whole)

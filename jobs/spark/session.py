@@ -47,6 +47,9 @@ MEANING = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.sources.partitionColumnTypeInference.enabled": "true",
     "spark.sql.storeAssignmentPolicy": "ANSI",
+    # Else Delta refuses a version that was followed by another more than 30 days ago, though its
+    # files are there: our own retention keeps what is in use.
+    "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
 }
 """Settings of Spark on which it depends what rows say: the same on every server."""
 _RETRIES = 5

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from functools import reduce
+from functools import partial, reduce
 from typing import TYPE_CHECKING
 
 from pyspark.errors import PySparkException
@@ -24,7 +24,7 @@ from jobs.ingestion.records import no_rows
 from jobs.lake import tables
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import exists
-from jobs.lake.partitions import column_types
+from jobs.lake.partitions import column_types, published_days
 from jobs.lake.publications import Input, Origin
 from jobs.lake.transforms import definitions, labels_of, parameters, require_dates
 from jobs.spark.session import connect
@@ -244,12 +244,25 @@ def _joined(run: Run, entities: DataFrame, nights: Days, knowledge: Knowledge) -
     for piece in knowledge.pieces(looked_up, nights):
         first, last = F.lit(piece.first), F.lit(piece.last)
         rows = entities.where(F.col(_LANDED).between(first, last))
-        views = {}
-        for name, days in _days_of_views(run, piece).items():
-            seen = knowledge.seen_by(name, piece.last)
-            views[name] = _as_seen(run, name, days, knowledge, seen)
-        parts.append(store.historical(run.pipeline, run.environment, rows, views))
+        read = partial(_facts, run, knowledge, piece)
+        parts.append(store.historical(run.pipeline, run.environment, rows, read))
     return reduce(DataFrame.unionByName, parts)
+
+
+def _facts(
+    run: Run,
+    knowledge: Knowledge,
+    nights: Days,
+    name: str,
+    first: date | None,
+) -> DataFrame:
+    """Rows of a table that landed from that day on, as the last of the nights knew them."""
+    if first is None:
+        there = published_days(run, name)
+        first = min([run.pipeline.first_day, *there])
+    # What lands after the nights is not known in them.
+    days = Days(min(first, nights.first), nights.last)
+    return _as_seen(run, name, days, knowledge, knowledge.seen_by(name, nights.last))
 
 
 def _as_seen(
@@ -287,22 +300,12 @@ def _inputs_of_labels(run: Run, day: date, knowledge: Knowledge) -> tuple[Input,
 def _inputs_of_scoring(run: Run, nights: Days, knowledge: Knowledge) -> tuple[Input, ...]:
     """What the join as of these nights reads: the rows, and for each view its facts."""
     needed = {run.pipeline.entity_table: nights}
-    for name, days in _days_of_views(run, nights).items():
-        needed[name] = _together(days, needed.get(name, days))
-    return tuple(knowledge.table_input(name, days, nights) for name, days in needed.items())
-
-
-def _days_of_views(run: Run, nights: Days) -> dict[str, Days]:
-    """By table that views look up the days on which facts may have landed that they give."""
-    needed: dict[str, Days] = {}
     for view in run.pipeline.views:
         facts = _days_of_facts(run, view, nights)
-        needed[view.table] = _together(facts, needed.get(view.table, facts))
-    return needed
-
-
-def _together(some: Days, others: Days) -> Days:
-    return Days(min(some.first, others.first), max(some.last, others.last))
+        before = needed.get(view.table, facts)
+        first = min(before.first, facts.first)
+        needed[view.table] = Days(first, max(before.last, facts.last))
+    return tuple(knowledge.table_input(name, days, nights) for name, days in needed.items())
 
 
 def _days_of_facts(run: Run, view: FeatureView, nights: Days) -> Days:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.lake import frames
 from jobs.lake.data_files import DayFile, day_files
 from pipelines.environment import Environment
+from pipelines.places import place
 
 Read = Callable[[str], DataFrame]
 _EVERY_TYPE = """
@@ -74,16 +80,25 @@ def test_the_rows_are_those_of_delta_wherever_the_table_lies(
     assert _is_read_by_delta(by_delta, capsys)
 
 
-def _added(place: str, spark: SparkSession, *days: str) -> None:
-    rows = ", ".join(f"({number}L, DATE '{day}')" for number, day in enumerate(days))
-    _write(spark.sql(f"SELECT * FROM VALUES {rows} AS (id, day)"), place)
+def _added(place: str, *days: str, **configuration: str) -> None:
+    """A row more of each of the days, in one commit."""
+    landed = [date.fromisoformat(day) for day in days]
+    ids = pa.array(range(len(days)), pa.int64())
+    rows = pa.table({"id": ids, "day": landed})
+    write_deltalake(
+        place,
+        rows,
+        partition_by=["day"],
+        mode="append",
+        configuration=configuration or None,
+    )
 
 
 def test_only_wanted_days_are_looked_at(
     spark: SparkSession, environment: Environment, tmp_path: Path
 ) -> None:
     place = str(tmp_path / "table")
-    _added(place, spark, "2013-01-01", "2013-01-02", "2013-01-03")
+    _added(place, "2013-01-01", "2013-01-02", "2013-01-03")
     table = DeltaTable(place)
     wanted = list(day_files(table, lambda day: day > date(2013, 1, 1)))
     rows = frames.of_table(environment, place, table, wanted)
@@ -97,7 +112,7 @@ def test_a_column_is_null_in_files_that_are_older_than_it(
     spark: SparkSession, read: Read, tmp_path: Path
 ) -> None:
     place = str(tmp_path / "table")
-    _added(place, spark, "2013-01-01")
+    _added(place, "2013-01-01")
     newer = spark.sql("SELECT 7L AS id, DATE '2013-01-02' AS day, 'x' AS later")
     _write(newer, place, mergeSchema="true")
     found = read(place).orderBy("day").collect()
@@ -139,22 +154,46 @@ def test_files_may_lie_in_folders_that_tell_no_day(
     assert _is_read_by_delta(found, capsys)
 
 
-@pytest.mark.parametrize("remote", [None, "sc://elsewhere"])
-def test_very_many_files_and_a_cluster_of_others_are_left_to_delta(
+def test_a_file_that_spark_takes_for_hidden_is_read(
+    spark: SparkSession, read: Read, tmp_path: Path
+) -> None:
+    place = tmp_path / "table"
+    _added(str(place), "2013-01-01", "2013-01-02")
+    (file,) = (place / "day=2013-01-01").glob("*.parquet")
+    file.rename(file.with_name(f"_{file.name}"))
+    log = place / "_delta_log" / "00000000000000000000.json"
+    log.write_text(log.read_text().replace(file.name, f"_{file.name}"))
+    assert read(str(place)).count() == 2
+
+
+def test_files_of_another_table_are_read_where_the_log_names_them(
+    spark: SparkSession, read: Read, tmp_path: Path
+) -> None:
+    place, copy = str(tmp_path / "table"), str(tmp_path / "copy")
+    _added(place, "2013-01-01", "2013-01-02")
+    spark.sql(f"CREATE TABLE delta.`{copy}` SHALLOW CLONE delta.`{place}`")
+    assert read(copy).count() == 2
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [{}, {"spark_remote": "sc://elsewhere"}, {"landing": place("s3://bucket/landing")}],
+)
+def test_very_many_files_and_what_is_elsewhere_are_left_to_delta(
     spark: SparkSession,
     environment: Environment,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    remote: str | None,
+    elsewhere: dict[str, Any],
 ) -> None:
-    place = str(tmp_path / "table")
-    _added(place, spark, "2013-01-01", "2013-01-02")
+    table = str(tmp_path / "table")
+    _added(table, "2013-01-01", "2013-01-02")
     monkeypatch.setattr(frames, "connect", lambda _: spark)
-    monkeypatch.setattr(frames, "_FEW_FILES", 1 if remote is None else 2)
-    asked = replace(environment, spark_remote=remote)
-    table = DeltaTable(place)
-    rows = frames.of_table(asked, place, table, _all_files(table))
+    monkeypatch.setattr(frames, "_FEW_FILES", 2 if elsewhere else 1)
+    asked = replace(environment, **elsewhere)
+    there = DeltaTable(table)
+    rows = frames.of_table(asked, table, there, _all_files(there))
     assert _is_read_by_delta(rows, capsys)
     assert rows.count() == 2
 
@@ -168,9 +207,34 @@ def test_a_version_that_is_asked_for_is_read_though_there_is_a_newer_one(
     few: int,
 ) -> None:
     place = str(tmp_path / "table")
-    _added(place, spark, "2013-01-01")
+    _added(place, "2013-01-01")
     table = DeltaTable(place)
-    _added(place, spark, "2013-01-02")
+    _added(place, "2013-01-02")
     monkeypatch.setattr(frames, "_FEW_FILES", few)
     rows = frames.of_table(environment, place, table, _all_files(table), table.version())
     assert rows.count() == 1
+
+
+def test_delta_reads_a_version_that_was_replaced_more_than_30_days_ago(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "table"
+    thirty_days = {"delta.deletedFileRetentionDuration": "interval 30 days"}
+    _added(str(place), "2013-01-01", **thirty_days)
+    _added(str(place), "2013-01-02")
+    _age(place, days=31)
+    table = DeltaTable(str(place))
+    _added(str(place), "2013-01-03")
+    monkeypatch.setattr(frames, "_FEW_FILES", 0)
+    for version, count in ((0, 1), (1, 2)):
+        rows = frames.of_table(environment, str(place), table, _all_files(table), version)
+        assert rows.count() == count
+
+
+def _age(table: Path, days: int) -> None:
+    """Have all commits of a table be so many days older."""
+    then = time.time() - days * 86_400
+    for commit in (table / "_delta_log").glob("*.json"):
+        told = re.sub(r'"timestamp":\d+', f'"timestamp":{then * 1_000:.0f}', commit.read_text())
+        commit.write_text(told)
+        os.utime(commit, (then, then))
