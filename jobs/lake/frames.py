@@ -98,4 +98,5 @@ def _lies_as_ours(file: DayFile, column: str) -> bool:
     # Spark takes such files for hidden; and a copy's log names whole paths.
     is_hidden = name.startswith(("_", "."))
     is_whole = folder.startswith("/") or ":" in folder
-    return f"{folder}/".endswith(f"{column}={file.day}/") and not (is_hidden or is_whole)
+    is_of_its_day = f"/{folder}".endswith(f"/{column}={file.day}")
+    return is_of_its_day and not (is_hidden or is_whole)
