@@ -84,7 +84,7 @@ class Served:
         return [psutil.Process(int(pid)) for pid in pids]
 
 
-def until(holds: Callable[[], object], seconds: float = 30) -> bool:
+def until(holds: Callable[[], object], seconds: float = 120) -> bool:
     deadline = time.monotonic() + seconds
     while not holds() and time.monotonic() < deadline:
         time.sleep(0.02)
