@@ -5,16 +5,13 @@ Counted by what logs, footers and manifests tell: no row is read for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from jobs.lake.data_files import day_files
-
 if TYPE_CHECKING:
-    from deltalake import DeltaTable
+    from jobs.lake.data_files import DayFile
 
 _LOCK = Lock()
 
@@ -64,14 +61,9 @@ def add_written(rows: int, size: int) -> None:
     _add(Amounts(rows_written=rows, bytes_written=size))
 
 
-def add_days_read(table: DeltaTable, is_read: Callable[[date], bool]) -> None:
-    """Count what those days of a table hold, by its log.
-
-    Args:
-        table: One that is partitioned by a date.
-        is_read: Whether a day is read.
-    """
-    for file in day_files(table, is_read):
+def add_files_read(files: Iterable[DayFile]) -> None:
+    """Count what files of a table hold, as its log tells it."""
+    for file in files:
         add_read(file.rows, file.size)
 
 

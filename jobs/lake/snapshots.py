@@ -148,7 +148,7 @@ def _rows(
     if columns is not None:
         there = {field.name for field in then.schema().fields}
         columns = [column for column in columns if column in there]
-    amounts.add_days_read(then, lambda day: _all_hold(only, day))
+    amounts.add_files_read(day_files(then, lambda day: _all_hold(only, day)))
     wanted = filters_to_expression(only) if only else None
     return dataset_of(then, place).to_table(columns=columns, filter=wanted)
 

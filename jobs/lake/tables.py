@@ -275,8 +275,7 @@ def _rows(
     place = path(run, name)
     table = opened.newest(place) if version is None else opened.at(place, version)
     files = list(day_files(table, is_read))
-    for file in files:
-        amounts.add_read(file.rows, file.size)
+    amounts.add_files_read(files)
     return frames.of_table(run.environment, place, table, files, version)
 
 

@@ -14,6 +14,7 @@ from deltalake import write_deltalake
 from jobs import night
 from jobs.lake import amounts, costs, ops, snapshots
 from jobs.lake.amounts import Amounts
+from jobs.lake.data_files import day_files
 from jobs.lake.sql import query
 from jobs.services.usage import Usage
 from pipelines.catalog import pipeline
@@ -70,7 +71,7 @@ def test_an_empty_table_counts_nothing(tmp_path: Path) -> None:
     empty = pa.schema({"day": pa.date32()}).empty_table()
     write_deltalake(str(tmp_path), empty, partition_by=["day"])
     amounts.start()
-    amounts.add_days_read(DeltaTable(str(tmp_path)), lambda _: True)
+    amounts.add_files_read(day_files(DeltaTable(str(tmp_path)), lambda _: True))
     assert amounts.counted() == Amounts()
 
 

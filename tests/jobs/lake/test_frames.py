@@ -94,9 +94,7 @@ def _added(place: str, *days: str, **configuration: str) -> None:
     )
 
 
-def test_only_wanted_days_are_looked_at(
-    spark: SparkSession, environment: Environment, tmp_path: Path
-) -> None:
+def test_only_wanted_days_are_looked_at(environment: Environment, tmp_path: Path) -> None:
     place = str(tmp_path / "table")
     _added(place, "2013-01-01", "2013-01-02", "2013-01-03")
     table = DeltaTable(place)
@@ -154,9 +152,7 @@ def test_files_may_lie_in_folders_that_tell_no_day(
     assert _is_read_by_delta(found, capsys)
 
 
-def test_a_file_that_spark_takes_for_hidden_is_read(
-    spark: SparkSession, read: Read, tmp_path: Path
-) -> None:
+def test_a_file_that_spark_takes_for_hidden_is_read(read: Read, tmp_path: Path) -> None:
     place = tmp_path / "table"
     _added(str(place), "2013-01-01", "2013-01-02")
     (file,) = (place / "day=2013-01-01").glob("*.parquet")
@@ -200,7 +196,6 @@ def test_very_many_files_and_what_is_elsewhere_are_left_to_delta(
 
 @pytest.mark.parametrize("few", [0, 9])
 def test_a_version_that_is_asked_for_is_read_though_there_is_a_newer_one(
-    spark: SparkSession,
     environment: Environment,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
