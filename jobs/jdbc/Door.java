@@ -1,5 +1,10 @@
 package nightshift;
 
+import java.lang.management.GarbageCollectorMXBean;
+import java.lang.management.ManagementFactory;
+import java.lang.management.MemoryPoolMXBean;
+import java.lang.management.MemoryType;
+import java.lang.management.MemoryUsage;
 import java.security.MessageDigest;
 import java.util.Arrays;
 import java.util.HashMap;
@@ -19,6 +24,7 @@ import org.apache.hive.service.rpc.thrift.TGetOperationStatusResp;
 import org.apache.hive.service.rpc.thrift.TOpenSessionReq;
 import org.apache.hive.service.rpc.thrift.TOpenSessionResp;
 import org.apache.hive.service.server.HiveServer2;
+import org.apache.spark.SparkContext;
 import org.apache.spark.sql.SparkSession;
 import org.apache.spark.sql.SparkSessionExtensions;
 import org.apache.spark.sql.catalyst.FunctionIdentifier;
@@ -76,6 +82,98 @@ public final class Door {
     listener.init(settings);
     sessions.start();
     listener.start();
+    new Memory(session.sparkContext()).start();
+  }
+
+  /**
+   * Ends what fills the memory: with nearly nothing left Java collects it again and again, for many
+   * minutes, and all that while nobody is answered.
+   */
+  private static final class Memory extends Thread {
+    private static final long LOOK_MILLISECONDS = 1000;
+
+    /** Looks in a row that find it full. Some statements never ask whether they were told to end. */
+    private static final int PATIENCE = 15;
+
+    /** Of what is kept for long, after a collection. Spark plans with less for what it can spill. */
+    private static final double FULL = 0.95;
+
+    private final SparkContext spark;
+    private final MemoryPoolMXBean kept = keptForLong();
+    private final GarbageCollectorMXBean collector = collectorOf(kept);
+
+    Memory(SparkContext spark) {
+      super("memory");
+      this.spark = spark;
+      setDaemon(true);
+    }
+
+    public void run() {
+      long seen = collector.getCollectionCount();
+      int full = 0;
+      while (true) {
+        try {
+          Thread.sleep(LOOK_MILLISECONDS);
+          long collections = collector.getCollectionCount();
+          full = collections > seen && isFull() ? full + 1 : 0;
+          seen = collections;
+          if (full > PATIENCE) {
+            endServer();
+          } else if (full > 0) {
+            endStatements();
+          }
+        } catch (InterruptedException told) {
+          return;
+        } catch (OutOfMemoryError nothingLeft) {
+          // It looks again.
+        }
+      }
+    }
+
+    private boolean isFull() {
+      MemoryUsage after = kept.getCollectionUsage();
+      return after.getUsed() > FULL * after.getMax();
+    }
+
+    private static MemoryPoolMXBean keptForLong() {
+      Iterator pools = ManagementFactory.getMemoryPoolMXBeans().iterator();
+      while (pools.hasNext()) {
+        MemoryPoolMXBean pool = (MemoryPoolMXBean) pools.next();
+        // Those of new objects may be full, and have none.
+        if (pool.getType() == MemoryType.HEAP && pool.isUsageThresholdSupported()) {
+          return pool;
+        }
+      }
+      throw new IllegalStateException("This Java tells nothing of its memory.");
+    }
+
+    private static GarbageCollectorMXBean collectorOf(MemoryPoolMXBean pool) {
+      Iterator collectors = ManagementFactory.getGarbageCollectorMXBeans().iterator();
+      while (collectors.hasNext()) {
+        GarbageCollectorMXBean collector = (GarbageCollectorMXBean) collectors.next();
+        if (Arrays.asList(collector.getMemoryPoolNames()).contains(pool.getName())) {
+          return collector;
+        }
+      }
+      throw new IllegalStateException("This Java tells nothing of its collections.");
+    }
+
+    /** All of them: which of them holds the memory Java does not tell. */
+    private void endStatements() {
+      int[] jobs = spark.statusTracker().getActiveJobIds();
+      for (int i = 0; i < jobs.length; i++) {
+        spark.cancelJob(
+            jobs[i],
+            "because the memory of the JDBC server was full, by this statement or by one beside it:"
+                + " ask for less at once, or raise NIGHTSHIFT_JDBC_MEMORY.");
+      }
+    }
+
+    /** Its supervisor starts it again. */
+    private static void endServer() {
+      System.err.println("The memory stays full, after all statements were told to end.");
+      Runtime.getRuntime().halt(1);
+    }
   }
 
   /** Refuses whoever has no password. */

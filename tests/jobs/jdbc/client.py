@@ -45,7 +45,9 @@ class Driver:
         try:
             yield Connection(opened)
         finally:
-            opened.close()
+            # The server may have ended.
+            with suppress(Py4JJavaError):
+                opened.close()
 
 
 class Connection:

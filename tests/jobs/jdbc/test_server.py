@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,6 +45,7 @@ from tests.jobs.warehouse.test_same_answers import DAYS, QUESTIONS, sums
 _START_SECONDS = 300
 _FOLLOW_SECONDS = 60
 _STOP_SECONDS = 30
+_END_SECONDS = 120
 IN_SPARK = (
     (r"double precision", "double"),
     (r"timestamptz '", "timestamp '"),
@@ -152,12 +153,20 @@ HOGS = {
     "a sum": "SELECT " + "+".join(["1"] * 20_000),
     "brackets": "SELECT " + "(" * 5_000 + "1" + ")" * 5_000,
     "a text of each row": "SELECT length(repeat(text, 2000000000)) FROM sums",
-    "all rows in one": "SELECT size(collect_list(id)) FROM range(0, 300000000, 1, 1)",
+    "all rows in one": (
+        "SELECT size(collect_list(id)) FROM "
+        "(SELECT /*+ REPARTITION(1) */ id FROM range(0, 300000000, 1, 1))"
+    ),
     "a large row": "SELECT array_repeat(repeat(text, 1000000), 100000) FROM sums",
     "a long statement": "SELECT '" + "x" * 30_000_000 + "'",
     "a join": "SELECT /*+ BROADCAST(a) */ 1 FROM range(100000000) a JOIN range(9) USING (id)",
 }
 """Statements that ask for more memory, or a deeper stack, than there is."""
+DEAF_HOG = "SELECT size(collect_list(id || repeat('x', 200))) FROM range(0, 300000000, 1, 1)"
+"""Spark's `range` does not look, in such a query, whether it was told to end.
+
+Its many small values leave no room for any other; one that asks for much at once would fail by it.
+"""
 _QUICK_HOGS = ("an array", "a sum", "brackets")
 REACHING = {
     *("from_avro", "schema_of_avro", "to_avro", "from_protobuf", "to_protobuf"),
@@ -212,9 +221,14 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A lake with two tables, and its server."""
     home = tmp_path_factory.mktemp("one's home")
-    folder = tmp_path_factory.mktemp("folder")
+    with _serving(home, tmp_path_factory.mktemp("folder")) as found:
+        yield found
+
+
+@contextmanager
+def _serving(home: Path, folder: Path) -> Iterator[Served]:
+    """A lake with two tables, and its server."""
     variables = {
         "NIGHTSHIFT_HOME": str(home),
         "NIGHTSHIFT_USERS": "ann:viewer",
@@ -249,7 +263,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         assert process.poll() is None, log_file.read_text()[-3000:]
         yield found
     finally:
-        all_of_it = found.processes()
+        all_of_it = [] if process.poll() is not None else found.processes()
         process.terminate()
         process.wait(_STOP_SECONDS)
         _, left = psutil.wait_procs(all_of_it, timeout=_STOP_SECONDS)
@@ -384,6 +398,25 @@ def test_a_statement_that_asks_for_too_much_ends_and_the_server_goes_on(
     # Nobody starts it again here.
     with clients.connection("ann", password, "toy") as another:
         assert another.ask("SELECT count(*) FROM sums") == [(len(sums()),)]
+
+
+@pytest.mark.soak
+def test_a_statement_that_keeps_the_memory_full_ends_with_the_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    home = tmp_path_factory.mktemp("home")
+    with (
+        _serving(home, tmp_path_factory.mktemp("folder")) as served,
+        driver(served.port) as clients,
+    ):
+        with (
+            clients.connection("ann", served.accounts["ann"].password, "toy") as ann,
+            pytest.raises(Refused, match="memory of the JDBC server was full"),
+        ):
+            ann.ask(DEAF_HOG)
+        # `nightshift up` starts it again.
+        assert served.server.wait(_END_SECONDS) != 0
+        assert "The memory stays full" in (home / "jdbc.log").read_text()
 
 
 def test_tables_are_listed_with_their_columns(served: Served, ann: Connection) -> None:
