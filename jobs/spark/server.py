@@ -46,12 +46,17 @@ _KUBERNETES = "k8s://"
 _HTTPS_PORT = 443
 _IMAGE = "spark.kubernetes.container.image"
 _MAIN_CLASS = "org.apache.spark.sql.connect.service.SparkConnectServer"
-_JVM_FLAGS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=512m"
+_EVERY_JVM = "-XX:+UseSerialGC -XX:ReservedCodeCacheSize=512m -Duser.timezone=UTC"
+"""With one compiler Java reserves 48 MB for code, which Spark's generated classes fill within some
+nights: then nothing is compiled any more.
+"""
+_JVM_FLAGS = f"-XX:TieredStopAtLevel=1 {_EVERY_JVM}"
 """Halve the time to the first result: most of a night's queries run once, so the second compiler
 does not pay off.
-
-With one compiler Java reserves 48 MB for code, which Spark's generated classes fill within some
-nights: then nothing is compiled any more.
+"""
+_EXECUTOR_FLAGS = f"-XX:-DontCompileHugeMethods {_EVERY_JVM}"
+"""Executors are there for many rows. Of a wide table Spark makes methods of over 8,000 bytes, which
+Java interprets otherwise. With both a file of 0.4 GB is ingested in half the time.
 """
 _OF_CHECKOUT = ROOT / ".venv"
 _VENV = (_OF_CHECKOUT if _OF_CHECKOUT.exists() else Path(sys.prefix)).resolve()
@@ -289,7 +294,7 @@ def _computing(environment: Environment) -> dict[str, str]:
         "spark.executor.memory": environment.spark_memory,
         # Those of this machine, which executors fetch from it.
         "spark.jars": ",".join(map(str, own_jars(environment))),
-        "spark.executor.extraJavaOptions": f"{_JVM_FLAGS} -Duser.timezone=UTC",
+        "spark.executor.extraJavaOptions": _EXECUTOR_FLAGS,
         # Our code and Python lie in the same place on every machine, such as in one image.
         "spark.executorEnv.PYTHONPATH": str(ROOT),
         **{f"spark.executorEnv.{name}": value for name, value in _store_variables(environment)},
@@ -418,7 +423,7 @@ def _java_settings(environment: Environment) -> dict[str, str]:
     jars = [str(jar) for jar in _fetched_jars("delta", "delta-spark")]
     if LOCAL_FILES.exists():
         jars.append(str(LOCAL_FILES))
-    options = [_JVM_FLAGS, "-Duser.timezone=UTC", f"-Djava.io.tmpdir={quote(scratch)}"]
+    options = [_JVM_FLAGS, f"-Djava.io.tmpdir={quote(scratch)}"]
     if CLASS_ARCHIVE.exists():
         # An archive that does not fit is no news to anyone: Java does without.
         options.append(f"-XX:SharedArchiveFile={quote(str(CLASS_ARCHIVE))} -Xlog:cds=off")
