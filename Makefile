@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo up down status logs test check lint format bench soak image compose-test chart-test lock clean
+.PHONY: help setup demo up down status logs test check lint format bench soak image image-test compose-test chart-test lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -65,6 +65,9 @@ soak: setup ## Run the long sweeps in full
 
 image: ## Build the image of the platform by Docker, Buildah or Podman; the one for GPUs with GPU=1
 	@docker/build $(ARGS)
+
+image-test: setup ## Judge what lies in the image: its size, secrets, caches, rights
+	@$(BIN)/python -m tools.image_test
 
 compose-test: setup ## Run nights in containers (docker/compose.yaml) and compare them with the same on this machine
 	@$(BIN)/python -m tools.compose_test

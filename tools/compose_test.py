@@ -1,7 +1,8 @@
 """`make compose-test`: the nights of docker/compose.yaml, beside the same on this machine.
 
-It starts the stack under a name of its own, runs nights in it, and compares what they published
-with what a home on this machine publishes from the same files. It needs `docker compose` or
+It starts the stack under a name of its own, runs a quarter in it by command and a night through its
+Airflow, and compares what they published with what a home on this machine publishes from the same
+files. It needs `docker compose` or
 `podman-compose`, and an image (`make image`).
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import secrets
 import shutil
@@ -27,12 +29,17 @@ from jobs.services import processes
 from pipelines.environment import ROOT
 
 _PROJECT = "nightshift-test"
-_PASSWORDS = ("POSTGRES_PASSWORD", "NIGHTSHIFT_PASSWORD", "STORE_PASSWORD")
+_PASSWORDS = ("POSTGRES_PASSWORD", "NIGHTSHIFT_PASSWORD", "STORE_PASSWORD", "NIGHTSHIFT_SECRET")
 """Variables that compose.yaml insists on."""
+_PARTS = ("pages", "control", "platform")
+"""Services that are parts of the platform."""
+_OF_OUR_IMAGE = (*_PARTS, "spark-master", "spark-worker-1", "spark-worker-2")
 _HISTORY = (date(2012, 12, 31), date(2013, 3, 31))
 _NIGHT = date(2013, 4, 1)
 _PREDICTIONS = "flights.predictions"
+_AIRFLOW_RUN = "compose-test"
 _UP_SECONDS = 400
+_NIGHT_SECONDS = 900
 _LOOK_SECONDS = 2.0
 _STOP_SECONDS = 60
 _PUBLISHED = (
@@ -100,21 +107,39 @@ def _test(stack: Stack, folder: Path) -> None:
     own = {**os.environ, "NIGHTSHIFT_HOME": str(folder / "home")}
     for name in ("NIGHTSHIFT_SPARK_PORT", "NIGHTSHIFT_AIRFLOW_PORT", "NIGHTSHIFT_MLFLOW_PORT"):
         own[name] = str(processes.free_port())
-    for words in _nights():
+    first, last = map(str, _HISTORY)
+    history = (
+        ["land", "flights", "--from", first, "--to", str(_NIGHT)],
+        ["run", "flights", "--from", first, "--to", last],
+    )
+    for words in history:
         with _timed(f"in containers: nightshift {' '.join(words)}"):
             stack.run("platform", "nightshift", *words)
         with _timed(f"on this machine: nightshift {' '.join(words)}"):
             _ran([_nightshift(), *words], own)
+    with _timed(f"through the containers' Airflow: {_NIGHT}"):
+        _night_through_airflow(stack)
+    with _timed(f"on this machine: nightshift run flights --date {_NIGHT}"):
+        _ran([_nightshift(), "run", "flights", "--date", str(_NIGHT)], own)
     _require_same(stack, own)
     _require_in_postgres(stack)
     _require_clean_stop(stack)
 
 
-def _nights() -> Iterator[list[str]]:
-    first, last = map(str, _HISTORY)
-    yield ["land", "flights", "--from", first, "--to", str(_NIGHT)]
-    yield ["run", "flights", "--from", first, "--to", last]
-    yield ["run", "flights", "--date", str(_NIGHT)]
+def _night_through_airflow(stack: Stack) -> None:
+    given = json.dumps({"date": str(_NIGHT)})
+    asked = ["trigger", "flights", "--run-id", _AIRFLOW_RUN, "--conf", given]
+    stack.run("platform", "nightshift", "airflow", "dags", *asked)
+    began = time.monotonic()
+    while (state := _state_of_run(stack)) in ("queued", "running"):
+        _require(time.monotonic() - began < _NIGHT_SECONDS, f"the night is still {state}")
+        time.sleep(_LOOK_SECONDS)
+    _require(state == "success", f"the night through Airflow ended as {state}")
+
+
+def _state_of_run(stack: Stack) -> str:
+    found = f"SELECT state FROM dag_run WHERE dag_id = 'flights' AND run_id = '{_AIRFLOW_RUN}'"
+    return _in_postgres(stack, "airflow", found)
 
 
 def _require_same(stack: Stack, own: Mapping[str, str]) -> None:
@@ -148,14 +173,18 @@ def _require_in_postgres(stack: Stack) -> None:
     count = f"SELECT count(*) FROM {_PREDICTIONS}"
     said = stack.run("platform", "nightshift", "sql", "--format", "csv", count)
     in_lake = said.split()[-1]
-    ask = ("psql", "--username", "postgres", "--tuples-only", "--no-align", "warehouse")
-    in_postgres = stack.run("postgres", *ask, "--command", count).strip()
+    in_postgres = _in_postgres(stack, "warehouse", count)
     _require(in_lake == in_postgres, f"{in_lake} predictions, and {in_postgres} in PostgreSQL")
     print(f"{in_postgres} predictions in PostgreSQL too")
 
 
+def _in_postgres(stack: Stack, database: str, statement: str) -> str:
+    ask = ("psql", "--username", "postgres", "--tuples-only", "--no-align", database)
+    return stack.run("postgres", *ask, "--command", statement).strip()
+
+
 def _require_hardened(stack: Stack) -> None:
-    for service in ("platform", "spark-master", "spark-worker-1", "spark-worker-2"):
+    for service in _OF_OUR_IMAGE:
         users = set(stack.run(service, "ps", "-eo", "uid=").split())
         _require(users == {"10001"}, f"{service} runs something as user {users}")
         _require(
@@ -166,15 +195,24 @@ def _require_hardened(stack: Stack) -> None:
             not stack.succeeds(service, "sh", "-c", "command -v gcc cc pip make"),
             f"{service} has a compiler or pip",
         )
-    print("All processes run as user 10001 on a root that they cannot write")
+    print("All processes of ours run as user 10001 on a root that they cannot write")
+    _require(stack.run("postgres", "id", "-u").strip() != "0", "PostgreSQL runs as root")
+    for service in ("postgres", "store"):
+        _require(
+            not stack.succeeds(service, "touch", "/x"),
+            f"the root of {service} can be written",
+        )
+        rights = stack.run(service, "grep", "CapEff", "/proc/1/status").split()[-1]
+        _require(int(rights, 16) == 0, f"the first process of {service} has rights: {rights}")
+    print("PostgreSQL and the store have no rights, and cannot write their roots")
 
 
 def _require_clean_stop(stack: Stack) -> None:
     with _timed("stop") as taken:
-        stack.ask("stop", "platform")
+        stack.ask("stop", *_PARTS)
     _require(taken() < _STOP_SECONDS, "the platform did not stop by itself")
     with _timed("start again"):
-        stack.ask("start", "platform")
+        stack.ask("start", *_PARTS)
         _await_platform(stack)
     plan = stack.run(
         "platform", "nightshift", "plan", "flights", "--date", str(_NIGHT), "--format", "csv"
@@ -185,9 +223,10 @@ def _require_clean_stop(stack: Stack) -> None:
 
 def _await_platform(stack: Stack) -> None:
     with _timed("until the platform is healthy") as taken:
-        while not stack.succeeds("platform", "nightshift", "status"):
-            _require(taken() < _UP_SECONDS, "the platform does not get healthy")
-            time.sleep(_LOOK_SECONDS)
+        for part in _PARTS:
+            while not stack.succeeds(part, "nightshift", "status"):
+                _require(taken() < _UP_SECONDS, f"{part} does not get healthy")
+                time.sleep(_LOOK_SECONDS)
 
 
 @contextmanager
@@ -203,7 +242,8 @@ def _stack(compose: Sequence[str]) -> Iterator[Stack]:
             stack.ask("up", "--detach")
         yield stack
     except TestFailedError:
-        print(stack.ask("logs", "--tail", "20", "platform"), file=sys.stderr)
+        for part in _PARTS:
+            print(stack.ask("logs", "--tail", "20", part), file=sys.stderr)
         raise
     finally:
         stack.ask("down", "--volumes")

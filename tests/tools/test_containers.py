@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from jobs.services.definitions import services
 from pipelines.environment import ROOT, Environment
 
 _DOCKER = ROOT / "docker"
 _COMPOSE = yaml.safe_load((_DOCKER / "compose.yaml").read_text())
+_PARTS = {name: _COMPOSE["services"][name] for name in ("pages", "control", "platform")}
 
 
 def test_all_our_packages_are_in_the_image_and_no_state() -> None:
@@ -37,13 +39,27 @@ def test_all_our_packages_are_in_the_image_and_no_state() -> None:
 def test_each_variable_that_is_set_is_one_of_ours() -> None:
     known = {setting.variable for setting in Environment.settings().values()}
     of_image = set(re.findall(r"NIGHTSHIFT_\w+(?==)", (_DOCKER / "Dockerfile").read_text()))
-    of_platform = set(_COMPOSE["services"]["platform"]["environment"])
-    # How Amazon's own programs call them.
-    of_store = set(_COMPOSE["x-store"])
-    assert of_store <= of_platform
-    of_platform -= of_store
     assert of_image == {"NIGHTSHIFT_HOME", "NIGHTSHIFT_AIRFLOW_HOST"}
-    assert of_image | of_platform <= known
+    # How Amazon's own programs call them, and Airflow.
+    of_store = set(_COMPOSE["x-store"])
+    for part in _PARTS.values():
+        told = set(part["environment"])
+        assert of_store <= told
+        own = {name for name in told - of_store if not name.startswith("AIRFLOW__")}
+        assert of_image | own <= known
+
+
+def test_each_service_of_the_platform_is_in_one_part() -> None:
+    started = [part["environment"]["NIGHTSHIFT_SERVICES"].split(",") for part in _PARTS.values()]
+    environment = Environment.read({})
+    assert sorted(chain.from_iterable(started)) == sorted(one.name for one in services(environment))
+
+
+def test_no_service_has_a_right_or_a_root_that_it_can_write() -> None:
+    for name, service in _COMPOSE["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["read_only"] is True, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
 
 
 def test_nothing_is_reached_from_another_machine() -> None:
@@ -55,10 +71,10 @@ def test_nothing_is_reached_from_another_machine() -> None:
 
 
 def test_links_lead_to_the_port_at_which_people_reach_the_stack() -> None:
-    platform = _COMPOSE["services"]["platform"]
-    (published,) = platform["ports"]
+    (published,) = _PARTS["pages"]["ports"]
     host, port = published.removesuffix(":8080").split(":", 1)
-    assert platform["environment"]["NIGHTSHIFT_AIRFLOW_URL"] == f"http://{host}:{port}"
+    for part in _PARTS.values():
+        assert part["environment"]["NIGHTSHIFT_AIRFLOW_URL"] == f"http://{host}:{port}"
 
 
 @pytest.mark.parametrize(

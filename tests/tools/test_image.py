@@ -1,0 +1,95 @@
+"""What is said of an image: each fault by its name, in whatever layer it lies."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tools.image_test import judge
+
+_CONFIG = {"User": "10001:10001", "Env": ["PATH=/usr/bin", "NIGHTSHIFT_HOME=/var/lib/nightshift"]}
+_KEY = b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 64 + b"\n-----END PRIVATE KEY-----\n"
+Layer = Mapping[str, tuple[bytes, int]]
+"""Path -> what is in the file, and its mode."""
+
+
+def _tar(files: Layer) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for path, (content, mode) in files.items():
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(content), mode
+            tar.addfile(entry, io.BytesIO(content))
+    return made.getvalue()
+
+
+def _saved(folder: Path, layers: Sequence[Layer], config: Mapping[str, object]) -> Path:
+    names = [f"{number}.tar" for number, _ in enumerate(layers)]
+    described = [{"Config": "config.json", "Layers": names}]
+    parts = {
+        "manifest.json": json.dumps(described).encode(),
+        "config.json": json.dumps({"config": config}).encode(),
+        **{name: _tar(layer) for name, layer in zip(names, layers, strict=True)},
+    }
+    archive = folder / "image.tar"
+    archive.write_bytes(_tar({name: (part, 0o644) for name, part in parts.items()}))
+    return archive
+
+
+def test_an_image_without_a_fault_is_told_by_its_size(tmp_path: Path) -> None:
+    layers: list[Layer] = [
+        {"usr/bin/su": (b"su", 0o4755), "etc/ssl/certs/a.pem": (b"a certificate", 0o644)},
+        {"usr/bin/su": (b"su", 0o755), "usr/bin/mount": (b"", 0o2755)},
+        {"usr/bin/.wh.mount": (b"", 0o644)},
+    ]
+    assert judge(_saved(tmp_path, layers, _CONFIG)) == (17, [])
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "mode", "told"),
+    [
+        ("usr/bin/su", b"", 0o4755, "usr/bin/su runs with the rights"),
+        ("usr/bin/wall", b"", 0o2755, "usr/bin/wall runs with the rights"),
+        ("root/.cache/uv/a.whl", b"", 0o644, "layer 1: root/.cache/uv/a.whl was kept aside"),
+        ("var/lib/apt/lists/main", b"", 0o644, "layer 1: var/lib/apt/lists/main was kept aside"),
+        ("./tmp/build.log", b"", 0o644, "layer 1: tmp/build.log was kept aside"),
+        ("opt/nightshift/.env", b"A=1", 0o644, "layer 1: opt/nightshift/.env is named like"),
+        ("etc/any.pem", b"Mine:\n" + _KEY, 0o644, "layer 1: etc/any.pem holds a private key"),
+    ],
+)
+def test_a_fault_is_told_with_its_path(
+    path: str, content: bytes, mode: int, told: str, tmp_path: Path
+) -> None:
+    _, faults = judge(_saved(tmp_path, [{path: (content, mode)}, {"b": (b"", 0o644)}], _CONFIG))
+    (fault,) = faults
+    assert fault.startswith(told)
+
+
+def test_what_a_later_layer_removes_is_told_too(tmp_path: Path) -> None:
+    layers: list[Layer] = [{"root/.netrc": (b"a", 0o600)}, {"root/.wh..netrc": (b"", 0o644)}]
+    _, faults = judge(_saved(tmp_path, layers, _CONFIG))
+    assert faults == ["layer 1: root/.netrc is named like a secret"]
+
+
+def test_who_runs_it_and_its_variables_are_judged(tmp_path: Path) -> None:
+    config = {"User": "", "Env": ["STORE_PASSWORD=mine", "TOKENS=", "PATH=/bin"]}
+    _, faults = judge(_saved(tmp_path, [], config))
+    assert faults == [
+        "it runs as user '', not 10001:10001",
+        "its variable STORE_PASSWORD has a value",
+    ]
+
+
+def test_an_image_larger_than_promised_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tools.image_test._MOST_BYTES", 2)
+    size, faults = judge(_saved(tmp_path, [{"a": (b"123", 0o644)}], _CONFIG))
+    assert size == 3
+    assert len(faults) == 1
+    assert faults[0].startswith("it has 0.00 GB, more than")

@@ -1,0 +1,145 @@
+"""`make image-test`: what lies in the image of the platform, layer by layer.
+
+No secret and nothing that somebody's build has kept aside in any layer, also where a later one
+removes it; nothing that runs as another user than the one who starts it; no larger than promised.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+_IMAGE = "localhost/nightshift:latest"
+_MOST_BYTES = 3_600_000_000
+_USER = "10001:10001"
+_KEPT_ASIDE = re.compile(
+    r"(root|home/[^/]+)/\.cache/.|var/lib/apt/lists/.|var/cache/apt/.|tmp/.|var/log/.+"
+)
+_SECRET_NAMES = re.compile(
+    r"(.*/)?(\.env|\.netrc|\.pypirc|\.git-credentials|id_(rsa|ed25519|ecdsa)|credentials)"
+)
+_SECRET_VARIABLES = re.compile(r"\w*(PASSWORD|SECRET|TOKEN|CREDENTIAL)\w*=.")
+_PRIVATE_KEY = re.compile(
+    rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=]{40}", re.MULTILINE
+)
+_KEY_BYTES = 100_000
+"""Larger files are no keys."""
+_REMOVED = ".wh."
+"""Begins the name of an entry that removes what an earlier layer has."""
+
+
+def main() -> int:
+    """Judge the image; returns 0 where nothing is wrong with it."""
+    image = os.environ.get("NIGHTSHIFT_IMAGE", _IMAGE)
+    with TemporaryDirectory(prefix="nightshift-") as folder:
+        archive = Path(folder) / "image.tar"
+        if not _save(image, archive):
+            return 3
+        size, faults = judge(archive)
+    print(f"{image}: {size / 1e9:.2f} GB")
+    for fault in faults:
+        print(f"  {fault}", file=sys.stderr)
+    if not faults:
+        print("No secret, cache or other's right in any layer.")
+    return 1 if faults else 0
+
+
+def judge(archive: Path) -> tuple[int, list[str]]:
+    """How many bytes the layers of a saved image have, and what is wrong with it.
+
+    Args:
+        archive: As `docker save` writes it.
+    """
+    with tarfile.open(archive) as saved:
+        (described,) = json.load(_content(saved, "manifest.json"))
+        config = json.load(_content(saved, described["Config"]))["config"]
+        faults = list(_faults_of_config(config))
+        modes: dict[str, int] = {}
+        size = 0
+        for number, name in enumerate(described["Layers"], 1):
+            with tarfile.open(fileobj=_content(saved, name)) as layer:
+                for member in layer:
+                    size += member.size
+                    _lay(modes, member)
+                    told = _fault(layer, member)
+                    if told:
+                        faults.append(f"layer {number}: {told}")
+    for path, mode in modes.items():
+        if mode & (stat.S_ISUID | stat.S_ISGID):
+            faults.append(f"{path} runs with the rights of its owner or group")
+    if size > _MOST_BYTES:
+        faults.append(f"it has {size / 1e9:.2f} GB, more than {_MOST_BYTES / 1e9:g}")
+    return size, faults
+
+
+def _content(saved: tarfile.TarFile, name: str) -> Any:
+    found = saved.extractfile(name)
+    assert found is not None, f"{name} is no file"
+    return found
+
+
+def _faults_of_config(config: dict[str, Any]) -> Iterator[str]:
+    if config.get("User") != _USER:
+        yield f"it runs as user {config.get('User')!r}, not {_USER}"
+    for variable in config.get("Env") or ():
+        if _SECRET_VARIABLES.match(variable):
+            yield f"its variable {variable.partition('=')[0]} has a value"
+
+
+def _lay(modes: dict[str, int], member: tarfile.TarInfo) -> None:
+    """Put a layer's entry over what the layers before it have; of files alone."""
+    path = Path(member.name)
+    if path.name.startswith(_REMOVED):
+        removed = str(path.with_name(path.name.removeprefix(_REMOVED)))
+        for gone in [one for one in modes if one == removed or one.startswith(f"{removed}/")]:
+            del modes[gone]
+    elif member.isfile():
+        modes[member.name] = member.mode
+
+
+def _fault(layer: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
+    if not member.isfile():
+        return None
+    path = member.name.removeprefix("./")
+    if _KEPT_ASIDE.match(path) and not Path(path).name.startswith(_REMOVED):
+        return f"{path} was kept aside by a build"
+    if _SECRET_NAMES.fullmatch(path):
+        return f"{path} is named like a secret"
+    if 0 < member.size < _KEY_BYTES and _PRIVATE_KEY.search(_content(layer, member.name).read()):
+        return f"{path} holds a private key"
+    return None
+
+
+def _save(image: str, archive: Path) -> bool:
+    """Save an image by the program that has it; whether one has."""
+    ways = (
+        ["docker", "save", "--output", str(archive), image],
+        ["podman", "save", "--output", str(archive), image],
+        ["buildah", "push", image, f"docker-archive:{archive}"],
+    )
+    said = []
+    for words in ways:
+        if shutil.which(words[0]) is None:
+            continue
+        ended = subprocess.run(words, capture_output=True, text=True, check=False)
+        if ended.returncode == 0:
+            return True
+        said.append(ended.stderr.strip()[-500:])
+        archive.unlink(missing_ok=True)
+    why = said or ["neither docker, podman nor buildah is on PATH"]
+    print(f"{image} could not be saved (`make image` builds it): {'; '.join(why)}", file=sys.stderr)
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())
