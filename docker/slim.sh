@@ -12,6 +12,8 @@ rm -rf "$venv/horovod-headers" "$packages/tensorflow/include" "$packages"/nvidia
 for library in matplotlib numpy pandas pyarrow scipy sklearn; do
     find "$packages/$library" -type d -name tests -prune -exec rm -rf {} +
 done
+# They hold a private key.
+rm -rf "$packages/tornado/test"
 # Tools of a build, each with what it has put beside itself.
 for tool in clang cmake pip wheel; do
     rm -rf "$packages/$tool" "$packages/$tool"-*.dist-info "$packages/lib$tool"-*.dist-info

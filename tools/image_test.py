@@ -98,19 +98,24 @@ def _faults_of_config(config: dict[str, Any]) -> Iterator[str]:
 
 def _lay(modes: dict[str, int], member: tarfile.TarInfo) -> None:
     """Put a layer's entry over what the layers before it have; of files alone."""
-    path = Path(member.name)
+    path = Path(_path(member))
     if path.name.startswith(_REMOVED):
         removed = str(path.with_name(path.name.removeprefix(_REMOVED)))
         for gone in [one for one in modes if one == removed or one.startswith(f"{removed}/")]:
             del modes[gone]
     elif member.isfile():
-        modes[member.name] = member.mode
+        modes[str(path)] = member.mode
+
+
+def _path(member: tarfile.TarInfo) -> str:
+    """From the root: some programs begin it with `./`, and others do not."""
+    return member.name.removeprefix("./")
 
 
 def _fault(layer: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
     if not member.isfile():
         return None
-    path = member.name.removeprefix("./")
+    path = _path(member)
     if _KEPT_ASIDE.match(path) and not Path(path).name.startswith(_REMOVED):
         return f"{path} was kept aside by a build"
     if _SECRET_NAMES.fullmatch(path):

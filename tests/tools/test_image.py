@@ -43,7 +43,7 @@ def _saved(folder: Path, layers: Sequence[Layer], config: Mapping[str, object]) 
 
 def test_an_image_without_a_fault_is_told_by_its_size(tmp_path: Path) -> None:
     layers: list[Layer] = [
-        {"usr/bin/su": (b"su", 0o4755), "etc/ssl/certs/a.pem": (b"a certificate", 0o644)},
+        {"./usr/bin/su": (b"su", 0o4755), "etc/ssl/certs/a.pem": (b"a certificate", 0o644)},
         {"usr/bin/su": (b"su", 0o755), "usr/bin/mount": (b"", 0o2755)},
         {"usr/bin/.wh.mount": (b"", 0o644)},
     ]
