@@ -21,11 +21,14 @@ a day after the time at which the fact is known.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 from feast import BatchFeatureView, OnDemandFeatureView
@@ -52,6 +55,10 @@ if TYPE_CHECKING:
 _BROADCAST_ROWS = 500_000
 """Up to so many entity rows, what a view answers is small enough to be sent to every task instead
 of shuffled."""
+_SLICE_ROWS = 1_000_000
+"""Of one key's facts and questions, as many as a task sorts within seconds."""
+_MOST_SLICES = 64
+"""Each is a term of the expression that tells the slice of a row."""
 _PASSES_AT_ONCE = 3
 """The server plans one pass while it computes another; more would only wait for its cores."""
 _EVENT_TIMESTAMP = "event_timestamp"
@@ -69,6 +76,11 @@ _FACT = "__fact"
 """Column of a timeline: the fact, null in a question until it is answered."""
 _ROW = "__row"
 """Column of a timeline: the entity row that asks, where it is not joined afterwards."""
+
+_SLICE = "__slice"
+"""Column of a timeline: the slice of time in which a row lies, counted from the earliest."""
+_BEFORE = "__before"
+"""Column: the fact that was the latest before a slice."""
 
 
 class AsOfOfflineStoreConfig(SparkOfflineStoreConfig):
@@ -314,7 +326,7 @@ def _answered(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFra
     asked = F.lit(0).alias(_ASKED)
     with _looking_up(group):
         questions = rows.select(_renamed(time, _AT), asked, *_keys_of(view), whole)
-        latest = _latest(group, _facts(group, rows.sparkSession, span), questions)
+        latest = _latest(group, _facts(group, rows.sparkSession, span), questions, span)
         own = [F.col(_ROW)[name].alias(name) for name in rows.columns]
         values = [
             F.when(_is_young(group.source), _value_of(group, column)).alias(name)
@@ -332,18 +344,61 @@ def _answers(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFram
     with _looking_up(group):
         facts = _facts(group, rows.sparkSession, span)
         questions = _questions(group, rows, time)
-        latest = _latest(group, facts, questions).where(_is_young(source))
-        once = latest.dropDuplicates([_ASKED, *_key_columns(source), _AT])
+        each = [_ASKED, *_key_columns(source), _AT]
+        if span.rows > _BROADCAST_ROWS:
+            # Before they are sent to where their facts are: many rows ask the same.
+            questions = questions.dropDuplicates(each)
+        latest = _latest(group, facts, questions, span).where(_is_young(source))
+        once = latest.dropDuplicates(each)
         # Computed here and now: all views in one plan cost the planner more than the joins
         # themselves.
         return computed(once)
 
 
-def _latest(group: _Group, facts: DataFrame, questions: DataFrame) -> DataFrame:
+def _latest(group: _Group, facts: DataFrame, questions: DataFrame, span: _Span) -> DataFrame:
     """The questions with the latest fact of their key that was visible then."""
     timeline = facts.unionByName(questions, allowMissingColumns=True)
-    latest = timeline.withColumn(_FACT, F.max(_FACT).over(_so_far(group.source)))
+    keys = _key_columns(group.source)
+    bounds = _bounds_of_slices(timeline, keys) if span.rows > _SLICE_ROWS else []
+    if bounds:
+        latest = _latest_in_slices(timeline, keys, bounds)
+    else:
+        latest = timeline.withColumn(_FACT, F.max(_FACT).over(_so_far(keys)))
     return latest.where(F.col(_ASKED).isNotNull())
+
+
+def _bounds_of_slices(timeline: DataFrame, keys: Sequence[str]) -> list[int]:
+    """Where the timelines are cut, in microseconds: none where no key has too many rows."""
+    longest = timeline.groupBy(*keys).count().agg(F.max("count")).first()
+    assert longest is not None, "an aggregation without keys has one row"
+    slices = min(math.ceil((longest[0] or 0) / _SLICE_ROWS), _MOST_SLICES)
+    if slices < 2:
+        return []
+    # Of all keys: one that is so large has much of what there is.
+    shares = [number / slices for number in range(1, slices)]
+    cuts = timeline.agg(F.percentile_approx(F.unix_micros(_AT), shares)).first()
+    assert cuts is not None, "an aggregation without keys has one row"
+    return sorted(set(cuts[0]))
+
+
+def _latest_in_slices(
+    timeline: DataFrame,
+    keys: Sequence[str],
+    bounds: Sequence[int],
+) -> DataFrame:
+    """The timeline with the latest fact of each row, a task for each key and slice of time.
+
+    It is that of the row's own slice, or the latest of all slices before: whichever supersedes.
+    """
+    passed = [(F.unix_micros(_AT) > bound).cast("int") for bound in bounds]
+    sliced = timeline.withColumn(_SLICE, reduce(add, passed))
+    of_slices = sliced.groupBy(*keys, _SLICE).agg(F.max(_FACT).alias(_BEFORE))
+    earlier = Window.partitionBy(*keys).orderBy(_SLICE).rowsBetween(Window.unboundedPreceding, -1)
+    before = of_slices.withColumn(_BEFORE, F.max(_BEFORE).over(earlier))
+    within = sliced.withColumn(_FACT, F.max(_FACT).over(_so_far([*keys, _SLICE])))
+    # A question without a key has no slices of it, and stays.
+    joined = within.join(before, [*keys, _SLICE], "left")
+    return joined.withColumn(_FACT, F.greatest(_FACT, _BEFORE)).drop(_SLICE, _BEFORE)
 
 
 def _is_young(source: _Source) -> Column:
@@ -359,12 +414,12 @@ def _value_of(group: _Group, column: str) -> Column:
     return F.col(_FACT)["values"][_value(group.columns.index(column))]
 
 
-def _so_far(source: _Source) -> WindowSpec:
-    """What a timeline holds of a key up to each of its rows."""
+def _so_far(keys: Sequence[str]) -> WindowSpec:
+    """What a timeline holds of the keys up to each of its rows."""
     # A fact known at the very moment of the question counts: facts, which ask for no view, sort
     # before questions.
     order = (F.col(_AT), F.col(_ASKED).asc_nulls_first())
-    keyed = Window.partitionBy(*_key_columns(source)).orderBy(*order)
+    keyed = Window.partitionBy(*keys).orderBy(*order)
     return keyed.rowsBetween(Window.unboundedPreceding, Window.currentRow)
 
 

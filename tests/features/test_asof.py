@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from features.asof import AsOfOfflineStore
+from features.asof import AsOfOfflineStore, _bounds_of_slices
 from pipelines.errors import UsageError
 from tests.conftest import SWEEP_EXAMPLES
 
@@ -201,7 +203,7 @@ def both_views(store: Callable[..., FeatureStore]) -> FeatureStore:
     return store(view("known", known, keys, ttl), view("plain", plain, keys))
 
 
-@pytest.fixture(params=["UTC", "America/New_York", "Asia/Kolkata"])
+@pytest.fixture
 def session(spark: SparkSession, request: pytest.FixtureRequest) -> Iterator[SparkSession]:
     """The shared session in some time zone."""
     before = spark.conf.get("spark.sql.session.timeZone")
@@ -249,11 +251,29 @@ def questions(spark: SparkSession, *asked: Question) -> DataFrame:
     return spark.createDataFrame(rows, _ROWS)
 
 
+@pytest.fixture
+def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For how many the rows are taken: of many each moment is a slice of time."""
+    if request.param == "many":
+        monkeypatch.setattr("features.asof._BROADCAST_ROWS", 0)
+        monkeypatch.setattr("features.asof._SLICE_ROWS", 1)
+
+
 @pytest.mark.soak
+@pytest.mark.parametrize(
+    ("session", "size"),
+    [
+        ("UTC", "few"),
+        ("America/New_York", "few"),
+        ("Asia/Kolkata", "few"),
+        ("America/New_York", "many"),
+    ],
+    indirect=True,
+)
 @settings(max_examples=SWEEP_EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(worlds=st.lists(WORLD, min_size=60, max_size=120))
 def test_every_question_gets_what_a_search_through_all_facts_finds(
-    session: SparkSession, both_views: FeatureStore, worlds: list[World]
+    session: SparkSession, size: None, both_views: FeatureStore, worlds: list[World]
 ) -> None:
     facts: list[FactRow] = []
     asked: list[Question] = []
@@ -274,6 +294,21 @@ def test_every_question_gets_what_a_search_through_all_facts_finds(
     # A view alone is looked up in another way.
     alone = join(both_views, rows, "known:value")
     assert Counter(minutes(alone)) == Counter(row[:4] for row in expected)
+
+
+@pytest.mark.parametrize(("most", "slices"), [(100, 1), (40, 1), (39, 2), (10, 4), (1, 40)])
+def test_the_timeline_of_a_key_with_too_many_rows_is_cut_into_equal_slices(
+    most: int, slices: int, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("features.asof._SLICE_ROWS", most)
+    minutes_of_one = [("a", at(minute)) for minute in range(40)]
+    others = [("b", at(minute)) for minute in range(0, 40, 10)]
+    timeline = spark.createDataFrame([*minutes_of_one, *others], "key string, __at timestamp")
+    cuts = _bounds_of_slices(timeline, ["key"])
+    assert len(cuts) == slices - 1
+    passed = [START.timestamp() * 1e6, *cuts, START.timestamp() * 1e6 + 40 * 60e6]
+    rows = [(later - earlier) / 60e6 for earlier, later in pairwise(passed)]
+    assert max(rows) <= math.ceil(40 / slices) + 1
 
 
 def ask(
