@@ -14,6 +14,9 @@ then:
 - A fact older than the view's time to live counts as none; one exactly as old still counts.
 - An entity row with a null key gets nulls. No entity row is ever dropped or multiplied.
 
+A task answers for whole keys. Where many rows ask, what is asked twice is looked up once, and a key
+with too many facts and questions for a task is cut into slices of time.
+
 A source partitioned by date is read only where the facts can lie, when it declares its
 `date_partition_column`: that date must not be more than a day before the (UTC) event, nor more than
 a day after the time at which the fact is known.
