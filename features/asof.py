@@ -372,7 +372,8 @@ def _latest(group: _Group, facts: DataFrame, questions: DataFrame, span: _Span) 
 
 def _bounds_of_slices(timeline: DataFrame, keys: Sequence[str]) -> list[int]:
     """Where the timelines are cut, in microseconds: none where no key has too many rows."""
-    longest = timeline.groupBy(*keys).count().agg(F.max("count")).first()
+    counted = timeline.groupBy(*keys).count()
+    longest = counted.agg(F.max("count")).first()
     assert longest is not None, "an aggregation without keys has one row"
     slices = min(math.ceil((longest[0] or 0) / _SLICE_ROWS), _MOST_SLICES)
     if slices < 2:
@@ -395,10 +396,12 @@ def _latest_in_slices(
     """
     passed = [(F.unix_micros(_AT) > bound).cast("int") for bound in bounds]
     sliced = timeline.withColumn(_SLICE, reduce(add, passed))
-    of_slices = sliced.groupBy(*keys, _SLICE).agg(F.max(_FACT).alias(_BEFORE))
+    latest = F.max(_FACT).alias(_BEFORE)
+    of_slices = sliced.groupBy(*keys, _SLICE).agg(latest)
     earlier = Window.partitionBy(*keys).orderBy(_SLICE).rowsBetween(Window.unboundedPreceding, -1)
     before = of_slices.withColumn(_BEFORE, F.max(_BEFORE).over(earlier))
-    within = sliced.withColumn(_FACT, F.max(_FACT).over(_so_far([*keys, _SLICE])))
+    in_slice = _so_far([*keys, _SLICE])
+    within = sliced.withColumn(_FACT, F.max(_FACT).over(in_slice))
     # A question without a key has no slices of it, and stays.
     joined = within.join(before, [*keys, _SLICE], "left")
     return joined.withColumn(_FACT, F.greatest(_FACT, _BEFORE)).drop(_SLICE, _BEFORE)

@@ -120,9 +120,14 @@ def _fault(layer: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
         return f"{path} was kept aside by a build"
     if _SECRET_NAMES.fullmatch(path):
         return f"{path} is named like a secret"
-    if 0 < member.size < _KEY_BYTES and _PRIVATE_KEY.search(_content(layer, member.name).read()):
+    if member.size < _KEY_BYTES and _holds_key(layer, member.name):
         return f"{path} holds a private key"
     return None
+
+
+def _holds_key(layer: tarfile.TarFile, name: str) -> bool:
+    content = _content(layer, name).read()
+    return _PRIVATE_KEY.search(content) is not None
 
 
 def _save(image: str, archive: Path) -> bool:

@@ -296,7 +296,16 @@ def test_every_question_gets_what_a_search_through_all_facts_finds(
     assert Counter(minutes(alone)) == Counter(row[:4] for row in expected)
 
 
-@pytest.mark.parametrize(("most", "slices"), [(100, 1), (40, 1), (39, 2), (10, 4), (1, 40)])
+@pytest.mark.parametrize(
+    ("most", "slices"),
+    [
+        (100, 1),
+        (40, 1),
+        (39, 2),
+        (10, 4),
+        (1, 40),
+    ],
+)
 def test_the_timeline_of_a_key_with_too_many_rows_is_cut_into_equal_slices(
     most: int, slices: int, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,8 +315,9 @@ def test_the_timeline_of_a_key_with_too_many_rows_is_cut_into_equal_slices(
     timeline = spark.createDataFrame([*minutes_of_one, *others], "key string, __at timestamp")
     cuts = _bounds_of_slices(timeline, ["key"])
     assert len(cuts) == slices - 1
-    passed = [START.timestamp() * 1e6, *cuts, START.timestamp() * 1e6 + 40 * 60e6]
-    rows = [(later - earlier) / 60e6 for earlier, later in pairwise(passed)]
+    first = START.timestamp() * 1e6
+    ends = [first, *cuts, first + 40 * 60e6]
+    rows = [(later - earlier) / 60e6 for earlier, later in pairwise(ends)]
     assert max(rows) <= math.ceil(40 / slices) + 1
 
 

@@ -28,7 +28,11 @@ def _tar(files: Layer) -> bytes:
     return made.getvalue()
 
 
-def _saved(folder: Path, layers: Sequence[Layer], config: Mapping[str, object]) -> Path:
+def _saved(
+    folder: Path,
+    layers: Sequence[Layer],
+    config: Mapping[str, object],
+) -> Path:
     names = [f"{number}.tar" for number, _ in enumerate(layers)]
     described = [{"Config": "config.json", "Layers": names}]
     parts = {
@@ -37,7 +41,8 @@ def _saved(folder: Path, layers: Sequence[Layer], config: Mapping[str, object]) 
         **{name: _tar(layer) for name, layer in zip(names, layers, strict=True)},
     }
     archive = folder / "image.tar"
-    archive.write_bytes(_tar({name: (part, 0o644) for name, part in parts.items()}))
+    files = {name: (part, 0o644) for name, part in parts.items()}
+    archive.write_bytes(_tar(files))
     return archive
 
 
@@ -65,13 +70,18 @@ def test_an_image_without_a_fault_is_told_by_its_size(tmp_path: Path) -> None:
 def test_a_fault_is_told_with_its_path(
     path: str, content: bytes, mode: int, told: str, tmp_path: Path
 ) -> None:
-    _, faults = judge(_saved(tmp_path, [{path: (content, mode)}, {"b": (b"", 0o644)}], _CONFIG))
+    own: Layer = {path: (content, mode)}
+    later: Layer = {"b": (b"", 0o644)}
+    _, faults = judge(_saved(tmp_path, [own, later], _CONFIG))
     (fault,) = faults
     assert fault.startswith(told)
 
 
 def test_what_a_later_layer_removes_is_told_too(tmp_path: Path) -> None:
-    layers: list[Layer] = [{"root/.netrc": (b"a", 0o600)}, {"root/.wh..netrc": (b"", 0o644)}]
+    layers: list[Layer] = [
+        {"root/.netrc": (b"a", 0o600)},
+        {"root/.wh..netrc": (b"", 0o644)},
+    ]
     _, faults = judge(_saved(tmp_path, layers, _CONFIG))
     assert faults == ["layer 1: root/.netrc is named like a secret"]
 
