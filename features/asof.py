@@ -14,8 +14,8 @@ then:
 - A fact older than the view's time to live counts as none; one exactly as old still counts.
 - An entity row with a null key gets nulls. No entity row is ever dropped or multiplied.
 
-A task answers for whole keys. Where many rows ask, what is asked twice is looked up once, and a key
-with too many facts and questions for a task is cut into slices of time.
+A task answers for whole keys. Where many rows ask, a key with too many facts and questions for a
+task is cut into slices of time; and of several views, what is asked twice is looked up once.
 
 A source partitioned by date is read only where the facts can lie, when it declares its
 `date_partition_column`: that date must not be more than a day before the (UTC) event, nor more than
@@ -31,7 +31,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import reduce
-from operator import add
+from operator import add, and_
 from typing import TYPE_CHECKING, Any
 
 from feast import BatchFeatureView, OnDemandFeatureView
@@ -373,16 +373,25 @@ def _latest(group: _Group, facts: DataFrame, questions: DataFrame, span: _Span) 
 def _bounds_of_slices(timeline: DataFrame, keys: Sequence[str]) -> list[int]:
     """Where the timelines are cut, in microseconds: none where no key has too many rows."""
     counted = timeline.groupBy(*keys).count()
-    longest = counted.agg(F.max("count")).first()
-    assert longest is not None, "an aggregation without keys has one row"
-    slices = min(math.ceil((longest[0] or 0) / _SLICE_ROWS), _MOST_SLICES)
+    longest = computed(counted.orderBy(F.desc("count")).limit(1))
+    found = longest.first()
+    rows = 0 if found is None else found["count"]
+    slices = min(math.ceil(rows / _SLICE_ROWS), _MOST_SLICES)
     if slices < 2:
         return []
-    # Of all keys: one that is so large has much of what there is.
     shares = [number / slices for number in range(1, slices)]
-    cuts = timeline.agg(F.percentile_approx(F.unix_micros(_AT), shares)).first()
+    of_key = _with_keys_of(longest, timeline, keys)
+    cuts = of_key.agg(F.percentile_approx(F.unix_micros(_AT), shares)).first()
     assert cuts is not None, "an aggregation without keys has one row"
     return sorted(set(cuts[0]))
+
+
+def _with_keys_of(few: DataFrame, timeline: DataFrame, keys: Sequence[str]) -> DataFrame:
+    """The rows whose keys are among the few, also where these are null."""
+    others = [_renamed(key, f"{key} of few") for key in keys]
+    same = [_column(key).eqNullSafe(_column(f"{key} of few")) for key in keys]
+    few = F.broadcast(few.select(*others))
+    return timeline.join(few, reduce(and_, same), "left_semi")
 
 
 def _latest_in_slices(

@@ -47,8 +47,8 @@ def historical(
     """The entity rows with every feature of the pipeline as of their `event_timestamp`.
 
     The facts are looked up at once; only their last join to the rows is left to be computed. The
-    rows are read once for each feature view: checkpoint or persist them when they cost more than a
-    scan.
+    rows are read once for each feature view, of more than a million rows several times: checkpoint
+    or persist them when they cost more than a scan.
 
     Args:
         pipeline: Whose features they are.

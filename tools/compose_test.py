@@ -135,6 +135,10 @@ def _night_through_airflow(stack: Stack) -> None:
         _require(time.monotonic() - began < _NIGHT_SECONDS, f"the night is still {state}")
         time.sleep(_LOOK_SECONDS)
     _require(state == "success", f"the night through Airflow ended as {state}")
+    # Where the UI looks first.
+    folder = f"/var/lib/nightshift/logs/airflow/dag_id=flights/run_id={_AIRFLOW_RUN}"
+    logged = stack.run("pages", "ls", folder).split()
+    _require("task_id=predict" in logged, f"pages have logs of {logged}")
 
 
 def _state_of_run(stack: Stack) -> str:

@@ -36,6 +36,8 @@ _KEY_BYTES = 100_000
 """Larger files are no keys."""
 _REMOVED = ".wh."
 """Begins the name of an entry that removes what an earlier layer has."""
+_ALL_REMOVED = ".wh..wh..opq"
+"""Removes all that earlier layers have in its folder."""
 
 
 def main() -> int:
@@ -45,7 +47,9 @@ def main() -> int:
         archive = Path(folder) / "image.tar"
         if not _save(image, archive):
             return 3
-        size, faults = judge(archive)
+        # The one for GPUs has NVIDIA's libraries.
+        most = None if image.endswith(":gpu") else _MOST_BYTES
+        size, faults = judge(archive, most)
     print(f"{image}: {size / 1e9:.2f} GB")
     for fault in faults:
         print(f"  {fault}", file=sys.stderr)
@@ -54,11 +58,12 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def judge(archive: Path) -> tuple[int, list[str]]:
+def judge(archive: Path, most: int | None) -> tuple[int, list[str]]:
     """How many bytes the layers of a saved image have, and what is wrong with it.
 
     Args:
         archive: As `docker save` writes it.
+        most: How many bytes it may have; None: any number.
     """
     with tarfile.open(archive) as saved:
         (described,) = json.load(_content(saved, "manifest.json"))
@@ -68,17 +73,16 @@ def judge(archive: Path) -> tuple[int, list[str]]:
         size = 0
         for number, name in enumerate(described["Layers"], 1):
             with tarfile.open(fileobj=_content(saved, name)) as layer:
-                for member in layer:
-                    size += member.size
-                    _lay(modes, member)
-                    told = _fault(layer, member)
-                    if told:
-                        faults.append(f"layer {number}: {told}")
+                members = layer.getmembers()
+                size += sum(member.size for member in members)
+                modes = _laid(modes, members)
+                told = [_fault(layer, member) for member in members]
+                faults += [f"layer {number}: {fault}" for fault in told if fault]
     for path, mode in modes.items():
         if mode & (stat.S_ISUID | stat.S_ISGID):
             faults.append(f"{path} runs with the rights of its owner or group")
-    if size > _MOST_BYTES:
-        faults.append(f"it has {size / 1e9:.2f} GB, more than {_MOST_BYTES / 1e9:g}")
+    if most is not None and size > most:
+        faults.append(f"it has {size / 1e9:.2f} GB, more than {most / 1e9:g}")
     return size, faults
 
 
@@ -96,15 +100,30 @@ def _faults_of_config(config: dict[str, Any]) -> Iterator[str]:
             yield f"its variable {variable.partition('=')[0]} has a value"
 
 
-def _lay(modes: dict[str, int], member: tarfile.TarInfo) -> None:
-    """Put a layer's entry over what the layers before it have; of files alone."""
-    path = Path(_path(member))
-    if path.name.startswith(_REMOVED):
-        removed = str(path.with_name(path.name.removeprefix(_REMOVED)))
-        for gone in [one for one in modes if one == removed or one.startswith(f"{removed}/")]:
-            del modes[gone]
-    elif member.isfile():
-        modes[str(path)] = member.mode
+def _laid(
+    below: dict[str, int],
+    layer: list[tarfile.TarInfo],
+) -> dict[str, int]:
+    """The files of a layer and of those below it, with their modes."""
+    modes = dict(below)
+    own = {}
+    for member in layer:
+        path = Path(_path(member))
+        if path.name == _ALL_REMOVED:
+            _remove(modes, f"{path.parent}/")
+        elif path.name.startswith(_REMOVED):
+            removed = str(path.with_name(path.name.removeprefix(_REMOVED)))
+            modes.pop(removed, None)
+            _remove(modes, f"{removed}/")
+        elif not member.isdir():
+            # A link in the place of a file has none of its rights.
+            own[str(path)] = member.mode if member.isfile() or member.islnk() else 0
+    return {**modes, **own}
+
+
+def _remove(modes: dict[str, int], folder: str) -> None:
+    for path in [one for one in modes if one.startswith(folder)]:
+        del modes[path]
 
 
 def _path(member: tarfile.TarInfo) -> str:
@@ -113,10 +132,11 @@ def _path(member: tarfile.TarInfo) -> str:
 
 
 def _fault(layer: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
-    if not member.isfile():
+    # Debian's own images have empty logs, for programs that would not make them.
+    if not member.isfile() or not member.size:
         return None
     path = _path(member)
-    if _KEPT_ASIDE.match(path) and not Path(path).name.startswith(_REMOVED):
+    if _KEPT_ASIDE.match(path):
         return f"{path} was kept aside by a build"
     if _SECRET_NAMES.fullmatch(path):
         return f"{path} is named like a secret"

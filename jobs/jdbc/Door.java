@@ -86,14 +86,14 @@ public final class Door {
   }
 
   /**
-   * Ends what fills the memory: with nearly nothing left Java collects it again and again, for many
-   * minutes, and all that while nobody is answered.
+   * Ends what fills the memory that is kept for long: with nearly nothing of it left Java collects
+   * all again and again, for many minutes, and nobody is answered.
    */
   private static final class Memory extends Thread {
     private static final long LOOK_MILLISECONDS = 1000;
 
-    /** Looks in a row that find it full. Some statements never ask whether they were told to end. */
-    private static final int PATIENCE = 15;
+    /** Some statements never ask whether they were told to end. */
+    private static final long PATIENCE_MILLISECONDS = 15000;
 
     /** Of what is kept for long, after a collection. Spark plans with less for what it can spill. */
     private static final double FULL = 0.95;
@@ -109,22 +109,29 @@ public final class Door {
     }
 
     public void run() {
+      // Loads what it takes, for which there may be no room later.
+      spark.statusTracker().getActiveJobIds();
       long seen = collector.getCollectionCount();
-      int full = 0;
+      long fullSince = 0;
       while (true) {
         try {
           Thread.sleep(LOOK_MILLISECONDS);
           long collections = collector.getCollectionCount();
-          full = collections > seen && isFull() ? full + 1 : 0;
-          seen = collections;
-          if (full > PATIENCE) {
-            endServer();
-          } else if (full > 0) {
+          long now = System.currentTimeMillis();
+          if (collections == seen || !isFull()) {
+            fullSince = 0;
+          } else if (fullSince == 0) {
+            // What there was no room for may have failed by it, and have left some.
+            fullSince = now;
+          } else if (now - fullSince < PATIENCE_MILLISECONDS) {
             endStatements();
+          } else {
+            endServer();
           }
+          seen = collections;
         } catch (InterruptedException told) {
           return;
-        } catch (OutOfMemoryError nothingLeft) {
+        } catch (Throwable nothingLeft) {
           // It looks again.
         }
       }

@@ -29,15 +29,18 @@ class Registrar:
         A table that cannot be read, as of a broken log, is told and keeps no other one out; it goes
         on under its name as long as it is known.
         """
+        from py4j.protocol import Py4JJavaError
         from pyspark.errors import PySparkException
 
+        # The second is a job of it that was cancelled.
+        of_spark = (PySparkException, Py4JJavaError)
         names = stored_tables(self._environment)
         for name in set(self._known) - set(names):
             self._forget(name)
         for name in names:
             try:
                 self._follow(name)
-            except (DeltaError, OSError, PySparkException) as error:
+            except (DeltaError, OSError, *of_spark) as error:
                 print(f"{name} cannot be read, and will be tried again: {error}", flush=True)
 
     def _follow(self, name: str) -> None:

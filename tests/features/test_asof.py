@@ -310,8 +310,9 @@ def test_the_timeline_of_a_key_with_too_many_rows_is_cut_into_equal_slices(
     most: int, slices: int, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("features.asof._SLICE_ROWS", most)
-    minutes_of_one = [("a", at(minute)) for minute in range(40)]
-    others = [("b", at(minute)) for minute in range(0, 40, 10)]
+    minutes_of_one = [(None, at(minute)) for minute in range(40)]
+    # Far from those, so that cuts of all rows would not cut these.
+    others = [(f"b{minute}", at(minute)) for minute in range(1000, 1080)]
     timeline = spark.createDataFrame([*minutes_of_one, *others], "key string, __at timestamp")
     cuts = _bounds_of_slices(timeline, ["key"])
     assert len(cuts) == slices - 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.image_test import judge
+from tools.image_test import _laid, judge
 
 _CONFIG = {"User": "10001:10001", "Env": ["PATH=/usr/bin", "NIGHTSHIFT_HOME=/var/lib/nightshift"]}
 _KEY = b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 64 + b"\n-----END PRIVATE KEY-----\n"
@@ -46,13 +46,18 @@ def _saved(
     return archive
 
 
+def _judged(folder: Path, layers: Sequence[Layer]) -> tuple[int, list[str]]:
+    return judge(_saved(folder, layers, _CONFIG), None)
+
+
 def test_an_image_without_a_fault_is_told_by_its_size(tmp_path: Path) -> None:
     layers: list[Layer] = [
         {"./usr/bin/su": (b"su", 0o4755), "etc/ssl/certs/a.pem": (b"a certificate", 0o644)},
         {"usr/bin/su": (b"su", 0o755), "usr/bin/mount": (b"", 0o2755)},
-        {"usr/bin/.wh.mount": (b"", 0o644)},
+        {"usr/bin/.wh.mount": (b"", 0o644), "opt/old/passwd": (b"", 0o4755)},
+        {"opt/old/.wh..wh..opq": (b"", 0o644), "var/log/btmp": (b"", 0o660)},
     ]
-    assert judge(_saved(tmp_path, layers, _CONFIG)) == (17, [])
+    assert _judged(tmp_path, layers) == (17, [])
 
 
 @pytest.mark.parametrize(
@@ -60,9 +65,9 @@ def test_an_image_without_a_fault_is_told_by_its_size(tmp_path: Path) -> None:
     [
         ("usr/bin/su", b"", 0o4755, "usr/bin/su runs with the rights"),
         ("usr/bin/wall", b"", 0o2755, "usr/bin/wall runs with the rights"),
-        ("root/.cache/uv/a.whl", b"", 0o644, "layer 1: root/.cache/uv/a.whl was kept aside"),
-        ("var/lib/apt/lists/main", b"", 0o644, "layer 1: var/lib/apt/lists/main was kept aside"),
-        ("./tmp/build.log", b"", 0o644, "layer 1: tmp/build.log was kept aside"),
+        ("root/.cache/uv/a.whl", b"1", 0o644, "layer 1: root/.cache/uv/a.whl was kept aside"),
+        ("var/lib/apt/lists/main", b"1", 0o644, "layer 1: var/lib/apt/lists/main was kept aside"),
+        ("./tmp/build.log", b"1", 0o644, "layer 1: tmp/build.log was kept aside"),
         ("opt/nightshift/.env", b"A=1", 0o644, "layer 1: opt/nightshift/.env is named like"),
         ("etc/any.pem", b"Mine:\n" + _KEY, 0o644, "layer 1: etc/any.pem holds a private key"),
     ],
@@ -72,7 +77,7 @@ def test_a_fault_is_told_with_its_path(
 ) -> None:
     own: Layer = {path: (content, mode)}
     later: Layer = {"b": (b"", 0o644)}
-    _, faults = judge(_saved(tmp_path, [own, later], _CONFIG))
+    _, faults = _judged(tmp_path, [own, later])
     (fault,) = faults
     assert fault.startswith(told)
 
@@ -82,24 +87,33 @@ def test_what_a_later_layer_removes_is_told_too(tmp_path: Path) -> None:
         {"root/.netrc": (b"a", 0o600)},
         {"root/.wh..netrc": (b"", 0o644)},
     ]
-    _, faults = judge(_saved(tmp_path, layers, _CONFIG))
+    _, faults = _judged(tmp_path, layers)
     assert faults == ["layer 1: root/.netrc is named like a secret"]
 
 
 def test_who_runs_it_and_its_variables_are_judged(tmp_path: Path) -> None:
     config = {"User": "", "Env": ["STORE_PASSWORD=mine", "TOKENS=", "PATH=/bin"]}
-    _, faults = judge(_saved(tmp_path, [], config))
+    _, faults = judge(_saved(tmp_path, [], config), None)
     assert faults == [
         "it runs as user '', not 10001:10001",
         "its variable STORE_PASSWORD has a value",
     ]
 
 
-def test_an_image_larger_than_promised_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tools.image_test._MOST_BYTES", 2)
-    size, faults = judge(_saved(tmp_path, [{"a": (b"123", 0o644)}], _CONFIG))
+def test_an_image_larger_than_promised_is_told(tmp_path: Path) -> None:
+    archive = _saved(tmp_path, [{"a": (b"123", 0o644)}], _CONFIG)
+    assert judge(archive, 3) == (3, [])
+    size, faults = judge(archive, 2)
     assert size == 3
     assert len(faults) == 1
     assert faults[0].startswith("it has 0.00 GB, more than")
+
+
+def test_a_hard_link_has_the_rights_of_its_file_and_a_symbolic_one_none(tmp_path: Path) -> None:
+    linked, replaced = tarfile.TarInfo("usr/bin/b"), tarfile.TarInfo("usr/bin/c")
+    linked.type, linked.linkname, linked.mode = tarfile.LNKTYPE, "usr/bin/a", 0o4755
+    replaced.type, replaced.linkname, replaced.mode = tarfile.SYMTYPE, "a", 0o4777
+    layer: Layer = dict.fromkeys(("usr/bin/a", "usr/bin/c"), (b"", 0o4755))
+    laid = _laid({"usr/bin/c": 0o4755}, [linked, replaced])
+    assert laid == {"usr/bin/b": 0o4755, "usr/bin/c": 0}
+    assert len(_judged(tmp_path, [layer])[1]) == 2

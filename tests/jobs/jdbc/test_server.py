@@ -401,6 +401,14 @@ def test_a_statement_that_asks_for_too_much_ends_and_the_server_goes_on(
 
 
 @pytest.mark.soak
+def test_a_statement_that_needs_more_memory_than_there_is_and_can_spill_is_answered(
+    ann: Connection,
+) -> None:
+    spilled = "SELECT id, row_number() OVER (ORDER BY id % 97, id) AS place FROM range(30000000)"
+    assert ann.ask(f"SELECT max(place) FROM ({spilled})") == [(30_000_000,)]
+
+
+@pytest.mark.soak
 def test_a_statement_that_keeps_the_memory_full_ends_with_the_server(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
