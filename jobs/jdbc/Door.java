@@ -90,13 +90,13 @@ public final class Door {
    * all again and again, for many minutes, and nobody is answered.
    */
   private static final class Memory extends Thread {
-    private static final long LOOK_MILLISECONDS = 1000;
+    private static final long LOOK_MILLISECONDS = 200;
 
     /** Some statements never ask whether they were told to end. */
     private static final long PATIENCE_MILLISECONDS = 15000;
 
     /** Of what is kept for long, after a collection. Spark plans with less for what it can spill. */
-    private static final double FULL = 0.95;
+    private static final double FULL = 0.9;
 
     private final SparkContext spark;
     private final MemoryPoolMXBean kept = keptForLong();
@@ -112,18 +112,16 @@ public final class Door {
       // Loads what it takes, for which there may be no room later.
       spark.statusTracker().getActiveJobIds();
       long seen = collector.getCollectionCount();
-      long fullSince = 0;
+      long fullSince = System.currentTimeMillis();
       while (true) {
         try {
           Thread.sleep(LOOK_MILLISECONDS);
           long collections = collector.getCollectionCount();
           long now = System.currentTimeMillis();
           if (collections == seen || !isFull()) {
-            fullSince = 0;
-          } else if (fullSince == 0) {
-            // What there was no room for may have failed by it, and have left some.
             fullSince = now;
           } else if (now - fullSince < PATIENCE_MILLISECONDS) {
+            // At once: a moment later a task may not get as far as to see that it was told to end.
             endStatements();
           } else {
             endServer();
