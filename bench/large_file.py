@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 
 from bench.spark_cluster import cluster
 from jobs.commands.land import land
+from jobs.services import usage
 from jobs.spark.session import plan_for
 from jobs.stages.ingest import ingest
 from pipelines.catalog import pipeline
@@ -116,21 +116,14 @@ def _turn(home: Path, executors: int) -> dict[str, Any]:
             began = time.monotonic()
             told = ingest(run.at(stage("ingest")))
             seconds = time.monotonic() - began
+    # Not by `getrusage`, which also tells a process the peak of the one that started it.
+    peak = usage.peak_of(Path("/proc/self"))
+    assert peak is not None, "Linux tells it"
     return {
         "seconds": round(seconds, 1),
-        "megabytes_of_the_process": _most_memory(),
+        "megabytes_of_the_process": round(peak / 1024**2),
         "rows_staged": told["rows_staged"],
     }
-
-
-def _most_memory() -> int:
-    """The largest resident memory of this process, in megabytes.
-
-    Not that of `getrusage`, in which a process also has that of the one that started it.
-    """
-    told = Path("/proc/self/status").read_text()
-    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", told)
-    return round(int(kilobytes) / 1024)
 
 
 if __name__ == "__main__":

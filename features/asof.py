@@ -79,7 +79,6 @@ _FACT = "__fact"
 """Column of a timeline: the fact, null in a question until it is answered."""
 _ROW = "__row"
 """Column of a timeline: the entity row that asks, where it is not joined afterwards."""
-
 _SLICE = "__slice"
 """Column of a timeline: the slice of time in which a row lies, counted from the earliest."""
 _BEFORE = "__before"

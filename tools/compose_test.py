@@ -2,8 +2,7 @@
 
 It starts the stack under a name of its own, runs a quarter in it by command and a night through its
 Airflow, and compares what they published with what a home on this machine publishes from the same
-files. It needs `docker compose` or
-`podman-compose`, and an image (`make image`).
+files. It needs `docker compose` or `podman-compose`, and an image (`make image`).
 """
 
 from __future__ import annotations

@@ -112,15 +112,15 @@ public final class Door {
       // Loads what it takes, for which there may be no room later.
       spark.statusTracker().getActiveJobIds();
       long seen = collector.getCollectionCount();
-      long fullSince = System.currentTimeMillis();
+      long lastRoom = System.currentTimeMillis();
       while (true) {
         try {
           Thread.sleep(LOOK_MILLISECONDS);
           long collections = collector.getCollectionCount();
           long now = System.currentTimeMillis();
           if (collections == seen || !isFull()) {
-            fullSince = now;
-          } else if (now - fullSince < PATIENCE_MILLISECONDS) {
+            lastRoom = now;
+          } else if (now - lastRoom < PATIENCE_MILLISECONDS) {
             // At once: a moment later a task may not get as far as to see that it was told to end.
             endStatements();
           } else {
