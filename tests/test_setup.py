@@ -244,10 +244,54 @@ def test_horovod_for_gpus_is_built_with_the_nccl_that_tensorflow_takes(
 def test_a_build_for_gpus_is_never_taken_for_one_of_gloo_alone(bare_machine: Path) -> None:
     nvcc_that_takes(bare_machine, "g++")
     of_gloo = horovod.options("tensorflow==2.21.0")[-1]
-    assert of_gloo == "nightshift-build=tensorflow==2.21.0,gloo"
+    assert re.fullmatch(r"nightshift-build=tensorflow==2\.21\.0,[0-9a-f]{12},gloo", of_gloo)
     of_gpus = horovod.options("tensorflow==2.21.0", gpu=True)[-1]
     assert of_gpus == f"{of_gloo},nccl,cuda_12.5"
     assert fingerprint(ROOT) != fingerprint(ROOT, gpu=True)
+
+
+WAITS = """
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <cstdio>
+
+// As a thread sleeps so often, of a number of looks at an event that nobody takes away.
+int main() {
+  int ends[2];
+  if (pipe(ends) || write(ends[1], "x", 1) != 1) return 1;
+  const int epoll = epoll_create1(0);
+  epoll_event event = {};
+  event.events = EPOLLIN;
+  if (epoll_ctl(epoll, EPOLL_CTL_ADD, ends[0], &event)) return 1;
+  rusage before, after;
+  getrusage(RUSAGE_SELF, &before);
+  int found = 0;
+  for (int look = 0; look < 101; ++look) found += epoll_wait(epoll, &event, 1, -1);
+  getrusage(RUSAGE_SELF, &after);
+  char taken;
+  if (read(ends[0], &taken, 1) != 1) return 1;
+  const int nothing = epoll_wait(epoll, &event, 1, 10);
+  std::printf("%d %ld %d", found, after.ru_nvcsw - before.ru_nvcsw, nothing);
+}
+"""
+
+
+def test_the_loop_of_horovod_rests_where_it_finds_the_same_event_again(tmp_path: Path) -> None:
+    source, program = tmp_path / "waits.cpp", tmp_path / "waits"
+    source.write_text(WAITS)
+    folders = horovod.headers(environment.VENV / "bin" / "python", tmp_path / "headers")
+    own = {**os.environ, **horovod.variables(folders)}
+    subprocess.run(["g++", "-o", program, source], env=own, check=True)
+    said = subprocess.run([program], stdout=subprocess.PIPE, text=True, check=True).stdout
+    found, rests, nothing = map(int, said.split())
+    # The first look may be answered at once.
+    assert (found, nothing) == (101, 0) and rests >= 100
+
+
+def test_horovod_was_built_with_that_loop() -> None:
+    (library,) = environment.VENV.glob("lib/python3*/site-packages/horovod/tensorflow/mpi_lib*.so")
+    assert b"resting_epoll_wait" in library.read_bytes()
 
 
 def test_without_a_python_of_ours_it_says_which_would_do(
