@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-_LIBRARIES = ("numpy", "tensorflow", "keras", "horovod.tensorflow")
+LIBRARIES = ("numpy", "tensorflow", "keras", "horovod.tensorflow")
 _RANKS = 2
 _VALIDATION = 0.08
 """Share of the rows: 7 days of 90."""
@@ -110,7 +110,7 @@ def prepare(folder: Path, size: int) -> None:
 def ours(folder: Path) -> Work:
     """As stage `train` has a model learned: ranks are forked by the stage server."""
     own = Environment.read({"NIGHTSHIFT_HOME": str(folder / "home")})
-    with preloaded(own, _LIBRARIES) as environment:
+    with preloaded(own, LIBRARIES) as environment:
 
         def work() -> Answer:
             launch(environment, folder / _JOB, _RANKS, timeout_seconds=600)
