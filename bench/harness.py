@@ -98,6 +98,8 @@ class Case:
     quick_size: int
     """Small enough to look whether a ratio has changed."""
     repeats: int = 5
+    goal_seconds: float | None = None
+    """Ours is to take at most so many, whatever the others take."""
     same: Callable[[pa.Table, pa.Table], bool]
     """Whether an answer of a peer is ours."""
 
@@ -120,10 +122,12 @@ class Measured:
     what: str
     seconds: list[float]
     peak_megabytes: float
-    """Of the process and all below it."""
+    """Of the process and all below it; 0: nobody looked."""
     goal: float | None = None
     ratio: float | None = None
     """Our median divided by this one; None: it is ours."""
+    goal_seconds: float | None = None
+    """Of ours."""
 
     @property
     def median(self) -> float:
@@ -132,7 +136,11 @@ class Measured:
 
     def to_json(self) -> dict[str, Any]:
         """All of it, and what follows from it."""
-        is_met = None if self.goal is None or self.ratio is None else self.ratio <= self.goal
+        is_met = None
+        if self.goal is not None and self.ratio is not None:
+            is_met = self.ratio <= self.goal
+        elif self.goal_seconds is not None:
+            is_met = self.median <= self.goal_seconds
         return asdict(self) | {"median": self.median, "is_met": is_met}
 
 
@@ -230,6 +238,7 @@ def _measured(
                 peak_megabytes=round(one.peak, 1),
                 goal=peer.goal if peer else None,
                 ratio=own / median(one.seconds) if peer else None,
+                goal_seconds=None if peer else case.goal_seconds,
             )
         )
     return found

@@ -6,7 +6,8 @@ whose platform it starts: a machine is not as fast in one hour as in another.
 
 Needs a platform that is up, in a home in which `weather` has not run yet. The first nights of a
 year find too few labels to train on; all are those from the fiftieth on. What was measured is kept
-in the home: interrupted, the same command goes on where it stopped.
+in the home: interrupted, the same command goes on where it stopped. The last ten of each go into
+bench/results.json and the docs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
@@ -26,7 +27,9 @@ from urllib.parse import urlparse
 
 from deltalake import DeltaTable
 
+from bench import report
 from bench.command import named, nightshift
+from bench.harness import OURS, Measured
 from bench.home import Home
 from jobs.lake.sql import stored_tables
 from jobs.output import show
@@ -35,12 +38,18 @@ from pipelines.days import Days
 from pipelines.environment import Environment
 
 WEATHER = pipeline("weather")
+CASE = "many_nights"
+"""What its results go by."""
+YOUNG, _OLD = "young", "old"
+"""The two homes."""
 _HISTORY_DAYS = 49
 """Made in one pass before the first night: enough labels to train on."""
 _MEASURED = "many_nights.jsonl"
 """In the home: a line a night."""
 _COMPARED = 10
 """Nights of each home."""
+_GOAL = 1.05
+"""How many times as long a late night may take."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,16 +74,16 @@ def main() -> int:
     count = parser.parse_args().nights
     begin = WEATHER.first_day
     history = Days(begin, begin + timedelta(days=_HISTORY_DAYS))
-    measured = Environment.read().home / _MEASURED
-    old = _read(measured)
+    file = Environment.read().home / _MEASURED
+    old = _read(file)
     # Ten in turns with the young home's, also where all others were measured before.
     count = max(count, len(old) + _COMPARED)
     nights = [history.last + timedelta(days=number) for number in range(1, count + 1)]
 
     def one_more() -> None:
         old.append(_night(os.environ, nights[len(old)]))
-        with measured.open("a") as file:
-            print(json.dumps(asdict(old[-1]), default=str), file=file)
+        with file.open("a") as lines:
+            print(json.dumps(asdict(old[-1]), default=str), file=lines)
 
     nightshift("land", WEATHER.name, *named(Days(history.first, nights[-1])))
     if not old:
@@ -83,7 +92,7 @@ def main() -> int:
         one_more()
     young: list[Night] = []
     # On the same disk.
-    with TemporaryDirectory(dir=measured.parent.parent) as folder:
+    with TemporaryDirectory(dir=file.parent.parent) as folder:
         home = Home(Path(folder))
         with home.up():
             early = Days(history.first, nights[_COMPARED - 1])
@@ -92,20 +101,19 @@ def main() -> int:
             while len(young) < _COMPARED:
                 one_more()
                 young.append(_night(home.variables, nights[len(young)]))
-    homes = {"young": young, "old": old[-_COMPARED:]}
+    homes = {YOUNG: young, _OLD: old[-_COMPARED:]}
     names = ("home", "from", "seconds", "files", "MB", "files in force", "rows in force")
     show(names, [_row(name, end) for name, end in homes.items()], "table")
-    first, last = (median(night.seconds for night in end) for end in homes.values())
-    print(f"old / young: {last / first:.3f}", file=sys.stderr)
+    report.keep(measured(len(old), homes))
     return 0
 
 
-def _read(measured: Path) -> list[Night]:
+def _read(file: Path) -> list[Night]:
     """The nights of former calls, in order."""
-    if not measured.exists():
+    if not file.exists():
         return []
     nights = []
-    for line in measured.read_text().splitlines():
+    for line in file.read_text().splitlines():
         row = json.loads(line)
         row["day"] = date.fromisoformat(row["day"])
         nights.append(Night(**row))
@@ -135,6 +143,28 @@ def _night(variables: Mapping[str, str], day: date) -> Night:
 
 def _local(environment: Environment) -> str:
     return urlparse(environment.lake).path
+
+
+def measured(count: int, homes: Mapping[str, Sequence[Night]]) -> list[Measured]:
+    """The nights of both homes, as results of a case."""
+    young, old = ([night.seconds for night in homes[name]] for name in (YOUNG, _OLD))
+    ours = Measured(
+        case=CASE,
+        size=count,
+        way=OURS,
+        what=f"nights {count - _COMPARED + 1} to {count} of `weather`, in one home",
+        seconds=old,
+        peak_megabytes=0,
+    )
+    peer = replace(
+        ours,
+        way=YOUNG,
+        what=f"nights 1 to {_COMPARED} of another home, in turns with them",
+        seconds=young,
+        goal=_GOAL,
+        ratio=median(old) / median(young),
+    )
+    return [ours, peer]
 
 
 def _row(name: str, nights: Sequence[Night]) -> tuple[object, ...]:

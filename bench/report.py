@@ -61,10 +61,7 @@ def _require_measured(one: Result) -> None:
         raise ValueError(f"the seconds of {name} are {one['seconds']}")
 
 
-_HEADER = (
-    *("case", "rows (of `gate`, `night` and `year`: days; of `start`: starts)"),
-    *("way", "seconds (median)", "from, to", "peak memory", "ours / it", "goal"),
-)
+_HEADER = "case | size | way | seconds (median) | from, to | peak memory | ours / it | goal"
 
 
 def table(measured: Iterable[Measured]) -> str:
@@ -75,7 +72,7 @@ def table(measured: Iterable[Measured]) -> str:
 def markdown(results: Iterable[Result]) -> str:
     """A row for each way, ours first."""
     lines = [
-        f"| {' | '.join(_HEADER)} |",
+        f"| {_HEADER} |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in results:
@@ -87,7 +84,7 @@ def markdown(results: Iterable[Result]) -> str:
             f"**{one['what']}**" if one["way"] == OURS else one["what"],
             f"{one['median']:.2f}",
             spread,
-            f"{one['peak_megabytes']:,.0f} MB",
+            f"{one['peak_megabytes']:,.0f} MB" if one["peak_megabytes"] else "",
             ratio,
             _goal(one),
         )
@@ -96,9 +93,14 @@ def markdown(results: Iterable[Result]) -> str:
 
 
 def _goal(one: Result) -> str:
-    if one["goal"] is None:
+    # Results of before have no goal of seconds.
+    if seconds := one.get("goal_seconds"):
+        goal = f"{seconds:g} s"
+    elif one["goal"] is not None:
+        goal = f"{one['goal']:g}"
+    else:
         return ""
-    return f"at most {one['goal']:g}: {'met' if one['is_met'] else 'missed'}"
+    return f"at most {goal}: {'met' if one['is_met'] else 'missed'}"
 
 
 def _key(result: Result) -> tuple[str, int, bool, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-NAMES = ("scoring", "sql", "join", "training", "gate", "year", "night", "start")
+NAMES = ("scoring", "sql", "join", "training", "gate", "year", "night", "idle", "start")
 
 
 def module(name: str) -> Any:

@@ -13,7 +13,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from bench import bare_night, cases
-from bench.cases import gate, join, night, scoring, sql, start, training, year
+from bench.cases import gate, idle, join, night, scoring, sql, start, training, year
 from bench.cases.gate import _holds
 from bench.harness import OURS
 from expectations.suite import between, one_of
@@ -221,6 +221,9 @@ CURVE = _curve(0.5, 0.42, 0.401, 0.4)
             False,
         ),
         (night, _rows().slice(3), _rows().slice(3), False),
+        (idle, _rows(), _rows(), True),
+        (idle, _rows(), _rows().slice(1), False),
+        (idle, _rows().slice(3), _rows().slice(3), False),
     ],
 )
 def test_an_answer_that_is_not_ours_is_refused(

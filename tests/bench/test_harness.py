@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import psutil
 import pytest
 
-from bench import cases, compare, report
+from bench import cases, compare, many_nights, report
 from bench.__main__ import main as bench
 from bench.ending import INTERRUPTED
 from bench.harness import OURS, Case, Measured, Peer, measure
@@ -123,6 +124,41 @@ def test_the_table_has_a_row_for_each_way() -> None:
         "| toy | 1,000 | **by ours** | 2.00 | 1.90, 2.20 | 123 MB |  |  |",
         "| toy | 1,000 | by peer | 4.00 | 4.00, 4.40 | 123 MB | 0.500 | at most 0.4: missed |",
     ]
+
+
+def test_a_goal_may_be_seconds_of_ours() -> None:
+    ways = []
+    for seconds in (5.0, 1e-9):
+        ours, peer, _ = measure(replace(toy.CASE, goal_seconds=seconds), 10)
+        assert peer.goal_seconds is None
+        ways.append(ours)
+    enough, too_little = report.table(ways).splitlines()[2:]
+    assert enough.endswith("| at most 5 s: met |")
+    assert too_little.endswith("| at most 1e-09 s: missed |")
+
+
+def test_memory_that_nobody_looked_at_is_not_told() -> None:
+    (line,) = report.table([replace(RUN[0], peak_megabytes=0)]).splitlines()[2:]
+    assert line == "| toy | 1,000 | **by ours** | 2.00 | 1.90, 2.20 |  |  |  |"
+
+
+def test_late_nights_are_told_as_a_case_beside_early_ones() -> None:
+    homes = {}
+    for name, seconds in (("young", (10, 11, 30)), ("old", (11, 22, 12))):
+        homes[name] = [
+            many_nights.Night(
+                day=date(2013, 1, 1),
+                seconds=one,
+                files=1,
+                megabytes=1,
+                live_files=1,
+                rows=1,
+            )
+            for one in seconds
+        ]
+    old, young = report.table(many_nights.measured(300, homes)).splitlines()[2:]
+    assert old.startswith("| many_nights | 300 | **nights 291 to 300 of `weather`")
+    assert young.endswith("| 11.00 | 10.00, 30.00 |  | 1.091 | at most 1.05: missed |")
 
 
 def test_results_are_kept_in_the_place_of_those_of_before(
@@ -341,5 +377,9 @@ def test_the_kept_results_are_those_of_the_document() -> None:
 
 def test_the_kept_results_are_of_ways_that_there_are() -> None:
     for one in report.read(report.RESULTS):
+        if one["case"] == many_nights.CASE:
+            # Which runs for hours, and by a command of its own.
+            assert one["way"] in (OURS, many_nights.YOUNG)
+            continue
         case: Case = cases.module(one["case"]).CASE
         assert one["way"] in (OURS, *(peer.name for peer in case.peers))
