@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyspark.sql.types import StructType
 
 from jobs.spark.session import connect
+from pipelines.errors import NightshiftError
 from pipelines.places import literal
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from jobs.lake.data_files import DayFile
     from pipelines.environment import Environment
 
+_DAYS_SHOWN = 5
 _FEW_FILES = 1_000
 """Spark looks at as many (0.4 ms each) as fast as Delta finds out which files there are (0.4 s)."""
 
@@ -68,8 +71,12 @@ def of_table(
         table: At the version that is read.
         files: Those that are wanted of it, all of some days.
         version: That of the table; None: the newest, which Delta keeps once it has read its log.
+
+    Raises:
+        NightshiftError: a file is gone.
     """
     if _say_all(environment, table, files):
+        _require_there(place, files)
         schema = StructType.fromJson(json.loads(table.schema().to_json()))
         paths = [f"{place}/{file.path}" for file in files]
         return of_files(environment, schema, place, paths)
@@ -90,6 +97,19 @@ def _say_all(environment: Environment, table: DeltaTable, files: Sequence[DayFil
         return False
     (column,) = table.metadata().partition_columns
     return all(_lies_as_ours(file, column) for file in files)
+
+
+def _require_there(place: str, files: Sequence[DayFile]) -> None:
+    """Refuse to read a table of which a file was deleted: Spark would not tell whose it was."""
+    gone = [file for file in files if not Path(place, file.path).exists()]
+    if not gone:
+        return
+    days = sorted({file.day for file in gone})
+    raise NightshiftError(
+        f"{place} has lost {len(gone)} of its data files, such as {gone[0].path}, with rows of "
+        f"{', '.join(map(str, days[:_DAYS_SHOWN]))}: its log names them, and another program has "
+        "deleted them. Put them back from a copy of the lake."
+    )
 
 
 def _lies_as_ours(file: DayFile, column: str) -> bool:

@@ -19,6 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from jobs.lake import frames
 from jobs.lake.data_files import DayFile, day_files
 from pipelines.environment import Environment
+from pipelines.errors import NightshiftError
 from pipelines.places import place
 
 Read = Callable[[str], DataFrame]
@@ -233,3 +234,15 @@ def _age(table: Path, days: int) -> None:
         told = re.sub(r'"timestamp":\d+', f'"timestamp":{then * 1_000:.0f}', commit.read_text())
         commit.write_text(told)
         os.utime(commit, (then, then))
+
+
+def test_a_file_that_was_deleted_is_told_with_its_table_and_its_days(
+    spark: SparkSession, read: Read, tmp_path: Path
+) -> None:
+    place = tmp_path / "table"
+    _write(spark.sql(f"SELECT {_EVERY_TYPE} FROM range(20)"), str(place))
+    (gone,) = (place / "day=2013-01-02").glob("*.parquet")
+    gone.unlink()
+    told = rf"{place} has lost 1 of its data files, such as day=2013-01-02/{gone.name}, with rows"
+    with pytest.raises(NightshiftError, match=rf"{told} of 2013-01-02: .* Put them back"):
+        read(str(place))
