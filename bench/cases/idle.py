@@ -91,7 +91,8 @@ def _up(folder: Path, way: str) -> Iterator[tuple[Home, date]]:
 
 
 def _predictions(home: Home, first: date) -> pa.Table:
+    """Of tomorrow's flights, as of the first night."""
     name = f"{PIPELINE.name}.predictions"
     columns = [*bare_night.KEY, PIPELINE.prediction]
-    of_night = [("landed_date", "=", str(first))]
+    of_night = [(PIPELINE.event_date, "=", str(first + timedelta(days=1)))]
     return reading.read(home.environment, name, columns, of_night, reading.Moment())
