@@ -147,7 +147,8 @@ def _local(environment: Environment) -> str:
 
 def measured(count: int, homes: Mapping[str, Sequence[Night]]) -> list[Measured]:
     """The nights of both homes, as results of a case."""
-    young, old = ([night.seconds for night in homes[name]] for name in (YOUNG, _OLD))
+    seconds = {name: [night.seconds for night in nights] for name, nights in homes.items()}
+    young, old = seconds[YOUNG], seconds[_OLD]
     ours = Measured(
         case=CASE,
         size=count,

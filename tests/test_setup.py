@@ -283,7 +283,7 @@ def test_the_loop_of_horovod_rests_where_it_finds_the_same_event_again(tmp_path:
     folders = horovod.headers(environment.VENV / "bin" / "python", tmp_path / "headers")
     own = {**os.environ, **horovod.variables(folders)}
     subprocess.run(["g++", "-o", program, source], env=own, check=True)
-    said = subprocess.run([program], stdout=subprocess.PIPE, text=True, check=True).stdout
+    said = subprocess.check_output([program], text=True)
     found, rests, nothing = map(int, said.split())
     # The first look may be answered at once.
     assert (found, nothing) == (101, 0) and rests >= 100

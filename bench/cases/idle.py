@@ -44,9 +44,10 @@ CASE = Case(
 def prepare(folder: Path, size: int) -> None:
     """The files of the days, and of the nights that are measured."""
     first = _BEFORE + timedelta(days=size + 1)
-    for way in ("ours", "night"):
-        last = first + timedelta(days=0 if way == "ours" else _MOST_NIGHTS)
-        _home(folder, way)("land", PIPELINE.name, "--from", str(_BEFORE), "--to", str(last))
+    for way, nights in (("ours", 0), ("night", _MOST_NIGHTS)):
+        last = first + timedelta(days=nights)
+        land = _home(folder, way)
+        land("land", PIPELINE.name, "--from", str(_BEFORE), "--to", str(last))
     (folder / "first").write_text(str(first))
 
 

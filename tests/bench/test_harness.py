@@ -138,27 +138,26 @@ def test_a_goal_may_be_seconds_of_ours() -> None:
 
 
 def test_memory_that_nobody_looked_at_is_not_told() -> None:
-    (line,) = report.table([replace(RUN[0], peak_megabytes=0)]).splitlines()[2:]
+    one = replace(RUN[0], peak_megabytes=0)
+    *_, line = report.table([one]).splitlines()
     assert line == "| toy | 1,000 | **by ours** | 2.00 | 1.90, 2.20 |  |  |  |"
 
 
 def test_late_nights_are_told_as_a_case_beside_early_ones() -> None:
-    homes = {}
-    for name, seconds in (("young", (10, 11, 30)), ("old", (11, 22, 12))):
-        homes[name] = [
-            many_nights.Night(
-                day=date(2013, 1, 1),
-                seconds=one,
-                files=1,
-                megabytes=1,
-                live_files=1,
-                rows=1,
-            )
-            for one in seconds
-        ]
-    old, young = report.table(many_nights.measured(300, homes)).splitlines()[2:]
-    assert old.startswith("| many_nights | 300 | **nights 291 to 300 of `weather`")
-    assert young.endswith("| 11.00 | 10.00, 30.00 |  | 1.091 | at most 1.05: missed |")
+    night = many_nights.Night(
+        day=date(2013, 1, 1),
+        seconds=0,
+        files=1,
+        megabytes=1,
+        live_files=1,
+        rows=1,
+    )
+    young = [replace(night, seconds=one) for one in (10, 11, 30)]
+    late = [replace(night, seconds=one) for one in (11, 22, 12)]
+    homes = {"young": young, "old": late}
+    told, beside = report.table(many_nights.measured(300, homes)).splitlines()[2:]
+    assert told.startswith("| many_nights | 300 | **nights 291 to 300 of `weather`")
+    assert beside.endswith("| 11.00 | 10.00, 30.00 |  | 1.091 | at most 1.05: missed |")
 
 
 def test_results_are_kept_in_the_place_of_those_of_before(
