@@ -93,6 +93,8 @@ def _sshd(host: str, address: str, keys: Path) -> Iterator[None]:
         "UsePAM": "no",
         "PasswordAuthentication": "no",
         "PermitRootLogin": "prohibit-password",
+        # It would wait for hours for a client that a pulled cable has cut off.
+        "ClientAliveInterval": 2,
         # Its folders belong to everybody: those of tests lie in /tmp.
         "StrictModes": "no",
     }
