@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterable, Mapping
 from math import inf
 from pathlib import Path
-from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.harness import OURS, Measured, machine
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results.json"
@@ -18,8 +20,13 @@ PICTURE = ROOT / "docs" / "pictures" / "bench.svg"
 _BEGIN, _END = "<!-- bench -->", "<!-- end of bench -->"
 Result = Mapping[str, Any]
 """As `Measured.to_json` gives it."""
-_LABEL = 72
-"""Characters of a line beside the plot."""
+_LOOKS: Mapping[str, Mapping[str, Any]] = {
+    "met": {"color": "#1f6feb"},
+    "missed": {"facecolor": "white", "edgecolor": "#1f6feb", "linewidth": 1.5},
+    "no goal": {"color": "#8a8f98"},
+    "goal": {"marker": "|", "s": 160, "color": "#bc4c00"},
+}
+"""Of the dots: a goal that is missed is a hollow one."""
 
 
 def keep(measured: Iterable[Measured]) -> None:
@@ -100,7 +107,7 @@ def _goal(one: Result) -> str:
         goal = f"{one['goal']:g}"
     else:
         return ""
-    return f"at most {goal}: {'met' if one['is_met'] else 'missed'}"
+    return f"at most {goal}: {_verdict(one)}"
 
 
 def _key(result: Result) -> tuple[str, int, bool, str]:
@@ -152,30 +159,54 @@ def _in_words(one: Mapping[str, Any]) -> str:
 
 
 def _draw(results: list[Result]) -> None:
-    """Our time as a share of each peer's, on a logarithmic axis, beside the goals."""
+    """Our time as a share of each peer's, on a logarithmic axis, a dot a size, beside the goals."""
     from matplotlib.figure import Figure
 
-    told = [one for one in results if one["ratio"] is not None]
-    figure = Figure(figsize=(8, 0.8 + 0.32 * len(told)), layout="constrained")
+    rows: dict[str, list[Result]] = {}
+    for one in results:
+        if one["ratio"] is not None:
+            name = f"{one['case']}, beside {one['way'].replace('_', ' ')}"
+            rows.setdefault(name, []).append(one)
+    figure = Figure(figsize=(8, 1.2 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    places = range(len(told))
     axes.axvline(1, color="#8a8f98", linewidth=1)
-    ratios = [one["ratio"] for one in told]
-    axes.scatter(ratios, places, color="#1f6feb", label="ours / peer")
-    with_goal = [place for place, one in enumerate(told) if one["goal"]]
-    axes.scatter(
-        [told[place]["goal"] for place in with_goal],
-        with_goal,
-        marker="|",
-        s=120,
-        color="#bc4c00",
-        label="goal",
-    )
-    labels = [fill(f"{one['case']}, {one['size']:,}: {one['what']}", _LABEL) for one in told]
-    axes.set_yticks(list(places), labels, fontsize=8)
+    for place, of_row in enumerate(rows.values()):
+        _draw_row(axes, place, of_row)
+    for name, looks in _LOOKS.items():
+        axes.scatter([], [], label=name, **looks)
+    axes.set_yticks(range(len(rows)), list(rows), fontsize=9)
     axes.set_xscale("log")
-    axes.set_xlabel("our time / its time")
+    axes.set_xlabel("our time / its time; beside each dot its size, as in the table")
     axes.invert_yaxis()
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, ncols=len(_LOOKS), loc="lower center", bbox_to_anchor=(0.5, 1))
     # Without a date, so that the same results give the same file.
     figure.savefig(PICTURE, metadata={"Date": None})
+
+
+def _draw_row(axes: Axes, place: int, of_row: list[Result]) -> None:
+    for number, one in enumerate(sorted(of_row, key=lambda one: one["ratio"])):
+        at = (one["ratio"], place)
+        axes.scatter(*at, **_LOOKS["no goal" if one["goal"] is None else _verdict(one)])
+        # Above and below in turns: neighbours would cover each other's.
+        offset = (0, 7 if number % 2 else -13)
+        axes.annotate(
+            _short(one["size"]),
+            at,
+            xytext=offset,
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+        )
+    if goal := of_row[0]["goal"]:
+        axes.scatter(goal, place, **_LOOKS["goal"])
+
+
+def _verdict(one: Result) -> str:
+    return "met" if one["is_met"] else "missed"
+
+
+def _short(size: int) -> str:
+    for unit, word in ((1_000_000, "M"), (1_000, "k")):
+        if size >= unit:
+            return f"{size / unit:g}{word}"
+    return str(size)
