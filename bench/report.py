@@ -184,9 +184,11 @@ def _draw(results: list[Result]) -> None:
 
 
 def _draw_row(axes: Axes, place: int, of_row: list[Result]) -> None:
-    for number, one in enumerate(sorted(of_row, key=lambda one: one["ratio"])):
+    in_order = sorted(of_row, key=lambda one: one["ratio"])
+    for number, one in enumerate(in_order):
         at = (one["ratio"], place)
-        axes.scatter(*at, **_LOOKS["no goal" if one["goal"] is None else _verdict(one)])
+        looks = "no goal" if one["goal"] is None else _verdict(one)
+        axes.scatter(*at, **_LOOKS[looks])
         # Above and below in turns: neighbours would cover each other's.
         offset = (0, 7 if number % 2 else -13)
         axes.annotate(
