@@ -178,7 +178,8 @@ def _draw(results: list[Result]) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("our time / its time; beside each dot its size, as in the table")
     axes.invert_yaxis()
-    axes.legend(fontsize=8, ncols=len(_LOOKS), loc="lower center", bbox_to_anchor=(0.5, 1))
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1)}
+    axes.legend(fontsize=8, ncols=len(_LOOKS), **above)
     # Without a date, so that the same results give the same file.
     figure.savefig(PICTURE, metadata={"Date": None})
 
