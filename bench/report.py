@@ -160,6 +160,7 @@ def _in_words(one: Mapping[str, Any]) -> str:
 
 def _draw(results: list[Result]) -> None:
     """Our time as a share of each peer's, on a logarithmic axis, a dot a size, beside the goals."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     rows: dict[str, list[Result]] = {}
@@ -178,10 +179,11 @@ def _draw(results: list[Result]) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("our time / its time; beside each dot its size, as in the table")
     axes.invert_yaxis()
-    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1)}
+    above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1)}
     axes.legend(fontsize=8, ncols=len(_LOOKS), **above)
-    # Without a date, so that the same results give the same file.
-    figure.savefig(PICTURE, metadata={"Date": None})
+    # Without a date, and with names that follow from it: the same results give the same file.
+    with rc_context({"svg.hashsalt": PICTURE.name}):
+        figure.savefig(PICTURE, metadata={"Date": None})
 
 
 def _draw_row(axes: Axes, place: int, of_row: list[Result]) -> None:

@@ -179,7 +179,10 @@ def test_results_are_kept_in_the_place_of_those_of_before(
     assert text.endswith("<!-- end of bench -->\nafter\n")
     assert "old" not in text
     assert f"{report.markdown(kept)}\n\nMeasured on " in text
-    assert "<svg" in report.PICTURE.read_text()
+    drawn = report.PICTURE.read_text()
+    assert "<svg" in drawn
+    report.keep([RUN[0]])
+    assert report.PICTURE.read_text() == drawn
 
 
 def test_it_is_told_when_and_how_often_and_on_which_machine_each_case_was_measured() -> None:
