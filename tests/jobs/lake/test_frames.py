@@ -240,7 +240,7 @@ def test_a_file_that_was_deleted_is_told_with_its_table_and_its_days(
     spark: SparkSession, read: Read, tmp_path: Path
 ) -> None:
     place = tmp_path / "table"
-    _write(spark.sql(f"SELECT {_EVERY_TYPE} FROM range(20)"), str(place))
+    _write(spark.sql(f"SELECT {_EVERY_TYPE} FROM range(20)").repartition(1), str(place))
     (gone,) = (place / "day=2013-01-02").glob("*.parquet")
     gone.unlink()
     told = rf"{place} has lost 1 of its data files, such as day=2013-01-02/{gone.name}, with rows"
