@@ -104,7 +104,9 @@ def main() -> int:
     homes = {YOUNG: young, _OLD: old[-_COMPARED:]}
     names = ("home", "from", "seconds", "files", "MB", "files in force", "rows in force")
     show(names, [_row(name, end) for name, end in homes.items()], "table")
-    report.keep(measured(len(old), homes))
+    told = measured(len(old), homes)
+    print(report.table(told))
+    report.keep(told)
     return 0
 
 

@@ -25,6 +25,8 @@ class Network:
     address: str
     """Of this machine."""
     hosts: tuple[str, str]
+    addresses: dict[str, str]
+    """Of the hosts."""
     bridge: str
 
 
@@ -39,13 +41,14 @@ def two_hosts() -> Iterator[Network]:
     number = os.getpid() % 250
     bridge, subnet = f"br{os.getpid()}", f"10.89.{number}"
     hosts = (f"a{os.getpid()}", f"b{os.getpid()}")
+    addresses = {host: f"{subnet}.{place}" for place, host in enumerate(hosts, start=2)}
     try:
         ip(f"link add {bridge} type bridge")
         ip(f"addr add {subnet}.1/24 dev {bridge}")
         ip(f"link set {bridge} up")
-        for place, host in enumerate(hosts, start=2):
-            make_host(host, f"{subnet}.{place}", bridge)
-        yield Network(f"{subnet}.1", hosts, bridge)
+        for host, address in addresses.items():
+            make_host(host, address, bridge)
+        yield Network(f"{subnet}.1", hosts, addresses, bridge)
     finally:
         for host in hosts:
             subprocess.run(["ip", "netns", "del", host], check=False)

@@ -22,7 +22,7 @@ from jobs.spark.java import java_home
 from jobs.spark.server import own_jars, spark_home
 from pipelines.flights import PIPELINE
 
-_BEFORE = date(2012, 12, 31)
+_BEFORE = PIPELINE.first_day
 """Has the schedule of the first day, and nothing else."""
 _FIRST = date(2013, 1, 1)
 _MOST_NIGHTS = 40

@@ -28,7 +28,7 @@ from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE
 
-_FIRST = date(2012, 12, 31)
+_FIRST = PIPELINE.first_day
 """Has the schedule of the next day, and nothing else."""
 _LABEL = PIPELINE.training.label
 _NIGHTS = 3

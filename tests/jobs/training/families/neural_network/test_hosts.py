@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -40,6 +39,7 @@ from jobs.version import source_hash
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, Refused, UsageError
 from tests.hosts import NAMES, Network, ip, kill_all_in, make_host, two_hosts
+from tests.jobs.training.families.neural_network.losing import train_and_lose
 from tests.jobs.training.small import NETWORK, data_of, environment_at, job_of
 
 DROPPING = replace(NETWORK, dropout=0.3)
@@ -103,29 +103,17 @@ def test_two_hosts_train_the_model_of_two_ranks_on_one(
 def test_a_host_that_is_lost_is_left_out_and_the_training_goes_on(
     network: Network, apart: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    steady = replace(NETWORK, epochs=150, checkpoint_seconds=0)
-    work = replace(job_of(steady), checkpoint=tmp_path / "checkpoint")
-    job.write(tmp_path, work)
-    lost = network.hosts[1]
-    was_lost = threading.Event()
+    left, lost = network.hosts
 
     def lose() -> None:
-        # As soon as there is something to go on from.
-        if work.checkpoint.exists() and not was_lost.is_set():
-            was_lost.set()
-            kill_all_in(lost)
-            ip(f"netns del {lost}")
+        kill_all_in(lost)
+        ip(f"netns del {lost}")
 
     try:
-        launch(apart, tmp_path, 2, timeout_seconds=240, meanwhile=lose, restarts=1)
+        work = train_and_lose(apart, tmp_path, capfd, left, lose)
     finally:
-        address = network.address.removesuffix(".1") + ".3"
-        make_host(lost, address, network.bridge)
-    assert was_lost.is_set()
-    told = capfd.readouterr().err
-    assert f"They are started again, on {network.hosts[0]}." in told
+        make_host(lost, network.addresses[lost], network.bridge)
     outcome = job.read_outcome(tmp_path)
-    assert len(outcome.history["loss"]) == steady.epochs
     undisturbed = tmp_path / "undisturbed"
     undisturbed.mkdir()
     job.write(undisturbed, replace(work, checkpoint=undisturbed / "checkpoint"))

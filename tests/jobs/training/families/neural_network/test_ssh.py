@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily, job
-from jobs.training.families.neural_network.launch import launch
+from jobs.services.processes import answers
+from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily
 from jobs.training.families.neural_network.launchers import OnHosts
 from jobs.training.families.neural_network.network import load
 from jobs.version import source_hash
 from pipelines.environment import Environment
 from tests.hosts import Network, ip, on_host, two_hosts
-from tests.jobs.training.small import NETWORK, data_of, job_of
+from tests.jobs.training.families.neural_network.losing import train_and_lose
+from tests.jobs.training.small import NETWORK, data_of
 
 SSHD = Path("/usr/sbin/sshd")
 """Not on everybody's PATH; it starts only by its whole path."""
@@ -48,16 +47,14 @@ def reached(
     for name in ("host", "client"):
         key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / name)]
         subprocess.run(key, check=True)
-    subnet = network.address.rpartition(".")[0]
-    addresses = {host: f"{subnet}.{place}" for place, host in enumerate(network.hosts, start=2)}
-    _ssh_that_knows(addresses, keys, monkeypatch)
+    _ssh_that_knows(network.addresses, keys, monkeypatch)
     variables = {
         "NIGHTSHIFT_HOME": str(tmp_path),
-        "NIGHTSHIFT_RANK_HOSTS": ",".join(f"{host}:1" for host in addresses),
+        "NIGHTSHIFT_RANK_HOSTS": ",".join(f"{host}:1" for host in network.hosts),
         "NIGHTSHIFT_RENDEZVOUS_ADDRESS": network.address,
     }
     with ExitStack() as stack:
-        for host, address in addresses.items():
+        for host, address in network.addresses.items():
             stack.enter_context(_sshd(host, address, keys))
         yield Environment.read(variables)
 
@@ -113,10 +110,8 @@ def _sshd(host: str, address: str, keys: Path) -> Iterator[None]:
 
 def _await_answer(address: str, server: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while True:
+    while not answers(22, address):
         assert server.poll() is None and time.monotonic() < deadline, "sshd does not answer"
-        with suppress(OSError), socket.create_connection((address, 22), timeout=1):
-            return
         time.sleep(0.1)
 
 
@@ -139,22 +134,8 @@ def test_hosts_that_ssh_reaches_train_the_model_of_two_ranks_on_one(
 def test_a_host_whose_cable_is_pulled_is_left_out_and_the_training_goes_on(
     network: Network, reached: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    steady = replace(NETWORK, epochs=150, checkpoint_seconds=0)
-    work = replace(job_of(steady), checkpoint=tmp_path / "checkpoint")
-    job.write(tmp_path, work)
     left, lost = network.hosts
-    was_pulled = threading.Event()
-
-    def pull() -> None:
-        # As soon as there is something to go on from.
-        if work.checkpoint.exists() and not was_pulled.is_set():
-            was_pulled.set()
-            ip(f"link set v{lost} down")
-
     try:
-        launch(reached, tmp_path, 2, timeout_seconds=300, meanwhile=pull, restarts=1)
+        train_and_lose(reached, tmp_path, capfd, left, lambda: ip(f"link set v{lost} down"))
     finally:
         ip(f"link set v{lost} up")
-    assert was_pulled.is_set()
-    assert f"They are started again, on {left}." in capfd.readouterr().err
-    assert len(job.read_outcome(tmp_path).history["loss"]) == steady.epochs
