@@ -288,21 +288,24 @@ def _rows(
     Raises:
         Refused: no held-out row has a label.
     """
+    training = run.pipeline.training
     days = dataset.window(run.pipeline, run.days.last)
     column = run.pipeline.table(TRAINING).partition
     snapshot = snapshots.newest(run, TRAINING)
     # A model of another declaration reads others: what the table has of them, as when it serves.
     there = set(snapshots.schema(run, snapshot).names)
     of_models = {name for scorer in scorers for name in scorer.encoding.columns}
-    columns = (*dataset.columns_read(run.pipeline.training), *sorted(of_models & there))
-    rows = dataset.labelled(run, snapshot, days.all, columns)
-    held_out = snapshots.between(rows, column, days.held_out)
+    columns = (*dataset.columns_read(training), *sorted(of_models & there))
+    # Of the many days before only what baselines learn from. With the held-out ones, because an
+    # outcome that these tell anew is none of the past.
+    to_learn = dataset.labelled(run, snapshot, days.all, training.baseline_columns)
+    held_out = dataset.labelled(run, snapshot, days.held_out, columns)
     if not len(held_out):
         raise Refused(
             f"{run.pipeline.name}.{TRAINING} has no labelled row on the held-out days "
             f"{days.held_out}: nothing to compare models on."
         )
-    return snapshots.between(rows, column, days.trained), held_out
+    return snapshots.between(to_learn, column, days.trained), held_out
 
 
 def _event(

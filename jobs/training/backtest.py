@@ -368,7 +368,7 @@ def _results(
     # A weekend may have no event, and the newest days no label yet: there is nothing to train for.
     if len(rows):
         predictions[MODEL] = _model_says(run, recipe, rows, cores, ranks_in)
-        known = dataset.labelled(run, recipe.snapshot, recipe.days.fresh)
+        known = dataset.labelled(run, recipe.snapshot, recipe.days.fresh, training.baseline_columns)
         for declared in training.baselines:
             fitted = baselines.fit(declared, known, training.label, prior_rows=task.prior_rows)
             predictions[declared.name] = fitted.predict(rows)
