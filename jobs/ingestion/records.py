@@ -12,9 +12,10 @@ from functools import partial, reduce
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from jobs.ingestion import duplicates
 from jobs.ingestion.formats import FORMATS
 from pipelines.feeds import PROVENANCE
 
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
     from pyspark.sql import Column as Expression
 
     from jobs.ingestion.contents import Drop
+    from jobs.ingestion.duplicates import Keep
     from pipelines.feeds import Column, Feed
 
 QUARANTINE = (*PROVENANCE, "reason", "record")
 COMPLAINT = "_complaint"
 """Column for what is wrong with a value that is read anew."""
 _PROVENANCE_SCHEMA = "landed_date date, source_file string, source_line int"
+_MANY_BYTES = 256_000_000
+"""Of files: fewer take Spark less time when duplicates are found in the query that reads them."""
 _SHOWN = 80
 """Characters of a value that a reason shows."""
 _SQL_TYPES = {"long": "bigint"}
@@ -52,8 +56,6 @@ _COMPARED = {"int": "decimal(38,18)", "long": "decimal(38,18)", "double": "doubl
 """Type of a number -> the type as which it is compared with a null token: whole ones exactly."""
 _ARTICLES = {"int": "an int", "timestamp": "a timestamp with its zone"}
 """How a reason names a type, where 'a' and the type would not do."""
-_FIRST = "_first_line"
-"""Column for the first good line of a row's key."""
 _TEXT = "_text_of_"
 """Prefix of the columns with the texts from which values are cast."""
 
@@ -74,13 +76,26 @@ def widened(feed: Feed, drops: Iterable[Drop]) -> Feed:
     return feed.with_new(new_columns(drops))
 
 
-def records(spark: SparkSession, feed: Feed, drops: Sequence[Drop]) -> DataFrame:
+def _as_they_are(rows: DataFrame) -> DataFrame:
+    return rows
+
+
+def records(
+    spark: SparkSession, feed: Feed, drops: Sequence[Drop], keep: Keep = _as_they_are
+) -> DataFrame:
     """Every record of the files.
 
     The columns of the raw table, `record` (the record's text) and `reason` (null for a good row).
+    Of large files good rows have no `record`.
+
+    Args:
+        spark: Who reads.
+        feed: Whose files they are.
+        drops: The files.
+        keep: Has Spark keep what is read several times: the rows, and of large files their keys.
     """
     if not drops:
-        return spark.createDataFrame([], _schema(feed))
+        return keep(spark.createDataFrame([], _schema(feed)))
     source_format = FORMATS[feed.format]
     parts = []
     for drops_of_layout in _by_layout(drops):
@@ -92,7 +107,9 @@ def records(spark: SparkSession, feed: Feed, drops: Sequence[Drop]) -> DataFrame
     by_name = partial(DataFrame.unionByName, allowMissingColumns=True)
     names = columns(widened(feed, drops))
     rows = reduce(by_name, parts).select(*names, "record", "reason")
-    return _without_duplicates(rows, feed)
+    if sum(drop.stamp.size for drop in drops) <= _MANY_BYTES:
+        return keep(duplicates.marked(rows, feed))
+    return duplicates.marked_by_keys(rows, feed, keep)
 
 
 def no_rows(spark: SparkSession, feed: Feed) -> DataFrame:
@@ -223,23 +240,3 @@ def _fault(column: Column) -> Expression:
     is_too_fine = _has_form(F.col(_TEXT + column.name), _TOO_FINE)
     too_fine = F.when(is_too_fine, "has more than 6 digits after the second")
     return too_fine.otherwise(is_none)
-
-
-def _without_duplicates(rows: DataFrame, feed: Feed) -> DataFrame:
-    """The first good row of a key stays good; later ones of the same drop get a reason."""
-    same_key = Window.partitionBy("landed_date", *feed.key)
-    is_good = F.col("reason").isNull()
-    first = F.min(F.when(is_good, F.col("source_line"))).over(same_key)
-    complaint = F.concat(
-        F.lit("key: "),
-        F.concat_ws(", ", *map(_named_value, feed.key)),
-        F.lit(" comes twice, first on line "),
-        F.col(_FIRST),
-    )
-    duplicate = F.when(F.col("source_line") > F.col(_FIRST), complaint)
-    marked = rows.withColumn(_FIRST, first)
-    return marked.withColumn("reason", F.coalesce("reason", duplicate)).drop(_FIRST)
-
-
-def _named_value(name: str) -> Expression:
-    return F.concat(F.lit(f"{name} "), F.col(name).cast("string"))

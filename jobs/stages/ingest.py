@@ -260,15 +260,15 @@ def _load(
     cached: list[DataFrame],
     knowledge: Knowledge,
 ) -> _Load:
-    # Spark takes a cached frame for every other of the same plan. A name of its own in the plan
-    # keeps what a killed attempt left cached, of files that may have changed since, from being
-    # taken for this one.
-    rows = (
-        records(connect(run.environment), feed, drops)
-        .withColumn("_attempt", F.lit(uuid4().hex))
-        .persist()
-    )
-    cached.append(rows)
+    def keep(rows: DataFrame) -> DataFrame:
+        # Spark takes a cached frame for every other of the same plan. A name of its own in the plan
+        # keeps what a killed attempt left cached, of files that may have changed since, from being
+        # taken for this one.
+        kept = rows.withColumn("_attempt", F.lit(uuid4().hex)).persist()
+        cached.append(kept)
+        return kept
+
+    rows = records(connect(run.environment), feed, drops, keep)
     for drop in drops:
         amounts.add_read(drop.records, drop.stamp.size)
     return _Load(

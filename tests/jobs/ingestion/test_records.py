@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from operator import itemgetter
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pyspark.sql import Row, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 
+from jobs.ingestion import records as reading
 from jobs.ingestion.contents import Drop
 from jobs.ingestion.drops import find_drops
 from jobs.ingestion.records import records
@@ -114,9 +116,14 @@ def test_every_bad_line_gets_a_reason_that_names_column_and_value(
     assert _reasons(spark, sensed) == expected
 
 
+@pytest.mark.parametrize("many_bytes", [256_000_000, -1], ids=["few", "many"])
 def test_the_first_good_row_of_a_key_is_kept_and_the_others_name_its_line(
-    spark: SparkSession, sensed: Environment
+    spark: SparkSession,
+    sensed: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    many_bytes: int,
 ) -> None:
+    monkeypatch.setattr(reading, "_MANY_BYTES", many_bytes)
     drop_readings(
         sensed,
         DAY,
@@ -134,6 +141,50 @@ def test_the_first_good_row_of_a_key_is_kept_and_the_others_name_its_line(
         "key: id 1 comes twice, first on line 3",
         "key: id 1 comes twice, first on line 3",
     ]
+
+
+def test_few_rows_and_many_have_the_same_duplicates(
+    spark: SparkSession, sensed: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = Random(7)
+    amounts = ["1", "", "x"]
+    for day in (DAY, "2013-01-02"):
+        lines = [f"{random.randint(0, 60)},,{random.choice(amounts)},{n}" for n in range(120)]
+        drop_readings(sensed, day, *lines)
+    few = _read(spark, sensed, "2013-01-02")
+    monkeypatch.setattr(reading, "_MANY_BYTES", -1)
+    many = _read(spark, sensed, "2013-01-02")
+    assert [_without_good_text(row) for row in few] == [row.asDict() for row in many]
+    duplicates = [row for row in few if row["reason"] and "comes twice" in row["reason"]]
+    assert 0 < len(duplicates) < sum(row["reason"] is not None for row in few)
+
+
+def _without_good_text(row: Row) -> dict[str, object]:
+    values = row.asDict()
+    if values["reason"] is None:
+        values["record"] = None
+    return values
+
+
+def test_many_rows_without_duplicates_are_those_that_are_kept(
+    spark: SparkSession, sensed: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_MANY_BYTES", -1)
+    # The second row of this key is none that counts.
+    drop_readings(sensed, DAY, "1,,1,a", "2,,,b", "1,,x,c")
+    kept: list[DataFrame] = []
+
+    def keep(rows: DataFrame) -> DataFrame:
+        kept.append(rows)
+        return rows
+
+    found = find_drops(run_of(sensed, DAY))["readings"]
+    rows = records(spark, READINGS, found, keep)
+    # Nothing is read once more.
+    of_rows, of_keys = kept
+    assert rows is of_rows
+    assert of_keys.columns[:2] == ["landed_date", "id"]
+    assert "record" not in of_keys.columns
 
 
 def test_the_same_key_on_two_days_is_no_duplicate(spark: SparkSession, sensed: Environment) -> None:
