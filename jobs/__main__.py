@@ -394,7 +394,7 @@ def _add_extent(one: Parser) -> None:
     one.add_argument(
         "--allow-gap",
         action="store_true",
-        help="go on over nights before the last that were never run and lack files; with "
+        help="go on over nights before the last that were never made and lack files; with "
         "--restate nights that were made keep their raw rows where files are gone",
     )
     one.add_argument(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from jobs.lake import approvals, model_events, ops, publications, served
 from jobs.lake.definition import digest
-from jobs.lake.knowledge import Knowledge, arrival, newest_version
+from jobs.lake.knowledge import Knowledge, arrival, is_announced, newest_version
 from jobs.lake.locations import path, sql_name
 from jobs.lake.log import are_there
 from jobs.lake.read_before import ReadBefore
@@ -49,7 +49,7 @@ _OF_THE_LAST = ("train", "evaluate")
 _OUTDATED = "made by another definition"
 _DECLARED_LATER = "made without the feed, which has no drop of these nights"
 _GONE = "its file is gone; its rows stay. To withdraw them, land a file without rows"
-_REFERENCE_GONE = "its file is gone; each night sees its last rows until there is another"
+_REFERENCE_GONE = "its file is gone; nights that are made keep its last rows, and a new one waits"
 _LOST = "was published, and is not in the table any more"
 _Pending = dict[str, dict[date, date]]
 """By SQL name the days that are about to change, and from when each will be known."""
@@ -339,8 +339,8 @@ class Survey:
         for night in self.nights:
             if night >= until or self.has_landed(night):
                 continue
-            unpublished = [name for name in self.daily_feeds if night not in self._known(name)]
-            files = self.absent_files(night, unpublished)
+            # All of them, published or not: the files of a night are read together.
+            files = self.absent_files(night, self.daily_feeds)
             if files:
                 found.append(Hole(night=night, files=files))
         return found
@@ -380,12 +380,20 @@ class Survey:
         """Whether the rows to learn from have that one: a table that was deleted begins anew."""
         return are_there(path(self._run, TRAINING), version) == [True]
 
-    def learned_since(self, moment: datetime | None) -> set[date]:
-        """The nights up to the last whose labels have been published since; None: ever."""
+    def learned_since(self, measured: Mapping[date, datetime]) -> set[date]:
+        """The nights up to the last whose labels have been published since they were measured.
+
+        Args:
+            measured: When each night was; one that is not there never was.
+        """
         until = self._run.days.last
         known = self._known(TRAINING).values()
-        changes = [one for one in known if one.changed and one.day <= until]
-        return {one.day for one in changes if moment is None or one.published_at > moment}
+        found: set[date] = set()
+        for one in known:
+            is_measured = one.day in measured and one.published_at <= measured[one.day]
+            if one.changed and one.day <= until and not is_measured:
+                found.add(one.day)
+        return found
 
     def published_since(self, names: Iterable[str], moment: datetime) -> list[str]:
         """Those tables of which nights of the run were published with other rows since then."""
@@ -524,17 +532,39 @@ class Survey:
             reason = self._why_missing(table, *Days(self.nights.first, night))
             return Finding(table=table, night=night, state="missing", reason=reason)
         last = max(snapshots, key=lambda one: one.day)
-        finds = self._knowledge.day_of_reference()
+        finds = self._finds_reference()
         # An old night sees the file of its own time, which is gone.
         has_passed = finds > night or (self.has_landed(finds) and self._why_unreadable(finds))
         if not self._is_there(name):
             return Finding(table=table, night=night, state="current", reason=_REFERENCE_GONE)
         if not has_passed and any(map(self._has_changed, last.inputs)):
-            return Finding(table=table, night=finds, state="stale", reason=f"{name} has changed")
+            reason = f"{name} has changed"
+            if self._is_announced(feed):
+                return Finding(table=table, night=finds, state="stale", reason=reason)
+            reason += ", and its marker is that of what it was: its last rows stay until then"
+            return Finding(table=table, night=night, state="current", reason=reason)
         refused = self._refused_snapshot(feed)
         if not has_passed and refused:
             return self._of_another_file(table, refused)
         return Finding(table=table, night=night, state="current")
+
+    def _is_announced(self, feed: Feed) -> bool:
+        """Whether a reference file is whole, by its marker; without one it is."""
+        marker = feed.marker_file(None)
+        name = self.pipeline.name
+        if not (marker and self._is_there(f"{name}/{marker}")):
+            # Of a marker that is not there the night says so that needs it.
+            return True
+        folder = self._run.environment.landing / name
+        return is_announced(folder / feed.file(None), folder / marker)
+
+    def _finds_reference(self) -> date:
+        """The night that finds a reference file changed: one that reads its files."""
+        night = self._knowledge.day_of_reference()
+        holes = {hole.night for hole in self.holes}
+        while night in holes:
+            night += timedelta(days=1)
+        return night
 
     def _refused_snapshot(self, feed: Feed) -> date | None:
         """The last night whose quarantine is that of a reference file that was taken back."""
@@ -628,12 +658,12 @@ class Survey:
     def _awaits_marker(self, file: ExpectedFile, night: date) -> bool:
         """Whether a published file has changed, and its marker is still that of what it was."""
         made = self._known(file.feed.name).get(night)
-        if not (file.marker and made and any(map(self._has_changed, made.inputs))):
+        # A reference file is left alone then: its last rows are there.
+        if file.feed.is_reference or not (file.marker and made):
             return False
         landing = self._run.environment.landing
-        # A store tells whole seconds.
-        marked = arrival(landing / file.marker).replace(microsecond=0)
-        return marked < arrival(landing / file.name).replace(microsecond=0)
+        has_changed = any(map(self._has_changed, made.inputs))
+        return has_changed and not is_announced(landing / file.name, landing / file.marker)
 
     def _is_due(self, feed: Feed, night: date) -> bool:
         return self._run.pipeline.drop_days(feed, Days.of(night)) is not None
@@ -725,7 +755,7 @@ def passes(run: Run, stage: Stage, survey: Survey) -> list[Days]:
     maker = stage.audits or stage.name
     made = [table for table in run.pipeline.tables if table.made_by == maker]
     if stage.name == "monitor":
-        return ranges(_nights_to_measure(run, survey))
+        return ranges(_nights_to_measure(run, stage, survey))
     if not made:
         due = set(run.days) if why_due(run, stage, survey) else set()
         # A model is of the last night alone, whichever were missed.
@@ -779,16 +809,9 @@ def parts_over_gaps(run: Run) -> Parts:
     )
 
 
-def _nights_to_measure(run: Run, survey: Survey) -> set[date]:
-    """Those whose labels were published since anything was measured, and the run's last."""
-    measured = [
-        ("pipeline", "=", run.pipeline.name),
-        ("stage", "=", "monitor"),
-        ("status", "=", "done"),
-    ]
-    started = ops.read(run.environment, "stage_runs", measured, ["started_at"])
-    moments = started["started_at"].to_pylist()
-    nights = survey.learned_since(max(moments, default=None))
+def _nights_to_measure(run: Run, monitor: Stage, survey: Survey) -> set[date]:
+    """Those whose labels were published since they were measured, and the run's last."""
+    nights = survey.learned_since(_seen_by(run, monitor))
     return nights if "monitor" in survey.last_done else nights | {run.days.last}
 
 
@@ -836,7 +859,10 @@ def require_no_hole(run: Run, survey: Survey) -> None:
     holes = [hole for hole in survey.holes if made is None or hole.night > made]
     if not holes:
         return
-    lines = [f"{len(holes)} night(s) before {run.days.first} were never run, and lack files:"]
+    count = len(holes)
+    lines = [
+        f"{count} night(s) before {run.days.first} are not made, or not whole, and lack files:"
+    ]
     lines += [f"  - {hole.night}: {', '.join(hole.files)}" for hole in holes[:_HOLES_SHOWN]]
     if len(holes) > _HOLES_SHOWN:
         lines.append(f"  … and {len(holes) - _HOLES_SHOWN} more")

@@ -95,7 +95,7 @@ class Knowledge:
                 known_day=known.get(day, self._night(name, day)),
                 checksum=checksum,
                 delta_version=None,
-                is_of_own_night=self._table(name).is_of_the_moment,
+                is_of_own_night=self._is_of_the_moment(name),
             )
             versions.append(staged)
         found = (self._latest, self._latest_checksums, self._late, self._first, self._digests)
@@ -151,6 +151,20 @@ class Knowledge:
         latest = max([night, *known])
         before = self._first_known(table.name).get(day, latest)
         return max(night, min(latest, before))
+
+    def known_to_others(self, names: Iterable[str], nights: Days) -> date:
+        """From when other nights know what these were told by tables of their moment.
+
+        Args:
+            names: Tables; those that are not of the moment say nothing that others do not see.
+            nights: Each with what it knew.
+        """
+        known = [nights.last]
+        for name in filter(self._is_of_the_moment, names):
+            for day, since in self._first_known(name).items():
+                if self._night(name, day) in nights:
+                    known.append(since)
+        return max(known)
 
     def pieces(self, names: Collection[str], nights: Days) -> list[Days]:
         """The nights, cut wherever a late version of one of the tables became known.
@@ -310,6 +324,9 @@ class Knowledge:
     def _night(self, name: str, day: date) -> date:
         return self._table(name).night_of(day)
 
+    def _is_of_the_moment(self, name: str) -> bool:
+        return self._table(name).is_of_the_moment
+
     def _table(self, name: str) -> Table:
         # Once a table: a pipeline makes all its tables to give one.
         if name not in self._tables:
@@ -339,6 +356,13 @@ def arrival(path: Path) -> datetime:
     # object has one time, that at which its store got it.
     arrived_ns = found.st_ctime_ns or found.st_mtime_ns
     return datetime.fromtimestamp(arrived_ns / _NANOSECONDS, UTC)
+
+
+def is_announced(file: Path, marker: Path) -> bool:
+    """Whether the marker of a file has come since the file is as it is."""
+    # A store tells whole seconds.
+    marked = arrival(marker).replace(microsecond=0)
+    return marked >= arrival(file).replace(microsecond=0)
 
 
 def _hides(later: Publication, before: Publication) -> bool:

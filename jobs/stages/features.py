@@ -283,11 +283,14 @@ def _origin_of_training(
     known = {}
     for day in run.days:
         labels = _inputs_of_labels(run, day, knowledge)
-        # What they are joined with was known before there was a label.
         known[day] = knowledge.known_day(labels, day)
-        evenings = outcomes.about[day].shifted(-1) if day in outcomes.about else None
-        joined = _inputs_of_scoring(run, evenings, knowledge) if evenings else ()
-        needed[day] = (*labels, *joined)
+        needed[day] = labels
+        if day in outcomes.about:
+            evenings = outcomes.about[day].shifted(-1)
+            needed[day] += _inputs_of_scoring(run, evenings, knowledge)
+            # Before there was a label, but for evenings that were made when they were found.
+            asked = {run.pipeline.entity_table, *(view.table for view in run.pipeline.views)}
+            known[day] = max(known[day], knowledge.known_to_others(asked, evenings))
     return Origin(definition=definition, inputs=needed, known=known)
 
 

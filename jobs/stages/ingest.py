@@ -26,7 +26,7 @@ from jobs.ingestion.records import QUARANTINE, columns, new_columns, records, wi
 from jobs.lake import amounts, commits, ops, staging, tables
 from jobs.lake.content import fingerprint
 from jobs.lake.definition import digest
-from jobs.lake.knowledge import Knowledge, arrival
+from jobs.lake.knowledge import Knowledge, arrival, is_announced
 from jobs.lake.locations import exists, sql_name
 from jobs.lake.partitions import column_types, published_days
 from jobs.lake.publications import Origin, digest_of_file, file_input, in_force
@@ -184,7 +184,8 @@ def _dated(
 ) -> dict[str, list[Drop]]:
     """The drops, a reference file under the day from which it is known.
 
-    That is the first day of a first load, and after it the night that finds the file changed.
+    That is the first day of a first load, and after it the night that finds the file changed. One
+    whose marker is older than it is left out: half of it may be there, and what it was is whole.
 
     Raises:
         FilesRefused: a reference file has no rows, in the place of one that had some.
@@ -197,6 +198,11 @@ def _dated(
         if before is None:
             continue
         (drop,) = found[feed.name]
+        marker = feed.marker_file(None)
+        folder = run.environment.landing / run.pipeline.name
+        if marker and not is_announced(drop.path, folder / marker):
+            dated[feed.name] = []
+            continue
         finds = _finds_reference(run, knowledge)
         # A snapshot is found by its rows: without any, the one before would go on being read.
         if not drop.records and finds <= run.days.last:
@@ -484,11 +490,17 @@ def _brings_nothing_new(run: Run, knowledge: Knowledge, load: _Load) -> bool:
 
     It equals the snapshot that its day sees, or is known from a later day on.
     """
+    if not load.drops:
+        return True
     name = load.feed.name
     drop = load.drops[0]
     snapshot = _snapshot(run, name, drop.day)
+    recorded = in_force(run, name)
+    if snapshot is None:
+        # Nights that passed before there was the file, unless somebody asks for them by name.
+        return bool(recorded) and run.named_from > run.days.last
     # A snapshot of before there was a record is published once more.
-    if snapshot is None or snapshot not in in_force(run, name):
+    if snapshot not in recorded:
         return False
     if _finds_reference(run, knowledge) > run.days.last:
         # There is one file, the newest: what is made of an old day must not take it for that day's.
@@ -497,7 +509,11 @@ def _brings_nothing_new(run: Run, knowledge: Knowledge, load: _Load) -> bool:
     good = (rows - load.bad, sum(tally.good_content for tally in load.tallies))
     bad = (load.bad, sum(tally.bad_content for tally in load.tallies))
     feed = load.feed
-    added = feed.undeclared(column_types(run, name)) if feed.new_columns == "add" else ()
+    there = column_types(run, name)
+    if not set(feed.column_names) <= there.keys():
+        # A column that was declared since.
+        return False
+    added = feed.undeclared(there) if feed.new_columns == "add" else ()
     is_same = (
         _published(run, name, snapshot, feed.column_names, added) == good
         and _published(run, name + QUARANTINE_SUFFIX, snapshot, _BAD_CONTENT) == bad

@@ -181,7 +181,7 @@ class Model:
         since = must_be.since
         if not one.changed:
             since = min(since, before[-1].since)
-        if name in ("readings", "marks"):
+        if name in ("readings", "marks", "sums", TRAINING):
             assert one.known_day == since, (name, one.day)
         if name == "readings" and one.changed:
             number = self._readings[one.run_id, one.day].number
@@ -202,7 +202,21 @@ class Model:
         if name == "marks":
             last = self.versions["readings"][one.day][-1]
             return Known(since=max(one.day, last.since), ids=last.ids)
-        return Known(since=one.day, ids=self._made_of(name, one.day))
+        since = self._since(name, one.day)
+        return Known(since=since, ids=self._made_of(name, one.day))
+
+    def _since(self, name: str, day: date) -> date:
+        """From when others know what is made of a day, also one that was found late."""
+        if name == "sums":
+            return max(day, self._first_known("marks", day))
+        if name == TRAINING:
+            labels = self.versions["marks"][day][-1].since
+            return max(day, labels, self._first_known("sums", day - LEAD))
+        return day
+
+    def _first_known(self, name: str, day: date) -> date:
+        versions = self.versions[name].get(day, ())
+        return min((one.since for one in versions), default=day)
 
     def _made_of(self, name: str, day: date) -> list[int]:
         if name == "sums":
@@ -663,6 +677,10 @@ def _knows_from_its_own_day(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(Knowledge, "day_of_drop", lambda _, name, day, arrived: day)
 
 
+def _learns_from_an_evening_before_it_was_found(patched: pytest.MonkeyPatch) -> None:
+    patched.setattr(Knowledge, "known_to_others", lambda _, names, nights: nights.last)
+
+
 def _sees_the_latest(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(Knowledge, "seen_by", lambda self, name, night: self.latest(name))
 
@@ -734,8 +752,8 @@ def _land(day: int, *ids: int) -> Step:
     return "land_or_correct", {"day": DAYS[day], "ids": list(ids)}
 
 
-def _night(day: int) -> Step:
-    return "night", {"day": DAYS[day], "allow_gap": False}
+def _night(day: int, *, allow_gap: bool = False) -> Step:
+    return "night", {"day": DAYS[day], "allow_gap": allow_gap}
 
 
 def _restate(first: int, last: int) -> Step:
@@ -847,6 +865,14 @@ RULES = {
     "a register is known from the night that found it": Rule(
         broken_by=_finds_the_register_at_once,
         steps=(*_LATER, ("change_register", {"ids": [2]}), _night(0)),
+    ),
+    "what is learned from an evening that was found late is known since": Rule(
+        broken_by=_learns_from_an_evening_before_it_was_found,
+        steps=(
+            *(_land(0, 1), _night(0)),
+            *(_land(2, 3), _night(2, allow_gap=True)),
+            *(_land(1, 2), _land(3, 4), _night(3)),
+        ),
     ),
     "a quarantine of another file is made anew": Rule(
         broken_by=_looks_at_no_quarantine,

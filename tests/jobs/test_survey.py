@@ -28,7 +28,7 @@ from jobs import night, survey
 from jobs.commands import plan as plan_command
 from jobs.commands.decide import Said, approve, rollback
 from jobs.commands.plan import plan
-from jobs.lake import commits, datasets, model_events, ops, publications, served
+from jobs.lake import commits, datasets, knowledge, model_events, ops, publications, served
 from jobs.lake.knowledge import Knowledge, Seen, arrival
 from jobs.lake.locations import partition, path
 from jobs.lake.publications import Origin, file_input
@@ -344,7 +344,8 @@ class Home:
         for feed in run.pipeline.feeds:
             if feed.name not in ("readings", "sensors"):
                 self._waiting[feed.name] = self._staged_without_rows(run, feed)
-        self._ingest_register(run, knowledge)
+        if "sensors" in {feed.name for feed in run.pipeline.feeds}:
+            self._ingest_register(run, knowledge)
         # As `ingest` does: before anything is judged, and where there is something to replace.
         refused = {}
         for day, of_day in in_files.items():
@@ -364,7 +365,10 @@ class Home:
         return _staged(run, feed.name, {}, Origin(inputs=inputs))
 
     def _ingest_register(self, run: Run, knowledge: Knowledge) -> None:
-        before = [day for day in knowledge.latest("sensors") if day <= run.days.first]
+        published = knowledge.latest("sensors")
+        before = [day for day in published if day <= run.days.first]
+        if published and not before and run.named_from > run.days.last:
+            return
         finds = max(knowledge.day_of_reference(), run.days.first) if before else run.days.first
         if finds > run.days.last:
             return
@@ -451,10 +455,13 @@ class Home:
         rows = {day: _learned(marks, sums, day) for day in run.days}
         training = self._staged_facts(run, "training", "marks", rows, knowledge)
         inputs = {}
+        known = {}
         for day, given in training.origin.inputs.items():
             evening = Days.of(day).shifted(-1)
             inputs[day] = (*given, knowledge.table_input("sums", evening, evening))
-        origin = replace(training.origin, inputs=inputs)
+            of_labels = training.origin.known[day]
+            known[day] = max(of_labels, knowledge.known_to_others(["sums"], evening))
+        origin = replace(training.origin, inputs=inputs, known=known)
         self._publish(run, "training", replace(training, origin=origin))
         scored = {}
         for day in run.days:
@@ -787,6 +794,41 @@ def test_a_changed_register_needs_no_file_of_a_made_night_that_is_gone(home: Hom
     }
 
 
+def test_a_changed_register_is_found_by_the_first_night_of_a_range_that_has_its_file(
+    home: Home,
+) -> None:
+    home.night(DAYS[0])
+    home.land_register(2)
+    home._file(DAYS[1]).unlink()
+    assert home.night(DAYS[3], first=DAYS[1], allow_gap=True) == 0
+    assert home.registered() == {
+        DAYS[0]: [1],
+        DAYS[2]: [2],
+    }
+
+
+def test_a_register_that_is_declared_later_is_unknown_to_nights_that_have_passed(
+    home: Home,
+) -> None:
+    home.pipeline = replace(TINY, feeds=TINY.feeds[:1])
+    home.night(DAYS[2], first=DAYS[0])
+    home.pipeline = TINY
+    assert home.night(DAYS[3]) == 0
+    home.land(DAYS[1], 7)
+    home.land_register(5)
+    assert home.night(DAYS[4]) == 0
+    of_nights = {
+        DAYS[3]: [1],
+        DAYS[4]: [5],
+    }
+    assert home.registered() == of_nights
+    assert home.night(DAYS[4]) == 0
+    assert home.performed == []
+    # Whoever asks for those nights by name has them see the file of today.
+    assert home.restate(DAYS[0], DAYS[2]) == 0
+    assert home.registered() == {DAYS[0]: [5], **of_nights}
+
+
 def test_a_day_that_is_asked_for_by_name_is_made_as_its_file_says_now(home: Home) -> None:
     home.night(DAYS[4], first=DAYS[0])
     home.land(DAYS[1], 7)
@@ -833,7 +875,7 @@ def test_the_plan_tells_of_a_register_that_is_gone(home: Home) -> None:
     register = home.environment.landing / "tiny" / "sensors.csv"
     register.rename(register.with_suffix(".kept"))
     (told,) = [row for row in _told_of(home, "current") if row[3]]
-    why = "its file is gone; each night sees its last rows until there is another"
+    why = "its file is gone; nights that are made keep its last rows, and a new one waits"
     assert told == ("tiny.sensors", 1, str(DAYS[3]), why)
     assert home.night(DAYS[3]) == 0
     assert home.performed == []
@@ -1315,6 +1357,7 @@ def test_a_corrected_file_is_read_when_its_marker_has_come_again(home: Home) -> 
     with pytest.MonkeyPatch.context() as patched:
         # The file system's clock cannot be set.
         patched.setattr(survey, "arrival", arrived)
+        patched.setattr(knowledge, "arrival", arrived)
         assert home.night(DAYS[2], first=DAYS[0]) == 0
         home.land(DAYS[1], 7)
         arrivals[home._file(DAYS[1])] = 3
@@ -1422,7 +1465,47 @@ def test_a_feed_that_has_lost_its_table_is_not_taken_for_one_that_was_declared_l
     home.night(DAYS[2], first=DAYS[0])
     shutil.rmtree(path(home.run(DAYS[0]), "late"))
     home._file(DAYS[1]).unlink()
-    assert home.night(DAYS[2]) == NotLanded.exit_code
+    with pytest.raises(Refused, match=rf"- {DAYS[1]}: tiny/readings/{DAYS[1]}.csv"):
+        home.night(DAYS[2])
+    assert home.night(DAYS[2], allow_gap=True) == 0
+    ingested = stages_of(home)["ingest"]
+    assert ingested == [str(DAYS[0]), str(DAYS[2])]
+
+
+def test_an_old_night_of_a_feed_declared_since_is_a_hole_where_another_file_is_gone(
+    home: Home,
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    new = replace(TINY.feeds[0], name="new", path="new/{date}.csv")
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, new))
+    for day in DAYS[:4]:
+        home._write(home.environment.landing / f"tiny/new/{day}.csv", ())
+    home._file(DAYS[1]).unlink()
+    with pytest.raises(Refused, match="declare the first_day"):
+        home.night(DAYS[3])
+    assert home.night(DAYS[3], allow_gap=True) == 0
+    assert stages_of(home)["ingest"] == [str(DAYS[0]), f"{DAYS[2]}..{DAYS[3]}"]
+    assert home.published("readings")[DAYS[1]] == [10, 11]
+
+
+def test_a_night_killed_between_its_raw_tables_is_a_hole_once_a_file_of_it_is_gone(
+    home: Home,
+) -> None:
+    other = replace(TINY.feeds[0], name="other", path="other/{date}.csv")
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, other))
+    for day in DAYS:
+        home._write(home.environment.landing / f"tiny/other/{day}.csv", ())
+    home.night(DAYS[0])
+    home.publishes_until_kill = 0
+    with pytest.raises(KeyboardInterrupt):
+        home.night(DAYS[1])
+    home._waiting.clear()
+    home._file(DAYS[1]).unlink()
+    with pytest.raises(Refused, match=rf"- {DAYS[1]}: tiny/readings/{DAYS[1]}.csv"):
+        home.night(DAYS[2])
+    assert home.night(DAYS[2], allow_gap=True) == 0
+    assert home.night(DAYS[2], allow_gap=True) == 0
+    assert home.performed == []
 
 
 def test_a_night_whose_own_file_is_late_says_so_and_makes_nothing(home: Home) -> None:
@@ -1430,6 +1513,36 @@ def test_a_night_whose_own_file_is_late_says_so_and_makes_nothing(home: Home) ->
     home._file(DAYS[1]).unlink()
     assert home.night(DAYS[1]) == NotLanded.exit_code
     assert list(home.published("readings")) == DAYS[:1]
+
+
+def test_the_plan_tells_of_a_changed_register_whose_marker_has_not_come_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings, sensors = TINY.feeds
+    home.pipeline = replace(TINY, feeds=(readings, replace(sensors, marker="sensors.done")))
+    marker = home.environment.landing / "tiny/sensors.done"
+    home._write(marker, ())
+    home.night(DAYS[1], first=DAYS[0])
+    home.land_register(2)
+    arrivals = {home._register: 3, marker: 2}
+
+    def arrived(path: Path) -> datetime:
+        return datetime.fromtimestamp(arrivals.get(path, 1), UTC)
+
+    monkeypatch.setattr(knowledge, "arrival", arrived)
+    reasons = [row[3] for row in _told_of(home, "current", DAYS[1])]
+    (told,) = filter(None, reasons)
+    assert told == (
+        "tiny/sensors.csv has changed, and its marker is that of what it was: its last rows stay "
+        "until then"
+    )
+    # A correction is read in spite of it.
+    home.land(DAYS[0], 7)
+    assert home.night(DAYS[1]) == 0
+    assert home.published("readings")[DAYS[0]] == [7]
+    arrivals[marker] = 3
+    assert home.night(DAYS[2]) == 0
+    assert home.register_of(DAYS[2]) == [2]
 
 
 def test_a_killed_night_goes_on_where_it_stopped(home: Home) -> None:
@@ -2015,6 +2128,43 @@ def test_the_plan_of_some_stages_tells_of_these_alone(home: Home) -> None:
     assert set(due.rows) | set(read.rows) < set(whole.rows)
 
 
+def test_a_night_is_measured_though_another_was_before_it_could_be(home: Home) -> None:
+    home.night(DAYS[1], first=DAYS[0])
+    stops = stage("monitor")
+    with home._stages():
+        # As if the check of the predictions had refused.
+        before = [one for one in STAGES if one != stops]
+        assert night.make_true(home.run(DAYS[2]), before, notify=False) == 0
+    assert home.restate(DAYS[0], DAYS[0]) == 0
+    assert home.night(DAYS[3]) == 0
+    assert stages_of(home)["monitor"] == [f"{DAYS[2]}..{DAYS[3]}"]
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+
+
+def test_nights_that_a_kill_left_unmeasured_are_measured_by_the_next(home: Home) -> None:
+    home.night(DAYS[4], first=DAYS[0])
+    home.land(DAYS[1], 7)
+    home.land(DAYS[3], 8)
+    whole = home._perform
+
+    def perform(run: Run) -> int:
+        if run.doing.name == "monitor" and ("monitor", run.days) != home.performed[-1]:
+            measured = [days for name, days in home.performed if name == "monitor"]
+            if measured:
+                raise KeyboardInterrupt
+        return whole(run)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(home, "_perform", perform)
+        with pytest.raises(KeyboardInterrupt):
+            home.night(DAYS[5])
+    assert stages_of(home)["monitor"] == [str(DAYS[1])]
+    assert home.night(DAYS[5]) == 0
+    measured = stages_of(home)["monitor"]
+    assert measured == [str(DAYS[3]), str(DAYS[5])]
+
+
 def test_the_plan_of_a_correction_foresees_that_a_model_is_trained_and_measured(
     home: Home,
 ) -> None:
@@ -2027,6 +2177,23 @@ def test_the_plan_of_a_correction_foresees_that_a_model_is_trained_and_measured(
     assert reasons["evaluate"][0] == reasons["monitor"][0] == "due"
     assert home.night(DAYS[1]) == 0
     assert {"train", "evaluate", "monitor"} <= set(stages_of(home))
+
+
+def test_rows_learned_from_an_evening_that_was_found_late_are_known_when_it_was(
+    home: Home,
+) -> None:
+    home.night(DAYS[0])
+    home._file(DAYS[1]).unlink()
+    assert home.night(DAYS[2], allow_gap=True) == 0
+    then = home.as_of("training", DAYS[2])
+    home.land(DAYS[1], 7)
+    assert home.night(DAYS[3]) == 0
+    assert home.as_of("training", DAYS[2]) == then
+    later = home.as_of("training", DAYS[3])
+    assert later[DAYS[2]] != then[DAYS[2]]
+    # Nor does what that night learned from ask for another model of it.
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
 
 
 def test_a_night_that_is_to_begin_at_the_start_loads_the_history_that_has_landed(
@@ -2061,7 +2228,7 @@ def test_the_plan_has_work_where_a_run_would_be_refused_for_a_hole(home: Home) -
         found = plan(home.run(DAYS[3]))
         assert found.rows[0][:2] == ("tiny", "hole")
         assert found.has_work
-    with pytest.raises(Refused, match="were never run, and lack files"):
+    with pytest.raises(Refused, match="are not made, or not whole, and lack files"):
         home.night(DAYS[3])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,17 @@ from pyspark.sql import SparkSession
 
 from jobs.commands.land import land
 from jobs.ingestion import drops
-from jobs.lake import tables
+from jobs.lake import knowledge, tables
 from jobs.lake.commits import publish
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import exists, version
 from jobs.lake.publications import in_force
 from jobs.stages import ingest as stage
 from jobs.stages.ingest import ingest
+from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import DataRefused, NightshiftError, NotLanded, Refused
+from pipelines.feeds import Column
 from pipelines.run import Run
 from tests.jobs.lake.test_commits import staged
 from tests.jobs.toy import (
@@ -211,6 +213,58 @@ def test_a_reference_file_that_lost_its_rows_is_refused(environment: Environment
     with pytest.raises(DataRefused, match=told):
         ingest(run_of(environment, "2013-01-02"))
     assert list(in_force(before, "sensors")) == [before.night]
+
+
+def test_a_reference_file_is_read_again_when_its_marker_has_come_again(
+    toy: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings, sensors = TOY.feeds
+    marked = replace(TOY, feeds=(readings, replace(sensors, marker="sensors.done")))
+    run = replace(run_of(toy, "2013-01-01"), pipeline=marked)
+    arrivals = {"sensors.csv": 3, "sensors.done": 2}
+
+    def arrived(path: Path) -> datetime:
+        return datetime.fromtimestamp(arrivals.get(path.name, 1), UTC)
+
+    # The file system's clock cannot be set.
+    monkeypatch.setattr(knowledge, "arrival", arrived)
+    drop(toy, "sensors.done", b"")
+    # Of a first delivery both only have to be there.
+    assert ingest(run)["feeds"]["sensors"]["staged"] == 2  # type: ignore[index]
+    tables.publish(run, "sensors")
+    drop_sensors(toy, "1,ro")
+    later = replace(run, days=Days.of(date(2013, 1, 2)))
+    left_alone = ingest(later)["feeds"]["sensors"]  # type: ignore[index]
+    assert set(left_alone.values()) == {0}
+    assert not tables.is_staged(later, "sensors")
+    arrivals["sensors.done"] = 3
+    assert ingest(later)["feeds"]["sensors"]["staged"] == 1  # type: ignore[index]
+
+
+def test_a_column_that_was_declared_since_makes_a_snapshot_of_a_reference_file(
+    toy: Environment,
+) -> None:
+    _night(toy, "2013-01-01")
+    readings, sensors = TOY.feeds
+    wide = replace(sensors, columns=(*sensors.columns, Column(name="floor")))
+    wider = replace(TOY, feeds=(readings, wide))
+    run = replace(run_of(toy, "2013-01-02"), pipeline=wider)
+    header = ",".join(wide.column_names)
+    drop(toy, "sensors.csv", f"{header}\n1,roof,4\n".encode())
+    assert ingest(run)["feeds"]["sensors"]["staged"] == 1  # type: ignore[index]
+
+
+def test_a_reference_file_is_unknown_to_nights_that_passed_before_there_was_one(
+    toy: Environment,
+) -> None:
+    third = run_of(toy, "2013-01-03")
+    ingest(third)
+    tables.publish(third, "sensors")
+    # A correction of an old day, which the night of the third finds.
+    past = replace(run_of(toy, "2013-01-01"), as_of=third.night, named=third.night)
+    assert ingest(past)["rows_unchanged"] == 2
+    # Who asks for that day by name has it see the file of today.
+    assert ingest(run_of(toy, "2013-01-01"))["rows_unchanged"] == 0
 
 
 def test_a_changed_reference_file_is_known_from_the_night_that_found_it(toy: Environment) -> None:
