@@ -24,6 +24,14 @@ _OF_STORE = frozenset(
 )
 _SECRET = re.compile(r"^AIRFLOW_|SECRET|TOKEN|PASSW|_PWD|KEY|CREDENTIAL|_CONN", re.IGNORECASE)
 """In a name: the value may be a secret."""
+_SWITCHES = frozenset(
+    {
+        *("CUDA_DEVICE_MAX_CONNECTIONS", "CUDA_DEVICE_MAX_COPY_CONNECTIONS"),
+        # The number of a partition of the network.
+        "NCCL_IB_PKEY",
+    }
+)
+"""Named like secrets, and none: each is a number."""
 
 
 def for_ranks(variables: Mapping[str, str]) -> dict[str, str]:
@@ -53,4 +61,5 @@ def without(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def _may_be_secret(name: str, value: str) -> bool:
-    return bool(_SECRET.search(name)) or without_secrets(value) != value
+    is_named_so = _SECRET.search(name) and name not in _SWITCHES
+    return bool(is_named_so) or without_secrets(value) != value
