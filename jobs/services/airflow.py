@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from jobs.services import accounts, addresses
+from jobs.services import accounts, addresses, executors
 from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.home import private_home
 from jobs.services.leftovers import Cleaned, Rule
@@ -78,6 +78,7 @@ def variables(environment: Environment) -> dict[str, str]:
     own_programs = Path(sys.executable).parent
     other_programs = os.environ.get("PATH", os.defpath)
     return {
+        **executors.settings(),
         # Of these a person may have set any; `up` sees by them that one has changed.
         **_given_settings(),
         "AIRFLOW_HOME": str(_folder(environment)),

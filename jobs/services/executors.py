@@ -19,6 +19,7 @@ _EXECUTOR = "AIRFLOW__CORE__EXECUTOR"
 _NAME = re.compile(r"\w*Executor\b")
 """Before it there may be a module, and after it a short name."""
 _CELERY = "CeleryExecutor"
+_LOCAL = "LocalExecutor"
 _PROVIDERS = {
     _CELERY: "apache-airflow-providers-celery",
     "KubernetesExecutor": "apache-airflow-providers-cncf-kubernetes",
@@ -27,6 +28,13 @@ _PROVIDERS = {
 _BROKER = "AIRFLOW__CELERY__BROKER_URL"
 _BROKER_IN = (_BROKER, f"{_BROKER}_CMD", f"{_BROKER}_SECRET")
 """A variable of Airflow's holds a value, or how to get it."""
+
+_OVER_WORKERS = {"AIRFLOW__CORE__PARALLELISM": "32"}
+"""What all workers together are handed by a scheduler at once: Airflow's own default. Ours is that
+of one machine, whatever the number of workers.
+
+No higher: a task that waits too long at the broker fails in the end.
+"""
 
 
 def told() -> str:
@@ -37,6 +45,14 @@ def told() -> str:
 def has_workers() -> bool:
     """Whether schedulers hand tasks to workers of Celery's."""
     return _CELERY in _names()
+
+
+def settings() -> dict[str, str]:
+    """Variables of Airflow's that follow from the executor, where nobody has set them."""
+    if not has_workers() or _LOCAL in _names():
+        # Beside workers a local executor would run as many on the scheduler's own machine.
+        return {}
+    return dict(_OVER_WORKERS)
 
 
 def require_all(environment: Environment) -> None:

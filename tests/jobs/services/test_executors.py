@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from jobs.services import executors, lifecycle
+from jobs.services import airflow, executors, lifecycle
 from jobs.services.definitions import services
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
@@ -45,6 +45,32 @@ def test_schedulers_hand_tasks_to_workers_where_celery_is_among_the_executors(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", told)
     assert executors.has_workers() == has_workers
+
+
+@pytest.mark.parametrize(
+    ("executor", "given", "found"),
+    [
+        ("CeleryExecutor", None, "32"),
+        ("CeleryExecutor", "100", "100"),
+        # A local one would run all of them on the scheduler's machine.
+        ("LocalExecutor,CeleryExecutor:many", None, None),
+        ("LocalExecutor", None, None),
+        ("KubernetesExecutor", None, None),
+    ],
+)
+def test_a_scheduler_hands_out_more_tasks_than_one_machine_runs_where_workers_take_them(
+    executor: str,
+    given: str | None,
+    found: str | None,
+    home: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
+    monkeypatch.delenv("AIRFLOW__CORE__PARALLELISM", raising=False)
+    if given:
+        monkeypatch.setenv("AIRFLOW__CORE__PARALLELISM", given)
+    airflow.require_own_settings(home)
+    assert airflow.variables(home).get("AIRFLOW__CORE__PARALLELISM") == found
 
 
 def test_a_worker_is_a_service_where_tasks_are_handed_out(
