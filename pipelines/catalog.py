@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _SPINE = frozenset(
     {
-        *("__init__", "catalog", "days", "environment", "errors", "events", "features", "feeds"),
+        *("__init__", "catalog", "cores", "days", "environment", "errors", "events", "features"),
+        "feeds",
         *(
             "for_ranks",
             "forwarding",

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from pipelines import places
+from pipelines.cores import at_least_one
 from pipelines.errors import UsageError
 
 REPORTS_ADDRESS = "/nightshift/reports"
@@ -707,7 +708,7 @@ class Environment:
         metadata=setting(
             "NIGHTSHIFT_SPARK_CORES",
             "cores of the embedded Spark server, or those that it takes of a cluster",
-            str(os.cpu_count() or 2),
+            str(at_least_one()),
             _whole_number(1, 1024),
         )
     )

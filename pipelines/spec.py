@@ -64,7 +64,8 @@ RESERVED_PIPELINES = frozenset(
         # Schemas of PostgreSQL that are there already, and the one that we make.
         *("public", WAREHOUSE),
         # Modules beside which a pipeline's own would lie: in `pipelines`,
-        *("catalog", "days", "environment", "errors", "events", "features", "feeds", "landing"),
+        *("catalog", "cores", "days", "environment", "errors", "events", "features", "feeds"),
+        "landing",
         *("for_ranks", "forwarding", "kinds", "model", "places", "prices", "redaction", "replay"),
         *("resources", "rolling", "run", "spec", "stages", "waivers", "wire"),
         # in `jobs/transforms` and `jobs/examples`,

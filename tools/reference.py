@@ -143,7 +143,10 @@ def _settings() -> str:
 
 def _default(name: str, text: str | None) -> str:
     # What depends on the machine is told in words.
-    words = {"home": "`var` in the project's folder", "spark_cores": "all cores"}
+    words = {
+        "home": "`var` in the project's folder",
+        "spark_cores": "all that the process may use, by its affinity and a container's quota",
+    }
     return words.get(name, f"`{text}`" if text else "none")
 
 

@@ -39,10 +39,10 @@ from jobs.services.startup import state
 from jobs.services.supervision import Supervisor
 from jobs.spark import java
 from jobs.spark.server import master_answers
-from jobs.training import machine
 from jobs.version import source_hash
 from jobs.warehouse import connection
 from pipelines import catalog
+from pipelines.cores import at_least_one
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
 from pipelines.model import NeuralNetwork
@@ -283,8 +283,7 @@ def _ranks_on_gpus(environment: Environment, gpus: int) -> Finding:
 
 
 def _processor(environment: Environment) -> Iterator[Finding]:
-    # A quota may be less than a core.
-    cores = max(1, machine.cores())
+    cores = at_least_one()
     if environment.ranks_are_elsewhere:
         where = "on other hosts" if environment.hosts else "in Pods of their own"
         yield Finding(what="processor", found=f"{cores} cores; ranks are {where}")

@@ -6,12 +6,11 @@ import os
 import platform
 from pathlib import Path
 
+from pipelines.cores import cores
 from pipelines.environment import Environment
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _DEVICES = Path("/dev")
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Of a container: how many microseconds of processors it may use in each period of so many."""
 _FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 """By these libraries choose how to multiply and add."""
 _VARIABLES = (
@@ -30,18 +29,6 @@ def free_cores(environment: Environment) -> int:
     """
     has_gpu = any(_DEVICES.glob("nvidia[0-9]*"))
     return 0 if has_gpu or environment.ranks_are_elsewhere else cores()
-
-
-def cores() -> int:
-    """Whole cores that this process and those below it have, by the system and by a container."""
-    allowed = len(os.sched_getaffinity(0))
-    if not _QUOTA.exists():
-        return allowed
-    microseconds, period = _QUOTA.read_text().split()
-    # Without a limit it is the word max.
-    if microseconds == "max":
-        return allowed
-    return min(allowed, int(microseconds) // int(period))
 
 
 def machine() -> dict[str, object]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pytest
 
+from pipelines.cores import at_least_one
 from pipelines.environment import ROOT, SERVICES, Environment, setting
 from pipelines.errors import UsageError
 
@@ -78,7 +78,7 @@ def test_nothing_set_means_a_laptop() -> None:
         auth="simple",
         lineage=None,
         spark_memory="3g",
-        spark_cores=os.cpu_count() or 2,
+        spark_cores=at_least_one(),
         ranks=None,
         rank_hosts=None,
         host_command=None,

@@ -23,7 +23,8 @@ from jobs.__main__ import main
 from jobs.commands import doctor
 from jobs.services.definitions import Health, services
 from jobs.services.supervision import Process, Supervisor
-from jobs.training import horovod_build, machine
+from jobs.training import horovod_build
+from pipelines import cores
 from pipelines.environment import ROOT, Environment
 from tests.conftest import free_port
 from tests.postgres import Postgres
@@ -355,7 +356,7 @@ def test_cores_are_those_of_a_containers_quota(
     variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quota = tmp_path / "cpu.max"
-    monkeypatch.setattr(machine, "_QUOTA", quota)
+    monkeypatch.setattr(cores, "_QUOTA", quota)
     quota.write_text("50000 100000\n")
     _, rows = _asked({**variables, "NIGHTSHIFT_RANKS": "2"})
     assert "1 cores; 2 ranks" in rows["processor"]["found"]
