@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jobs.services import processes
 from jobs.services.secrets import secret
@@ -67,6 +67,8 @@ _LOGGERS_OF_ERRORS = (
 holds Java's whole stack."""
 _LEVEL_OF_CLIENT = "SPARK_CONNECT_LOG_LEVEL"
 """Variable of Spark's client: whoever sets it wants to see what the client does."""
+_TO_LOOPBACK = [("grpc.enable_http_proxy", 0)]
+"""Of gRPC: else it asks a proxy of the environment for our own server, to which none leads."""
 _sessions: dict[tuple[int, str], SparkSession] = {}
 """Open sessions by process id and address, in the order in which they were last asked for.
 
@@ -177,13 +179,12 @@ def _new_session(environment: Environment) -> SparkSession:
     if not environment.spark_remote:
         _require_own_server(environment)
 
-    from pyspark.sql import SparkSession  # seconds to import
-    from pyspark.sql.connect.client.retries import DefaultPolicy
+    from pyspark.sql.connect.client.retries import DefaultPolicy  # seconds to import
 
     _silence()
     if environment.spark_remote:
         _require_answer(environment.spark_remote)
-    session = SparkSession.builder.remote(address(environment)).create()
+    session = _opened(environment)
     if environment.spark_remote:
         _require_version(session)
         _agree_on_meaning(session)
@@ -192,6 +193,22 @@ def _new_session(environment: Environment) -> SparkSession:
         session.client.set_retry_policies([DefaultPolicy(max_retries=_RETRIES)])
         _set(session, _settings)
     return session
+
+
+def _opened(environment: Environment) -> SparkSession:
+    from pyspark.sql import SparkSession
+
+    if environment.spark_remote:
+        return SparkSession.builder.remote(environment.spark_remote).create()
+
+    from pyspark.sql.connect.client import DefaultChannelBuilder
+    from pyspark.sql.connect.session import SparkSession as SessionOfConnect
+
+    channel = DefaultChannelBuilder(address(environment), _TO_LOOPBACK)
+    # As `remote` does: by it Spark's functions know that their columns are Connect's.
+    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
+    session = SessionOfConnect.builder.channelBuilder(channel).create()
+    return cast("SparkSession", session)
 
 
 def _silence() -> None:

@@ -19,6 +19,7 @@ from jobs.spark import server, session
 from jobs.spark.session import FEW_ROWS
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError
+from tests import proxy
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -113,6 +114,32 @@ def test_a_mistake_in_a_query_is_raised_and_not_logged_besides(
         "DIVIDE_BY_ZERO",
         "DIVIDE_BY_ZERO",
     ]
+
+
+_COUNT = """
+from jobs.spark import session
+from pipelines.environment import Environment
+from pyspark.sql import functions as F
+
+print(session.connect(Environment.read()).range(3).where(F.col("id") > 0).count())
+session.disconnect()
+"""
+
+
+def test_a_proxy_for_the_world_is_not_asked_for_our_own_server(
+    shared_environment: Environment, spark: SparkSession
+) -> None:
+    with proxy.dead_end() as world:
+        told = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy"), world.address)
+        client = subprocess.run(
+            [sys.executable, "-c", _COUNT],
+            cwd=ROOT,
+            env={**proxy.without_proxy(shared_environment.variables()), **told},
+            capture_output=True,
+            text=True,
+        )
+    assert world.asked == []
+    assert (client.stdout, client.stderr) == ("2\n", "")
 
 
 @pytest.mark.parametrize("is_restarted", [False, True])
