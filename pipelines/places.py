@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from io import BufferedReader, RawIOBase
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from pipelines.errors import NightshiftError
 
@@ -34,6 +35,10 @@ ENDPOINTS = ("AWS_ENDPOINT_URL_S3", ENDPOINT)
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 """Programs differ in which of the two they read."""
 _ALLOW_HTTP = "AWS_ALLOW_HTTP"
+PROXY_OF_HADOOP = "spark.hadoop.fs.s3a.proxy."
+"""How settings of Spark begin that say through which proxy it reaches the store."""
+_HTTP_PORT = 80
+_HTTPS_PORT = 443
 _CERTIFICATES = ("AWS_CA_BUNDLE", "SSL_CERT_FILE")
 """Of the file with the authorities that are trusted: s3fs and boto3 read the first, delta-rs and
 Arrow the second."""
@@ -325,6 +330,37 @@ def address_of_store(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: known[name] for name in names if known.get(name)}
 
 
+def proxy(environ: Mapping[str, str]) -> str:
+    """The address of the proxy that leads to the store; empty: none does.
+
+    s3fs, boto3 and delta-rs look for it themselves, in the same variables.
+    """
+    address = endpoint(environ) or _amazons_address(environ)
+    scheme, _, rest = address.partition("://")
+    found = _in_either_case(environ, f"{scheme}_proxy")
+    if not found or _is_without_proxy(rest.partition("/")[0], environ):
+        return ""
+    whole = found if "://" in found else f"http://{found}"
+    # Not all of the libraries speak SOCKS.
+    return whole if whole.startswith(("http://", "https://")) else ""
+
+
+def _amazons_address(environ: Mapping[str, str]) -> str:
+    region = _first(environ, _REGIONS) or _ANY_REGION
+    return f"https://s3.{region}.amazonaws.com"
+
+
+def _is_without_proxy(host: str, environ: Mapping[str, str]) -> bool:
+    from urllib.request import proxy_bypass  # slow to import, and rarely needed
+
+    return bool(proxy_bypass(host, {"no": _in_either_case(environ, "no_proxy")}))
+
+
+def _in_either_case(environ: Mapping[str, str], name: str) -> str:
+    # As Python's own libraries have it: small letters go first, also where they say nothing.
+    return environ.get(name, environ.get(name.upper(), ""))
+
+
 def settings_of_hadoop(environ: Mapping[str, str]) -> dict[str, str]:
     """Settings of Spark by which it reads and writes `s3://`; no credentials are among them."""
     settings = {
@@ -339,4 +375,19 @@ def settings_of_hadoop(environ: Mapping[str, str]) -> dict[str, str]:
         settings["fs.s3a.path.style.access"] = "true"
     if region := known.get(_REGIONS[0]):
         settings["fs.s3a.endpoint.region"] = region
-    return {f"spark.hadoop.{name}": value for name, value in settings.items()}
+    told = {f"spark.hadoop.{name}": value for name, value in settings.items()}
+    return told | _proxy_of_hadoop(proxy(environ))
+
+
+def _proxy_of_hadoop(address: str) -> dict[str, str]:
+    """Without a password: everybody who sees Spark's settings would see it."""
+    if not address:
+        return {}
+    told = urlsplit(address)
+    is_by_tls = told.scheme == "https"
+    standard = _HTTPS_PORT if is_by_tls else _HTTP_PORT
+    return {
+        f"{PROXY_OF_HADOOP}host": str(told.hostname),
+        f"{PROXY_OF_HADOOP}port": str(told.port or standard),
+        f"{PROXY_OF_HADOOP}ssl.enabled": str(is_by_tls).lower(),
+    }

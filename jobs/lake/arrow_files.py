@@ -14,10 +14,12 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from pyarrow import dataset, fs
 
+from jobs.lake.file_systems import file_system
+
 
 def arrow_files(table: str) -> fs.FileSystem:
     """The file system whose root is the table of that path or URL."""
-    system, root = fs.FileSystem.from_uri(table)
+    system, root = file_system(table)
     return fs.SubTreeFileSystem(root, system)
 
 

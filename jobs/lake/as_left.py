@@ -24,6 +24,7 @@ from deltalake.exceptions import DeltaError
 from pyarrow import fs
 
 from jobs.lake import ops, publications
+from jobs.lake.file_systems import file_system
 from pipelines.days import Days
 from pipelines.errors import UsageError
 from pipelines.run import is_run_id
@@ -290,7 +291,7 @@ def _gone(place: str, table: DeltaTable) -> list[str]:
     """Files of that version which are not there any more, below the table."""
     # What the newest version names is there: nothing may delete it.
     superseded = sorted(_files(table) - _files(DeltaTable(place)))
-    system, root = fs.FileSystem.from_uri(place)
+    system, root = file_system(place)
     found = system.get_file_info([f"{root}/{file}" for file in superseded])
     return [
         file

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from jobs.lake.file_systems import file_system
 from jobs.lake.log import actions, are_there
 from pipelines.errors import NightshiftError
 from pipelines.places import is_url
@@ -96,7 +97,7 @@ def found_in(table: str, folder: str) -> list[DataFile]:
     Raises:
         NightshiftError: a file belongs to no day, because its rows lack the date of the partition.
     """
-    system, root = fs.FileSystem.from_uri(table)
+    system, root = file_system(table)
     found = sorted(_listed(system, f"{root}/{folder}"), key=lambda info: info.path)
     data = [info for info in found if info.path.endswith(".parquet")]
     if has_log(f"{table}/{folder}"):
@@ -114,7 +115,7 @@ def altered(table: str, folder: str, files: Iterable[DataFile]) -> list[str]:
         folder: In which they were found, below the table.
         files: Some of those that were found.
     """
-    system, root = fs.FileSystem.from_uri(table)
+    system, root = file_system(table)
     there = {}
     for info in _listed(system, f"{root}/{folder}"):
         there[info.path.removeprefix(f"{root}/")] = (info.size, _milliseconds(info))

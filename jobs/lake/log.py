@@ -10,6 +10,7 @@ from typing import Any
 from deltalake import DeltaTable
 from pyarrow import fs
 
+from jobs.lake.file_systems import file_system
 from pipelines.places import is_url
 
 _CHECKPOINT = ".checkpoint."
@@ -47,7 +48,7 @@ def actions(table: str, version: int) -> list[Action]:
     """
     # Read here, because `DeltaTable.history` numbers what it finds back from its own version: while
     # others commit, these are other numbers.
-    system, root = fs.FileSystem.from_uri(table)
+    system, root = file_system(table)
     with system.open_input_stream(_file(root, version)) as file:
         return [json.loads(line) for line in file.read().splitlines()]
 
@@ -72,7 +73,7 @@ def sizes(table: str, *versions: int) -> list[int | None]:
         table: The table's path or URL.
         versions: Of the table.
     """
-    system, root = fs.FileSystem.from_uri(table)
+    system, root = file_system(table)
     found = system.get_file_info([_file(root, version) for version in versions])
     return [one.size if one.type == fs.FileType.File else None for one in found]
 
@@ -105,7 +106,7 @@ def marks(table: str, *versions: int) -> list[Mark | None]:
         table: The table's path or URL.
         versions: Of the table.
     """
-    system, root = fs.FileSystem.from_uri(table)
+    system, root = file_system(table)
     found = system.get_file_info([_file(root, version) for version in versions])
     is_there = fs.FileType.File
     return [(one.size, one.mtime_ns) if one.type == is_there else None for one in found]
@@ -117,7 +118,7 @@ def broken(lake: str) -> str | None:
     Args:
         lake: Path or URL of the folder with the tables of all pipelines.
     """
-    system, root = fs.FileSystem.from_uri(lake)
+    system, root = file_system(lake)
     folders, files = fs.FileType.Directory, fs.FileType.File
     for pipeline in _below(system, root, folders):
         for table in _below(system, pipeline, folders):

@@ -22,6 +22,7 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from jobs.lake import ops, snapshots
+from jobs.lake.file_systems import file_system
 from jobs.lake.in_use import InUse
 from jobs.lake.knowledge import visible
 from jobs.lake.locations import STAGED_BELOW, exists, manifests, path, sql_name
@@ -158,7 +159,7 @@ def clean_ops(environment: Environment, rule: Rule) -> Iterable[Cleaned]:
 
 def clean_stagings(run: Run, rule: Rule) -> Cleaned:
     """Forget what was staged long ago: a stage that wants to publish it must stage it again."""
-    system, root = fs.FileSystem.from_uri(manifests(run))
+    system, root = file_system(manifests(run))
     below = fs.FileSelector(root, recursive=True, allow_not_found=True)
     found = [info for info in system.get_file_info(below) if info.type == fs.FileType.File]
     old = [info for info in found if _is_old(info, rule.before)]
@@ -235,7 +236,7 @@ def _actions(place: str, name: str, version: int) -> list[Action]:
 
 def _files(place: str) -> dict[str, fs.FileInfo]:
     """Every file of the table but its log."""
-    system, root = fs.FileSystem.from_uri(place)
+    system, root = file_system(place)
     found = system.get_file_info(fs.FileSelector(root, recursive=True))
     files = {}
     for info in found:
@@ -276,7 +277,7 @@ def _is_old(info: fs.FileInfo, before: datetime) -> bool:
 
 
 def _delete(place: str, there: _Files, doomed: Collection[str]) -> None:
-    system, root = fs.FileSystem.from_uri(place)
+    system, root = file_system(place)
     for file in sorted(doomed):
         # An ops table may have tidied itself meanwhile.
         with suppress(FileNotFoundError):
@@ -290,7 +291,7 @@ def _delete(place: str, there: _Files, doomed: Collection[str]) -> None:
 
 
 def _commits_since_checkpoint(place: str, newest: int) -> int:
-    system, root = fs.FileSystem.from_uri(place)
+    system, root = file_system(place)
     try:
         with system.open_input_stream(f"{root}/_delta_log/_last_checkpoint") as file:
             told = json.loads(file.read())

@@ -26,6 +26,7 @@ from duckdb.sqltypes import DuckDBPyType
 from pyarrow import fs
 
 from jobs.lake import as_left, as_of, datasets, dictionary
+from jobs.lake.file_systems import file_system
 from jobs.lake.log import is_table
 from jobs.lake.ops_views import OPS_VIEWS
 from jobs.lake.tokens import (
@@ -503,7 +504,7 @@ def stored_tables(environment: Environment) -> list[str]:
     Raises:
         NightshiftError: the lake is in a bucket that is not there.
     """
-    system, root = fs.FileSystem.from_uri(environment.lake)
+    system, root = file_system(environment.lake)
     names = []
     pipelines = _folders(system, root)
     if not pipelines and places.is_url(environment.lake):

@@ -23,6 +23,7 @@ from pyspark.sql.types import StructType
 from jobs.lake import amounts, frames
 from jobs.lake.content import fingerprint
 from jobs.lake.data_files import DataFile, found_in, has_log
+from jobs.lake.file_systems import file_system
 from jobs.lake.locations import STAGED_BELOW, maker, manifests, partition, path, sql_name
 from jobs.lake.publications import Input, Origin, next_attempt
 from jobs.spark.session import connect
@@ -319,7 +320,7 @@ def _declared(run: Run) -> set[str]:
 def _manifest(run: Run, name: str) -> tuple[fs.FileSystem, str]:
     days = f"{run.days.first}_{run.days.last}"
     place = f"{manifests(run)}/{name}/{days}.json"
-    system, path_of_manifest = fs.FileSystem.from_uri(place)
+    system, path_of_manifest = file_system(place)
     return system, path_of_manifest
 
 

@@ -31,7 +31,7 @@ from jobs.spark.java import java_home
 from jobs.spark.session import FEW_ROWS, MEANING, disconnect
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
-from pipelines.places import address_of_store, settings_of_hadoop
+from pipelines.places import PROXY_OF_HADOOP, address_of_store, settings_of_hadoop
 
 START_SECONDS = 180
 _STOP_SECONDS = 10
@@ -480,7 +480,13 @@ def _store_variables(environment: Environment) -> Iterable[tuple[str, str]]:
 
 
 def _store_settings(environment: Environment) -> dict[str, str]:
-    return settings_of_hadoop(os.environ) if environment.uses_object_store else {}
+    if not environment.uses_object_store:
+        return {}
+    own = settings_of_hadoop(os.environ)
+    if not any(name.startswith(PROXY_OF_HADOOP) for name in properties.read(environment)):
+        return own
+    # Executors elsewhere may have another proxy, or need none.
+    return {name: value for name, value in own.items() if not name.startswith(PROXY_OF_HADOOP)}
 
 
 def _start_unless_running(environment: Environment) -> subprocess.Popen[bytes] | None:

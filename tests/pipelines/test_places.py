@@ -163,6 +163,58 @@ def test_the_address_for_s3_alone_is_everybodys_and_goes_first() -> None:
         assert places.address_of_store(told)["AWS_ENDPOINT_URL_S3"] == _ELSEWHERE
 
 
+_BY_TLS = {places.ENDPOINT: "https://store.example:9000"}
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [
+        ({"https_proxy": "http://proxy:3128"}, "http://proxy:3128"),
+        ({"HTTPS_PROXY": "proxy:3128"}, "http://proxy:3128"),
+        # As Python's own libraries have it.
+        ({"https_proxy": "", "HTTPS_PROXY": "http://proxy:3128"}, ""),
+        ({"http_proxy": "http://proxy:3128"}, ""),
+        ({"http_proxy": "http://proxy", places.ENDPOINT: _ELSEWHERE}, "http://proxy"),
+        ({"https_proxy": "http://proxy:3128", "no_proxy": "a,.example"}, ""),
+        ({"https_proxy": "http://proxy:3128", "NO_PROXY": "store.example:9000"}, ""),
+        ({"https_proxy": "http://proxy:3128", "no_proxy": "store"}, "http://proxy:3128"),
+        ({"https_proxy": "socks5://proxy:1080"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_proxy_of_the_store_is_the_one_that_other_libraries_find(
+    told: dict[str, str], found: str
+) -> None:
+    assert places.proxy({**_BY_TLS, **told}) == found
+
+
+def test_amazons_own_store_may_be_reached_without_the_proxy() -> None:
+    world = {"https_proxy": "http://proxy:3128", "AWS_REGION": "eu-central-1"}
+    assert places.proxy(world) == "http://proxy:3128"
+    assert places.proxy({**world, "no_proxy": ".amazonaws.com"}) == ""
+    assert places.proxy({**world, "no_proxy": "s3.eu-central-1.amazonaws.com"}) == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("http://ann:hunter2@proxy:3128", ("proxy", "3128", "false")),
+        ("http://proxy", ("proxy", "80", "false")),
+        ("https://proxy", ("proxy", "443", "true")),
+        ("http://[::1]:3128", ("::1", "3128", "false")),
+    ],
+)
+def test_spark_is_told_of_the_proxy_and_of_no_password(
+    address: str, place: tuple[str, str, str]
+) -> None:
+    told = places.settings_of_hadoop({**_BY_TLS, "https_proxy": address})
+    names = ("host", "port", "ssl.enabled")
+    assert tuple(told[f"spark.hadoop.fs.s3a.proxy.{name}"] for name in names) == place
+    assert "hunter2" not in str(told)
+    without = places.settings_of_hadoop(_BY_TLS)
+    assert not [name for name in without if "proxy" in name]
+
+
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
 def test_a_password_in_the_address_of_the_store_is_refused_and_not_shown(variable: str) -> None:
     given = {"NIGHTSHIFT_LAKE": "s3://nights/lake", variable: "http://me:hunter2@store"}

@@ -414,6 +414,26 @@ def test_a_line_of_settings_may_go_on_in_the_next(
 
 
 @pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ([], {"host": "proxy", "port": "3128", "ssl.enabled": "false"}),
+        (["spark.hadoop.fs.s3a.proxy.host=other", "spark.hadoop.fs.s3a.proxy.port=80"], {}),
+    ],
+)
+def test_a_site_may_name_another_proxy_for_spark_than_the_environment_does(
+    lines: list[str], found: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    here = of_cluster(tmp_path, "spark://10.0.0.5:7077", *lines)
+    words = server.command(replace(here, lake="s3://nights/lake"))
+    begun = "--conf=spark.hadoop.fs.s3a.proxy."
+    told = [word.removeprefix(begun) for word in words if word.startswith(begun)]
+    assert dict(word.split("=") for word in told) == found
+
+
+@pytest.mark.parametrize(
     ("master", "addresses"),
     [
         ("spark://one:7077,two:7078", [("one", 7077), ("two", 7078)]),
