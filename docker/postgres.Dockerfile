@@ -8,6 +8,8 @@ RUN apt-get update -q \
     && ln -s /usr/lib/postgresql/*/bin/* /usr/local/bin/ -f \
     && install -d -m 0700 -o postgres -g postgres /var/lib/postgresql/data
 COPY postgres-entrypoint.sh /usr/local/bin/entrypoint
+# It has the mode of the checkout, which somebody's umask may have closed to others.
+RUN chmod 0755 /usr/local/bin/entrypoint
 ENV PGDATA=/var/lib/postgresql/data/cluster
 USER postgres
 VOLUME /var/lib/postgresql/data

@@ -1,7 +1,8 @@
 """`make image-test`: what lies in the image of the platform, layer by layer.
 
 No secret and nothing that somebody's build has kept aside in any layer, also where a later one
-removes it; nothing that runs as another user than the one who starts it; no larger than promised.
+removes it; nothing that runs as another user than the one who starts it; nothing of ours that only
+its owner can read; no larger than promised.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 _IMAGE = "localhost/nightshift:latest"
 _MOST_BYTES = 3_600_000_000
 _USER = "10001:10001"
+_OURS = "opt/nightshift"
+"""Of root, and run by another user."""
 _KEPT_ASIDE = re.compile(
     r"(root|home/[^/]+)/\.cache/.|var/lib/apt/lists/.|var/cache/apt/.|tmp/.|var/log/.+"
 )
@@ -78,12 +81,26 @@ def judge(archive: Path, most: int | None) -> tuple[int, list[str]]:
                 modes = _laid(modes, members)
                 told = [_fault(layer, member) for member in members]
                 faults += [f"layer {number}: {fault}" for fault in told if fault]
-    for path, mode in modes.items():
-        if mode & (stat.S_ISUID | stat.S_ISGID):
-            faults.append(f"{path} runs with the rights of its owner or group")
+    faults += _faults_of_modes(modes)
     if most is not None and size > most:
         faults.append(f"it has {size / 1e9:.2f} GB, more than {most / 1e9:g}")
     return size, faults
+
+
+def _faults_of_modes(modes: dict[str, int]) -> Iterator[str]:
+    for path, mode in modes.items():
+        # Of a folder such a bit says whose its files are.
+        if mode & (stat.S_ISUID | stat.S_ISGID) and not stat.S_ISDIR(mode):
+            yield f"{path} runs with the rights of its owner or group"
+        is_ours = path == _OURS or path.startswith(f"{_OURS}/")
+        if is_ours and _is_closed(mode):
+            yield f"{path} is closed to others than its owner"
+
+
+def _is_closed(mode: int) -> bool:
+    """Whether others may not read, or run, what its owner may; of a link nothing is asked."""
+    owners = (mode >> 6) & (stat.S_IROTH | stat.S_IXOTH)
+    return not stat.S_ISLNK(mode) and mode & owners != owners
 
 
 def _content(saved: tarfile.TarFile, name: str) -> Any:
@@ -104,7 +121,7 @@ def _laid(
     below: dict[str, int],
     layer: list[tarfile.TarInfo],
 ) -> dict[str, int]:
-    """The files of a layer and of those below it, with their modes."""
+    """The files of a layer and of those below it, with their modes; folders and links as such."""
     modes = dict(below)
     own = {}
     for member in layer:
@@ -115,10 +132,16 @@ def _laid(
             removed = str(path.with_name(path.name.removeprefix(_REMOVED)))
             modes.pop(removed, None)
             _remove(modes, f"{removed}/")
-        elif not member.isdir():
-            # A link in the place of a file has none of its rights.
-            own[str(path)] = member.mode if member.isfile() or member.islnk() else 0
+        else:
+            own[str(path)] = _mode(member)
     return {**modes, **own}
+
+
+def _mode(member: tarfile.TarInfo) -> int:
+    if member.issym():
+        # In the place of a file it has none of its rights.
+        return stat.S_IFLNK
+    return member.mode | stat.S_IFDIR if member.isdir() else member.mode
 
 
 def _remove(modes: dict[str, int], folder: str) -> None:

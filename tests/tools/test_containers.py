@@ -96,6 +96,47 @@ def test_the_image_for_gpus_is_built_from_the_same_file_under_a_tag_of_its_own(
     assert told == f"Built {tag}."
 
 
+def _command(file: str, pattern: str) -> str:
+    """The command of a Dockerfile's RUN that matches."""
+    lines = (_DOCKER / file).read_text().splitlines()
+    (found,) = [line for line in lines if re.search(pattern, line)]
+    return re.sub(r"^(RUN|    &&) | \\$", "", found)
+
+
+def test_the_image_can_be_read_by_others_whatever_the_umask_of_the_checkout(tmp_path: Path) -> None:
+    modes = {"jobs/night.py": 0o600, "docker/slim.sh": 0o710, ".venv/kept": 0o600}
+    for name, mode in modes.items():
+        file = tmp_path / name
+        file.parent.mkdir(mode=0o700)
+        file.touch()
+        file.chmod(mode)
+    command = _command("Dockerfile", "chmod go=")
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    found = {name: _mode(tmp_path / name) for name in modes}
+    # The other layer is not written anew: it has gigabytes, and is not of the checkout.
+    assert found == {"jobs/night.py": 0o644, "docker/slim.sh": 0o755, ".venv/kept": 0o600}
+    assert _mode(tmp_path / "jobs") == 0o755
+
+
+def test_so_can_what_postgresql_starts_by(tmp_path: Path) -> None:
+    started = tmp_path / "entrypoint"
+    started.touch(mode=0o600)
+    command = _command("postgres.Dockerfile", "^RUN chmod")
+    here = command.replace("/usr/local/bin/entrypoint", str(started))
+    subprocess.run(["sh", "-c", here], check=True)
+    assert _mode(started) == 0o755
+    for name in ("make-env", "databases.sh"):
+        shutil.copy(_DOCKER / name, tmp_path)
+    script = tmp_path / "databases.sh"
+    script.chmod(0o600)
+    subprocess.run([tmp_path / "make-env"], check=True, capture_output=True)
+    assert _mode(script) & 0o555 == 0o555
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
 def _completed(folder: Path, older: str) -> dict[str, str]:
     """The settings of an .env that `make-env` has completed: of two of one name the last counts."""
     shutil.copy(_DOCKER / "make-env", folder)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import stat
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from tools.image_test import _laid, judge
+from tools.image_test import _faults_of_modes, _laid, judge
 
 _CONFIG = {"User": "10001:10001", "Env": ["PATH=/usr/bin", "NIGHTSHIFT_HOME=/var/lib/nightshift"]}
 _KEY = b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 64 + b"\n-----END PRIVATE KEY-----\n"
@@ -115,5 +116,43 @@ def test_a_hard_link_has_the_rights_of_its_file_and_a_symbolic_one_none(tmp_path
     replaced.type, replaced.linkname, replaced.mode = tarfile.SYMTYPE, "a", 0o4777
     layer: Layer = dict.fromkeys(("usr/bin/a", "usr/bin/c"), (b"", 0o4755))
     laid = _laid({"usr/bin/c": 0o4755}, [linked, replaced])
-    assert laid == {"usr/bin/b": 0o4755, "usr/bin/c": 0}
+    assert laid == {"usr/bin/b": 0o4755, "usr/bin/c": stat.S_IFLNK}
     assert len(_judged(tmp_path, [layer])[1]) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "is_closed"),
+    [
+        ("opt/nightshift/jobs/night.py", 0o600, True),
+        ("opt/nightshift/jobs/night.py", 0o640, True),
+        ("opt/nightshift/docker/slim.sh", 0o744, True),
+        ("./opt/nightshift/jobs/night.py", 0o644, False),
+        ("opt/nightshift/.venv/bin/nightshift", 0o755, False),
+        # Others' files are others' matter.
+        ("etc/shadow", 0o640, False),
+        ("opt/nightshift-of-others/a", 0o600, False),
+    ],
+)
+def test_what_is_ours_can_be_read_by_who_runs_it(
+    path: str, mode: int, is_closed: bool, tmp_path: Path
+) -> None:
+    _, faults = _judged(tmp_path, [{path: (b"", mode)}])
+    assert faults == [f"{path} is closed to others than its owner"] * is_closed
+
+
+def test_what_a_later_layer_opens_is_open(tmp_path: Path) -> None:
+    path = "opt/nightshift/jobs/night.py"
+    closed: Layer = {path: (b"", 0o600)}
+    opened: Layer = {path: (b"", 0o644)}
+    assert _judged(tmp_path, [closed, opened]) == (0, [])
+
+
+def test_a_folder_is_entered_by_others_and_a_link_is_where_it_leads() -> None:
+    folder = tarfile.TarInfo("./opt/nightshift")
+    folder.type, folder.mode = tarfile.DIRTYPE, 0o2750
+    link = tarfile.TarInfo("opt/nightshift/python")
+    link.type, link.linkname = tarfile.SYMTYPE, "python3"
+    link.mode = 0o700
+    modes = _laid({}, [folder, link])
+    (fault,) = _faults_of_modes(modes)
+    assert fault == "opt/nightshift is closed to others than its owner"
