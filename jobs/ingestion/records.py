@@ -30,8 +30,8 @@ QUARANTINE = (*PROVENANCE, "reason", "record")
 COMPLAINT = "_complaint"
 """Column for what is wrong with a value that is read anew."""
 _PROVENANCE_SCHEMA = "landed_date date, source_file string, source_line int"
-_MANY_BYTES = 256_000_000
-"""Of files: fewer take Spark less time when duplicates are found in the query that reads them."""
+_MANY = 2_000_000
+"""Records: fewer take Spark less time when duplicates are found in the query that reads them."""
 _SHOWN = 80
 """Characters of a value that a reason shows."""
 _SQL_TYPES = {"long": "bigint"}
@@ -86,13 +86,13 @@ def records(
     """Every record of the files.
 
     The columns of the raw table, `record` (the record's text) and `reason` (null for a good row).
-    Of large files good rows have no `record`.
+    Of many records the good ones have no `record`.
 
     Args:
         spark: Who reads.
         feed: Whose files they are.
         drops: The files.
-        keep: Has Spark keep what is read several times: the rows, and of large files their keys.
+        keep: Has Spark keep what is read several times.
     """
     if not drops:
         return keep(spark.createDataFrame([], _schema(feed)))
@@ -107,7 +107,7 @@ def records(
     by_name = partial(DataFrame.unionByName, allowMissingColumns=True)
     names = columns(widened(feed, drops))
     rows = reduce(by_name, parts).select(*names, "record", "reason")
-    if sum(drop.stamp.size for drop in drops) <= _MANY_BYTES:
+    if sum(drop.records for drop in drops) < _MANY:
         return keep(duplicates.marked(rows, feed))
     return duplicates.marked_by_keys(rows, feed, keep)
 

@@ -116,14 +116,14 @@ def test_every_bad_line_gets_a_reason_that_names_column_and_value(
     assert _reasons(spark, sensed) == expected
 
 
-@pytest.mark.parametrize("many_bytes", [256_000_000, -1], ids=["few", "many"])
+@pytest.mark.parametrize("many", [2_000_000, 0], ids=["few", "many"])
 def test_the_first_good_row_of_a_key_is_kept_and_the_others_name_its_line(
     spark: SparkSession,
     sensed: Environment,
     monkeypatch: pytest.MonkeyPatch,
-    many_bytes: int,
+    many: int,
 ) -> None:
-    monkeypatch.setattr(reading, "_MANY_BYTES", many_bytes)
+    monkeypatch.setattr(reading, "_MANY", many)
     drop_readings(
         sensed,
         DAY,
@@ -152,7 +152,7 @@ def test_few_rows_and_many_have_the_same_duplicates(
         lines = [f"{random.randint(0, 60)},,{random.choice(amounts)},{n}" for n in range(120)]
         drop_readings(sensed, day, *lines)
     few = _read(spark, sensed, "2013-01-02")
-    monkeypatch.setattr(reading, "_MANY_BYTES", -1)
+    monkeypatch.setattr(reading, "_MANY", 0)
     many = _read(spark, sensed, "2013-01-02")
     assert [_without_good_text(row) for row in few] == [row.asDict() for row in many]
     duplicates = [row for row in few if row["reason"] and "comes twice" in row["reason"]]
@@ -169,7 +169,7 @@ def _without_good_text(row: Row) -> dict[str, object]:
 def test_many_rows_without_duplicates_are_those_that_are_kept(
     spark: SparkSession, sensed: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_MANY_BYTES", -1)
+    monkeypatch.setattr(reading, "_MANY", 0)
     # The second row of this key is none that counts.
     drop_readings(sensed, DAY, "1,,1,a", "2,,,b", "1,,x,c")
     kept: list[DataFrame] = []
