@@ -566,6 +566,15 @@ class Survey:
             night += timedelta(days=1)
         return night
 
+    def first_snapshots(self) -> set[date]:
+        """The night of the first snapshot of each reference feed that has one.
+
+        The file is dated to the first of the nights that have none; later ones have their own.
+        """
+        feeds = [feed.name for feed in self.pipeline.feeds if feed.is_reference]
+        known = filter(None, map(self._known, feeds))
+        return set(map(min, known))
+
     def _refused_snapshot(self, feed: Feed) -> date | None:
         """The last night whose quarantine is that of a reference file that was taken back."""
         known = self._known(feed.name)
@@ -767,9 +776,12 @@ def passes(run: Run, stage: Stage, survey: Survey) -> list[Days]:
         # Last, because they are refused: what a person has scored again is published before.
         lost = nights & survey.lost_nights
         return [*ranges(nights - lost), *ranges(lost)]
+    if stage != STAGES[0]:
+        return ranges(nights)
     # Files of days that are in force are read apart: when they are bad, the night goes on.
-    corrected = survey.corrected(nights) if stage == STAGES[0] else set()
-    return [*ranges(corrected), *ranges(nights - corrected)]
+    corrected = survey.corrected(nights)
+    others = ranges(nights - corrected)
+    return [*ranges(corrected), *_cut(others, survey.first_snapshots())]
 
 
 def asked_of(stage: Stage, parts: list[Days]) -> list[Days]:
@@ -979,6 +991,17 @@ def ranges(nights: Iterable[date]) -> list[Days]:
         else:
             found.append(Days.of(night))
     return found
+
+
+def _cut(parts: list[Days], firsts: Iterable[date]) -> list[Days]:
+    """The ranges, each of which that goes over one of these days begun anew with it."""
+    for first in firsts:
+        before = first - timedelta(days=1)
+        halves: list[Days | None] = []
+        for part in parts:
+            halves += [part.within(None, before), part.within(first, None)]
+        parts = [half for half in halves if half]
+    return parts
 
 
 def _listed(days: list[date]) -> str:

@@ -829,6 +829,20 @@ def test_a_register_that_is_declared_later_is_unknown_to_nights_that_have_passed
     assert home.registered() == {DAYS[0]: [5], **of_nights}
 
 
+def test_a_changed_register_is_found_by_a_range_that_begins_before_its_first_snapshot(
+    home: Home,
+) -> None:
+    home.night(DAYS[2])
+    home.land_register(2)
+    assert home.night(DAYS[2], first=DAYS[0]) == 0
+    assert home.registered() == {
+        DAYS[0]: [2],
+        DAYS[2]: [2],
+    }
+    assert home.night(DAYS[2], first=DAYS[0]) == 0
+    assert home.performed == []
+
+
 def test_a_day_that_is_asked_for_by_name_is_made_as_its_file_says_now(home: Home) -> None:
     home.night(DAYS[4], first=DAYS[0])
     home.land(DAYS[1], 7)
