@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 import duckdb
 from deltalake.exceptions import DeltaError
-from duckdb import token_type
 from prompt_toolkit import PromptSession
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.completion import Completer, Completion
@@ -34,7 +33,7 @@ from jobs.commands import tables
 from jobs.commands.sql_memory import bounded
 from jobs.lake import sql
 from jobs.lake.sql import Session
-from jobs.lake.tokens import Token, as_name, as_table, is_ended, tokens
+from jobs.lake.tokens import Token, as_name, as_table, is_alias, is_ended, tokens
 from jobs.night import message_of
 from jobs.output import FORMATS, MOST_ON_TERMINAL, show
 from jobs.services.home import private_home
@@ -275,7 +274,7 @@ def _called(table: str, said: Sequence[Token]) -> list[str]:
     threes = zip(said, said[1:], said[2:], strict=False)
     for named, *after in threes:
         alias = after[after[0].word == "as"]
-        if named.word == bare and alias.kind == token_type.identifier:
+        if named.word == bare and is_alias(alias):
             names[alias.text] = None
     return list(names)
 

@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 
 from jobs.lake import datasets, publications
 from jobs.lake.ops_views import OPS_VIEWS
-from jobs.lake.tokens import Token, encoded, quoted, tokens
+from jobs.lake.tokens import Token, encoded, is_alias, quoted, tokens
 from pipelines.errors import UsageError
 from pipelines.spec import HISTORY_SUFFIX, OPS
 
@@ -285,7 +285,7 @@ def _has_alias(tokens: Sequence[Token], after: int) -> bool:
     if after >= len(tokens):
         return False
     token = tokens[after]
-    return token.text.upper() == "AS" or token.kind == duckdb.token_type.identifier
+    return token.text.upper() == "AS" or is_alias(token)
 
 
 def _moment(milliseconds: int) -> datetime:

@@ -83,9 +83,16 @@ def is_ended(statements: str) -> bool:
 
 def as_name(name: str) -> str:
     """The name as a statement says it: in quotes where it would not be read as one."""
-    if _PLAIN_NAME.fullmatch(name) and name.lower() not in _reserved():
+    if _PLAIN_NAME.fullmatch(name) and name.lower() not in _words("reserved"):
         return name
     return quoted(name)
+
+
+def is_alias(token: Token) -> bool:
+    """Whether a table that is named right before it is called so, without an AS between them."""
+    is_name = token.kind == duckdb.token_type.identifier
+    # Of the words of SQL all but those of other clauses, such as `old` and `new`.
+    return is_name or token.word in _words("unreserved", "column_name")
 
 
 def as_table(name: str) -> str:
@@ -100,11 +107,15 @@ def quoted(name: str) -> str:
 
 
 @cache
-def _reserved() -> frozenset[str]:
-    """Words that name nothing without quotes."""
-    asked = "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
+def _words(*kinds: str) -> frozenset[str]:
+    """Words of SQL of these kinds, as DuckDB tells them: what is reserved names nothing."""
+    asked = (
+        "SELECT keyword_name FROM duckdb_keywords() "
+        "WHERE keyword_category IN (SELECT unnest($kinds))"
+    )
     with duckdb.connect(":memory:") as database:
-        return frozenset(word for (word,) in database.execute(asked).fetchall())
+        found = database.execute(asked, {"kinds": list(kinds)}).fetchall()
+    return frozenset(word for (word,) in found)
 
 
 def lists_tables(said: list[Token], place: int) -> bool:

@@ -519,6 +519,7 @@ def test_completion_knows_tables_columns_and_words(lake: Environment) -> None:
     assert "GROUP BY" in offered("gro")
     assert offered("FROM toy.readings r SELECT r.lan") == ["r.landed_date"]
     assert offered("FROM toy.readings AS r WHERE r.lan") == ["r.landed_date"]
+    assert offered("FROM toy.readings old WHERE old.lan") == ["old.landed_date"]
     assert offered("FROM toy.readings WHERE readings.lan") == ["readings.landed_date"]
     assert offered("FROM toy.readings WHERE toy.readings.lan") == ["toy.readings.landed_date"]
     # What was typed is not lost for a table that cannot be opened.

@@ -197,6 +197,36 @@ def test_a_name_is_read_with_quotes_comments_and_an_alias() -> None:
     assert {past.table for past in pasts.values()} == {"toy.readings", "toy.schedule"}
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("old", "new"),
+        ("before", "after"),
+        ("a", "day"),
+    ],
+)
+def test_a_word_that_sql_has_too_may_be_an_alias(
+    lake: Environment, before: str, after: str
+) -> None:
+    statement = (
+        f"SELECT {before}.id, {after}.id FROM toy.readings VERSION AS OF 0 {before} "
+        f"JOIN toy.readings VERSION AS OF 1 {after} USING (landed_date) ORDER BY ALL"
+    )
+    assert query(lake, statement)[1] == [(1, 9), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    "clause",
+    [
+        *("WHERE true", "GROUP BY ALL", "ORDER BY id", "LIMIT 9", "TABLESAMPLE 100%"),
+        *("WINDOW w AS ()", "ANTI JOIN (SELECT 0 AS id) USING (id)", "POSITIONAL JOIN range(2)"),
+    ],
+)
+def test_what_follows_a_table_as_it_was_is_no_alias(lake: Environment, clause: str) -> None:
+    _, rows = query(lake, f"SELECT readings.id FROM toy.readings VERSION AS OF 0 {clause}")
+    assert sorted(rows) == [(1,), (2,)]
+
+
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_no_text_makes_it_fail_or_is_lost(before: str, after: str) -> None:
     text = f"{before} {after}"
