@@ -96,6 +96,7 @@ def read(
         UnknownColumn: the table has no column of that name; the message offers the near miss.
         UsageError: what is asked makes no sense: two moments at once, an operator that is none, a
             text that is no value of its column, a version that is not there.
+        NightshiftError: a file of the table is gone or broken, or its store is away.
     """
     moment = reading.Moment(run=run, version=version, as_of=as_of, known_as_of=known_as_of)
     form = _form(to)
@@ -140,6 +141,7 @@ def sql(
     Raises:
         UsageError: the statement is refused, with DuckDB's message and the near miss; or it gives
             no rows.
+        NightshiftError: a file of a table is gone or broken, or its store is away.
     """
     form = _form(to)
     return _as(form, reading.ask(Environment.read(), statement, run))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from jobs.lake.sql import Session
+    from jobs.lake.sql import Result, Session
     from pipelines.environment import Environment
 
 FUNCTION = "jobs.commands.sql:in_child"
@@ -144,13 +144,14 @@ def answer(
 
     most = None if form == "table" else 1
     with Session(environment, run_id) as session, bounded(session):
-        if output is None:
-            _print(session, statements, form, most, sys.stdout)
-        elif form == PARQUET:
+        if form == PARQUET and output is not None:
             _write_parquet(session, statements, output)
+            return
+        results = session.results(statements, most)
+        if output is None:
+            _print(results, form, sys.stdout)
         else:
-            with whole_file(output) as place, place.open("w", encoding="utf-8") as file:
-                _print(session, statements, form, most, file)
+            _write(results, form, output)
 
 
 @contextmanager
@@ -193,17 +194,35 @@ def _is_special(output: Path) -> bool:
     return output.exists() and (not output.is_file() or output.parent == Path("/dev"))
 
 
-def _print(
-    session: Session,
-    statements: str,
-    form: str,
-    most: int | None,
-    to: TextIO,
-) -> None:
-    for number, result in enumerate(session.results(statements, most)):
+def _print(results: Iterable[Result], form: str, to: TextIO) -> None:
+    for number, result in enumerate(results):
         if number:
             print(file=to)
         show(result.columns, result.rows, form, to)
+
+
+class _Unread(Exception):
+    """The lake cannot be read, which is no fault of the file that was to get rows."""
+
+    def __init__(self, fault: OSError) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+
+
+def _write(results: Iterable[Result], form: str, output: Path) -> None:
+    try:
+        with whole_file(output) as place, place.open("w", encoding="utf-8") as file:
+            _print(_read_apart(results), form, file)
+    except _Unread as unread:
+        raise unread.fault from None
+
+
+def _read_apart(results: Iterable[Result]) -> Iterator[Result]:
+    """The results; what keeps them from being read is told apart from faults of writing."""
+    try:
+        yield from results
+    except OSError as error:
+        raise _Unread(error) from None
 
 
 def _write_parquet(session: Session, statements: str, output: Path) -> None:
@@ -272,12 +291,15 @@ def _readable(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
 
     Raises:
         UsageError: a row gives an error.
+        NightshiftError: rows of a table cannot be read.
     """
+    from jobs.lake.sql import as_ours
+
     while True:
         try:
             batch = batches.read_next_batch()
         except StopIteration:
             return
         except OSError as error:
-            raise UsageError(str(error)) from None
+            raise as_ours(error) from None
         yield batch

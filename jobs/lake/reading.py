@@ -312,4 +312,4 @@ def _all_of(batches: pa.RecordBatchReader) -> pa.Table:
         return batches.read_all()
     except OSError as error:
         # How Arrow tells of what DuckDB says of a row.
-        raise UsageError(str(error)) from None
+        raise sql.as_ours(error) from None

@@ -29,6 +29,7 @@ from jobs.lake import as_left, as_of, datasets, dictionary
 from jobs.lake.file_systems import file_system
 from jobs.lake.log import is_table
 from jobs.lake.ops_views import OPS_VIEWS
+from jobs.lake.store_faults import explain_store_fault
 from jobs.lake.tokens import (
     Token,
     as_name,
@@ -40,7 +41,7 @@ from jobs.lake.tokens import (
 )
 from pipelines import places
 from pipelines.environment import Environment
-from pipelines.errors import UnknownTable, UsageError, no_such
+from pipelines.errors import NightshiftError, UnknownTable, UsageError, no_such
 from pipelines.spec import HISTORY_SUFFIX, OPS, PREDICTIONS, QUARANTINE_SUFFIX
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ _NAMES_NO_TABLE = re.compile(
 _GUESS = re.compile(r'\nDid you mean "([^"]*)"\?')
 """DuckDB's own near miss, which may be a table of its catalog: of the lake it knows those alone
 that the statement names."""
+_UNREAD = "reading the Arrow source failed: "
+"""What DuckDB says where a file that a table names is gone or broken, or its store is away."""
 _ITS_CATALOG = ("information_schema.", "pg_", "duckdb_", "sqlite_")
 _AT_A_VERSION = re.compile(r" (?:KNOWN|TIMESTAMP|VERSION) AS OF ", re.IGNORECASE)
 OUT_OF_MEMORY = (
@@ -612,7 +615,17 @@ def refusals(statements: str, known: Sequence[str]) -> Iterator[None]:
                 missing = parts[0]
                 told = f"Catalog Error: Table with name {missing} does not exist!"
             told = "\n".join(_of_no_table(told, missing, statements, known))
-        raise UsageError(told) from None
+            raise UsageError(told) from None
+        raise as_ours(error) from None
+
+
+def as_ours(error: Exception) -> NightshiftError:
+    """What DuckDB says, as an error of ours: of the statement, or of files that are not read."""
+    told = str(error)
+    _, is_unread, why = told.partition(_UNREAD)
+    if not is_unread:
+        return UsageError(told)
+    return explain_store_fault(error) or NightshiftError(f"A table's rows cannot be read: {why}")
 
 
 def _of_no_table(

@@ -24,7 +24,7 @@ from jobs.lake.commits import publish
 from jobs.lake.publications import Origin
 from jobs.lake.reading import Filter
 from jobs.lake.sql import query
-from nightshift import UnknownColumn, UnknownTable, UsageError
+from nightshift import NightshiftError, UnknownColumn, UnknownTable, UsageError
 from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from tests.jobs.lake.test_as_left import end
@@ -202,8 +202,10 @@ def test_files_of_other_days_are_not_opened(lake: Environment) -> None:
     assert _delays(("delay", "=", 1)) == [1]
     found = _delays(("at", "<", datetime(2013, 1, 2, tzinfo=UTC)))
     assert found == [1]
-    with pytest.raises(UsageError, match="2013-01-02"):
+    unread = "A table's rows cannot be read: .*2013-01-02"
+    with pytest.raises(NightshiftError, match=unread) as raised:
         _delays(("delay", ">=", 1))
+    assert type(raised.value) is NightshiftError, "nothing is wrong with what was asked"
 
 
 _FAR = 2_932_897
@@ -286,8 +288,11 @@ def test_columns_that_are_not_asked_for_are_not_read(lake: Environment) -> None:
     content[begin : begin + texts.total_compressed_size] = bytes(texts.total_compressed_size)
     file.write_bytes(content)
     assert _delays(("day", "=", _FIRST)) == [1]
-    with pytest.raises(UsageError):
+    with pytest.raises(NightshiftError, match="A table's rows cannot be read") as raised:
         nightshift.read("flights.flights", filters=[("day", "=", _FIRST)])
+    assert type(raised.value) is NightshiftError, "nothing is wrong with what was asked"
+    with pytest.raises(NightshiftError, match="A table's rows cannot be read"):
+        nightshift.sql("FROM flights.flights")
 
 
 def test_rows_come_as_pandas_or_polars(lake: Environment) -> None:

@@ -23,7 +23,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
@@ -219,6 +219,36 @@ def test_a_statement_that_fails_halfway_leaves_the_file_as_it_was(
     assert "cannot be written" not in told
     assert to.read_text() == "before"
     assert not list(tmp_path.glob(".rows*"))
+
+
+@pytest.mark.parametrize("form", [None, "csv", "parquet"])
+def test_a_file_of_a_table_that_is_gone_is_a_fault_and_no_wrong_usage(
+    asked_lake: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str], form: str | None
+) -> None:
+    (named,) = DeltaTable(asked_lake.table_path("toy.readings")).file_uris()
+    file = Path(named)
+    file.unlink()
+    to = ["--format", form, "--output", str(tmp_path / "rows")] if form else []
+    assert main(["sql", "FROM toy.readings", *to]) == 3
+    told = capfd.readouterr().err
+    assert told.startswith("Fault: A table's rows cannot be read: ")
+    assert file.name in told
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_lake_that_cannot_be_read_is_no_fault_of_the_file_that_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], form: str
+) -> None:
+    lake = tmp_path / "lake"
+    lake.write_text("no folder")
+    monkeypatch.setenv("NIGHTSHIFT_LAKE", str(lake))
+    to = tmp_path / "rows"
+    to.write_text("before")
+    assert main(["sql", "SELECT 1", "--format", form, "--output", str(to)]) == 3
+    told = capfd.readouterr().err
+    assert "cannot be written" not in told
+    assert str(lake) in told
+    assert to.read_text() == "before"
 
 
 @pytest.mark.parametrize(
