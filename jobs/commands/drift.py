@@ -50,8 +50,10 @@ def drift(environment: Environment, pipeline: Pipeline, days: Days) -> Told:
         days: Nights of the picture; of one night, also those that it is compared with.
 
     Raises:
-        UsageError: the last night was not watched, or nothing could be told of it.
+        UsageError: the last night was not watched, or nothing could be told of it; or the feeds do
+            not cover the nights.
     """
+    pipeline.require_days(days)
     night, watch = days.last, pipeline.watch
     shown = days if len(days) > 1 else days.since(watch.reference_nights - 1)
     read = max(len(shown), watch.nights)

@@ -86,3 +86,11 @@ def test_a_night_that_was_not_watched_is_told_with_the_way_out(environment: Envi
     other = replace(PIPELINE, name="other")
     with pytest.raises(UsageError, match="Nothing of other"):
         drift(environment, other, Days.of(NIGHTS.last))
+
+
+@pytest.mark.parametrize("night", [date.min, date.max])
+def test_a_night_beyond_the_feeds_is_refused_as_by_other_commands(
+    environment: Environment, night: date
+) -> None:
+    with pytest.raises(UsageError, match=f"'small' has no data for {night}: its feeds cover"):
+        drift(environment, PIPELINE, Days.of(night))
