@@ -1064,7 +1064,9 @@ def _tables(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands import tables
     from jobs.output import show
 
-    pipeline = arguments.pipeline and catalog.pipeline(arguments.pipeline).name
+    # Such as "$PIPELINE" where it is not set: an empty name is no pipeline, and not all of them.
+    named = arguments.pipeline is not None
+    pipeline = catalog.pipeline(arguments.pipeline).name if named else None
     show(tables.TABLES, tables.tables(environment, pipeline), arguments.format)
     return 0
 
@@ -1088,7 +1090,7 @@ def _warehouse(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.warehouse import HEADER, warehouse
     from jobs.output import show
 
-    names = [arguments.pipeline] if arguments.pipeline else catalog.names()
+    names = catalog.names() if arguments.pipeline is None else [arguments.pipeline]
     pipelines = [catalog.pipeline(name) for name in names]
     code, rows = warehouse(environment, pipelines, is_dry=arguments.dry_run)
     show(HEADER, rows, arguments.format)
@@ -1293,13 +1295,13 @@ def _maintain(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.maintain import HEADER, maintain
     from jobs.output import show
 
-    asked = arguments.pipeline
+    is_all = arguments.pipeline is None
     code, rows = maintain(
         environment,
-        [catalog.pipeline(asked)] if asked else catalog.readable(),
+        catalog.readable() if is_all else [catalog.pipeline(arguments.pipeline)],
         # One of all that cannot be imported keeps none of the others from being cleaned.
-        {} if asked else catalog.unreadable(),
-        is_shared=not asked,
+        catalog.unreadable() if is_all else {},
+        is_shared=is_all,
         is_dry=arguments.dry_run,
     )
     show(HEADER, rows, arguments.format)

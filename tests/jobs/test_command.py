@@ -75,6 +75,9 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--format", "csv", "status"], "No option named '--format'. Known: --help, --version"),
         (["models", "flights", "--format", "jsn"], "No format named 'jsn'. Did you mean 'json'?"),
         (["completion", "bsh"], "No shell named 'bsh'. Did you mean 'bash'? Known: bash, zsh"),
+        (["tables", ""], "No pipeline named ''. Known: flights, weather"),
+        (["warehouse", ""], "No pipeline named ''. Known: flights, weather"),
+        (["maintain", ""], "No pipeline named ''. Known: flights, weather"),
         (
             ["run", "flights", "--date", ""],
             "--date is empty: leave it out, or give it a value. See",
