@@ -57,7 +57,7 @@ class Said:
             why: For those who read the record.
 
         Raises:
-            UsageError: a text is empty or endless.
+            UsageError: a text is empty or endless, or no table can hold it.
         """
         name = user() if who is None else who
         for option, text in (("--by", name), ("--why", why)):
@@ -65,12 +65,23 @@ class Said:
                 raise UsageError(f"{option} is empty: say it in words for those who come after.")
             if len(text) > _LONGEST:
                 raise UsageError(f"{option} is longer than {_LONGEST} characters.")
+            if not _is_utf_8(text):
+                raise UsageError(f"{option} is not UTF-8: '{harmless(text)}'")
         return cls(who=name.strip(), why=why.strip())
 
     def event(self, what: str, pipeline: Pipeline, **more: object) -> _Row:
         """A row of `ops.model_events`."""
         said = {"who": self.who, "reason": self.why}
         return {"pipeline": pipeline.name, "event": what, **said, **more}
+
+
+def _is_utf_8(text: str) -> bool:
+    # A terminal's bytes of another encoding are in the text as what no encoding can say.
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def rollback(

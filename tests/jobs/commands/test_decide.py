@@ -279,6 +279,31 @@ def test_who_and_why_are_said_in_words(who: str, why: str) -> None:
         Said.by(who, why)
 
 
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("--why", "d\udce9rive"),
+        ("--by", "Andr\udce9"),
+    ],
+)
+def test_words_that_no_table_can_hold_are_refused(
+    environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    text: str,
+) -> None:
+    happened(environment, 1, 0, pipeline="flights")
+    happened(environment, 2, 1, pipeline="flights")
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(environment.home))
+    # As a shell hands over bytes of Latin-1.
+    words = ["--why=odd", f"{option}={text}"]
+    assert main(["rollback", "flights", *words]) == 2
+    assert f"Usage: {option} is not UTF-8: '" in capsys.readouterr().err
+    known = model_events.turns(environment, "flights")
+    assert [turn.version for turn in known] == ["1", "2"]
+
+
 def test_without_a_name_it_is_the_user_of_the_system_whatever_the_environment_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
