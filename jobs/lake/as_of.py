@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -41,10 +42,15 @@ _VERSION_NUMBER = re.compile(r"[0-9]{1,15}")
 _TEXT = duckdb.token_type.string_const
 _VALUES = (duckdb.token_type.numeric_const, _TEXT)
 _SIGN = duckdb.token_type.operator
-_AFTER = (",", ")", ";")
+_END = ";"
+_AFTER = (",", ")", _END)
 """Signs that may come after a value."""
 _TYPES = ("date", "timestamp", "timestamptz")
 _DESCRIBING = ("describe", "desc", "summarize", "show")
+_MAIN = "main"
+"""What is in use where no pipeline is."""
+_LONGEST_USE = 8
+"""Words, and signs, of what puts a pipeline in use, at the most."""
 _COLUMN_TOKENS = 5
 """Of a column with its pipeline and its table."""
 
@@ -166,7 +172,8 @@ def rewritten(
     Args:
         statements: SQL, of which DuckDB knows no `AS OF`.
         known: SQL names of the tables.
-        schema: The pipeline in use, of a table that is named without one.
+        schema: The pipeline in use, of a table that is named without one, until a statement puts
+            another in use.
     """
     text = encoded(statements)
     said = tokens(statements)
@@ -175,6 +182,7 @@ def rewritten(
     plain = set()
     cased = {one.lower(): one for one in known}
     for place in range(len(said)):
+        schema = _put_in_use(said, place) or schema
         kind = _kind_at(said, place)
         value = _value_at(said, place)
         # Spark takes `FOR VERSION AS OF` too.
@@ -274,10 +282,28 @@ def _name_before(tokens: Sequence[Token], place: int) -> int:
     return place - _NAME_TOKENS if has_pipeline and kinds[0] in _NAMES else place - 1
 
 
+def _put_in_use(said: Sequence[Token], place: int) -> str:
+    """The pipeline that is in use after the statement that begins there; empty: as before it."""
+    if place > 0 and said[place - 1].text != _END:
+        return ""
+    begins = said[place : place + _LONGEST_USE]
+    statement = takewhile(lambda token: token.text != _END, begins)
+    words = [token.text.strip("'\"").lower() for token in statement]
+    match words:
+        case ["use", *_, name]:
+            return name
+        case ["set", *_, "schema" | "search_path", "=" | "to", names]:
+            # The first of the path, without its database.
+            return names.partition(",")[0].strip().rpartition(".")[2]
+        case ["reset", *_, "schema" | "search_path"]:
+            return _MAIN
+    return ""
+
+
 def _with_pipeline(name: str, known: Sequence[str], schema: str) -> str:
     in_use = f"{schema}.{name}"
     of_any = [one for one in known if one.partition(".")[2] == name]
-    # A statement before it may say USE: then the only table of that name is meant.
+    # Where none is in use, the only table of that name is meant.
     return of_any[0] if in_use not in known and len(of_any) == 1 else in_use
 
 

@@ -116,6 +116,30 @@ def test_a_table_without_its_pipeline_is_that_of_the_one_in_use(lake: Environmen
 
 
 @pytest.mark.parametrize(
+    "puts",
+    [
+        "USE other",
+        'use memory."other"',
+        "SET schema = 'other'",
+        "SET search_path TO 'memory.other,toy'",
+        "RESET schema; USE other -- and not toy;",
+    ],
+)
+def test_a_pipeline_is_in_use_from_the_statement_on_that_says_so(
+    lake: Environment, puts: str
+) -> None:
+    write_deltalake(lake.table_path("other.readings"), pa.table({"id": [7]}))
+    before = "SELECT id FROM readings VERSION AS OF 0 ORDER BY id"
+    with Session(lake) as session:
+        asked = f"USE toy; {before};\n{puts}\n; {before}"
+        found = [list(one.rows) for one in session.results(asked)]
+        assert found == [[(1,), (2,)], [(7,)]]
+        # And where another one was in use before.
+        found = [list(one.rows) for one in session.results(f"USE toy; {before}")]
+        assert found == [[(1,), (2,)]]
+
+
+@pytest.mark.parametrize(
     ("as_of", "says"),
     [
         ("VERSION AS OF 'x'", "needs a whole number, not 'x'"),
