@@ -56,13 +56,14 @@ class _Part:
         compared = self._watch.nights - 1 + self._watch.reference_nights
         lag = run.pipeline.promotion.label_lag_days
         self._span = nights.since(compared)
+        # A day whose labels come so late was scored and foretold in the night before it.
+        asked = nights.since(max(compared, lag + 1))
         training = run.pipeline.training
-        self._scored = self._read(SCORING, self._span, training.features)
+        self._scored = self._read(SCORING, asked, training.features)
+        self._foretold = self._read(PREDICTIONS, asked, (run.pipeline.prediction,))
         # The labels of a day come on that day or later.
         labels = nights.since(lag)
         self._learned = self._read(TRAINING, labels, (*training.features, training.label))
-        foretold = nights.since(max(compared, lag))
-        self._foretold = self._read(PREDICTIONS, foretold, (run.pipeline.prediction,))
 
     def told(self) -> Iterator[Row]:
         """Every row of these nights."""

@@ -338,10 +338,26 @@ def test_labels_that_come_a_day_later_are_awaited(
     assert found["labels"]["value"] == 0
 
 
-def test_labels_that_come_later_than_the_watch_looks_back_are_missed_where_nothing_foretold_them(
-    environment: Environment, pipeline: Pipeline
+@pytest.mark.parametrize("more", [-1, 0, 5])
+def test_labels_that_come_later_than_the_reference_are_beside_what_was_scored_and_foretold(
+    environment: Environment, pipeline: Pipeline, more: int
 ) -> None:
-    lag = WATCH.nights + 2
+    compared = WATCH.nights - 1 + WATCH.reference_nights
+    late, made = labelled_late(pipeline, compared + more)
+    publish(environment, pipeline, made)
+    watch(environment, late, NIGHTS.last, NIGHTS.last)
+    found: dict[tuple[str, str], float] = {}
+    for row in rows(environment):
+        found[row["kind"], row["feature"]] = row["value"]
+    # One batch of each day has no label.
+    assert found["coverage", "predictions"] == pytest.approx(1 / PER_NIGHT, abs=0.01)
+    assert found["coverage", "labels"] == 0
+    for feature in pipeline.training.features:
+        assert found["skew", feature] == 0
+
+
+def labelled_late(pipeline: Pipeline, lag: int) -> tuple[Pipeline, Rows]:
+    """The pipeline and its month, with labels that come so many days after the event."""
     late = replace(
         pipeline,
         promotion=replace(pipeline.promotion, label_lag_days=lag),
@@ -352,6 +368,14 @@ def test_labels_that_come_later_than_the_watch_looks_back_are_missed_where_nothi
     landed = [day + timedelta(days=lag) for day in days]
     place = made["training"].column_names.index("landed_date")
     made["training"] = made["training"].set_column(place, "landed_date", pa.array(landed))
+    return late, made
+
+
+def test_labels_that_come_later_than_the_watch_looks_back_are_missed_where_nothing_foretold_them(
+    environment: Environment, pipeline: Pipeline
+) -> None:
+    lag = WATCH.nights + 2
+    late, made = labelled_late(pipeline, lag)
     # Of the day whose labels come tonight.
     about = NIGHTS.last - timedelta(days=lag)
     is_other = pc.not_equal(made["predictions"]["batch_date"], pa.scalar(about))
