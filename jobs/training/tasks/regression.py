@@ -60,7 +60,9 @@ class Regression:
         """R² (None when all rows have one label), RMSE, MAE and bias, in the label's unit."""
         error = prediction - label
         mean_square = float(np.mean(error**2))
-        variance = float(np.var(label))
+        # The mean of equal numbers may be off by their last digit: they would vary by next to none.
+        varies = label.min() < label.max()
+        variance = float(np.var(label)) if varies else 0.0
         return {
             "r2": 1 - mean_square / variance if variance > 0 else None,
             "rmse": float(np.sqrt(mean_square)),

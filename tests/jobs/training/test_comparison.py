@@ -142,3 +142,18 @@ def test_the_score_within_a_day_is_not_raised_by_what_tells_days_apart() -> None
     evidence = comparison.measure(held, (), 10, None)
     assert evidence.candidate["auc"] == 0.75
     assert evidence.score_within_day == 0.5
+
+
+def test_a_day_whose_labels_are_all_alike_says_nothing_within_days() -> None:
+    label = np.array([10.0, 20.0, 0.1, 0.1, 0.1])
+    held = replace(
+        HELD,
+        rows=pa.table({"line": ["AA"] * 5}),
+        day=np.array(["2013-01-01"] * 2 + ["2013-01-02"] * 3, "datetime64[D]"),
+        label=label,
+        models={"candidate": label + 1},
+        baselines={},
+    )
+    evidence = comparison.measure(held, (), 10, None)
+    # Of a variance of 25 an error of 1 is left on the other day.
+    assert evidence.score_within_day == pytest.approx(0.96)
