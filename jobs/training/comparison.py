@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from jobs.training.paired import Difference
 
 CANDIDATE, CHAMPION = "candidate", "champion"
-_DIGITS = 6
-"""Of a loss by day: enough to tell models apart, few enough to read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,5 +193,5 @@ def _by_day(held: HeldOut) -> Iterator[dict[str, Any]]:
     for day, where in metrics.groups(held.day):
         means: dict[str, float] = {}
         for name, loss in losses.items():
-            means[name] = round(float(loss[where].mean()), _DIGITS)
+            means[name] = metrics.shortened(float(loss[where].mean()))
         yield {"day": str(day), "rows": int(where.sum()), "loss": means}

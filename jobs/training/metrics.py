@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,12 @@ Group = tuple[Any, NDArray[np.bool_]]
 """A value, and for each row whether it has it."""
 WITHOUT = "(none)"
 """The slice of the rows that have no value."""
-_DIGITS = 6
+_DECIMALS = 6
 """Of the values that people read and that repeated evaluations are compared by."""
+_FEWEST_DIGITS = 4
+"""That count, of a smaller value: labels may have a small unit, and their squares a smaller one."""
+_MOST_DECIMALS = 15
+"""Beyond are the last digits of sums that come to nothing."""
 
 
 def summary(task: LearningTask, label: Vector, prediction: Vector) -> dict[str, Any]:
@@ -45,9 +50,16 @@ def headline(task: LearningTask, label: Vector, prediction: Vector) -> float:
 
 def rounded(measured: Metrics) -> dict[str, float | None]:
     """The values as people read them."""
-    return {
-        name: None if value is None else round(value, _DIGITS) for name, value in measured.items()
-    }
+    return {name: None if value is None else shortened(value) for name, value in measured.items()}
+
+
+def shortened(value: float) -> float:
+    """A value as people read it."""
+    if value == 0 or not math.isfinite(value):
+        return value
+    before = math.floor(math.log10(abs(value)))
+    wanted = _FEWEST_DIGITS - 1 - before
+    return round(value, min(max(_DECIMALS, wanted), _MOST_DECIMALS))
 
 
 def require_finite(**values: ArrayLike) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 Row = Sequence[object]
 _LONG = 48
 """Characters of a text above which it is broken into lines."""
+_SMALL = 0.001
+"""Of a smaller number four decimals would leave next to nothing."""
 
 
 def shown(value: object) -> str:
@@ -21,7 +23,8 @@ def shown(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.4f}"
+        is_small = 0 < abs(value) < _SMALL
+        return f"{value:.4g}" if is_small else f"{value:.4f}"
     if isinstance(value, int):
         return f"{value:,}"
     return str(value)

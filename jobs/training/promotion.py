@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from jobs.training import sequence
 from jobs.training.metrics import Metrics, Vector
+from jobs.training.page_parts import shown
 from pipelines.model import Promotion
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ def harms_a_slice(evidence: Evidence, limits: Promotion) -> str | None:
     assert limits.max_slice_loss is not None, "limits without their thresholds"
     harmed = [
         f"{one.column}={one.value} "
-        f"({one.candidate_loss:.4f} against {one.champion_loss:.4f}, {one.rows} rows)"
+        f"({shown(one.candidate_loss)} against {shown(one.champion_loss)}, {one.rows} rows)"
         for one in evidence.slices
         if one.surely_worse_by is not None
         and one.rows >= limits.min_slice_rows
@@ -354,5 +355,5 @@ def _loss_to(name: str, evidence: Evidence, needed: float) -> str:
     return (
         f"It beats baseline {name} in only {evidence.wins_over_baselines[name]:.1%} of resamples, "
         f"{needed:.0%} are needed "
-        f"({task.metrics[task.headline]} {own:.4f} against {other:.4f})."
+        f"({task.metrics[task.headline]} {shown(own)} against {shown(other)})."
     )

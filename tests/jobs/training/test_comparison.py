@@ -73,6 +73,17 @@ def test_the_record_says_what_it_holds() -> None:
     }
 
 
+def test_losses_of_labels_in_a_small_unit_are_told_by_day() -> None:
+    unit = 1e-4
+    models = {name: unit * says for name, says in HELD.models.items()}
+    baselines = {name: unit * says for name, says in HELD.baselines.items()}
+    small = replace(HELD, label=unit * LABEL, models=models, baselines=baselines)
+    record = comparison.to_json(comparison.measure(small, ("line",), 10, CHALLENGE), small)
+    first = record["by_day"][0]["loss"]
+    assert first["champion"] == pytest.approx(4 * unit**2)
+    assert first["candidate"] == pytest.approx(unit**2)
+
+
 def test_without_a_champion_nothing_is_said_of_one() -> None:
     alone = HeldOut(
         task=HELD.task,

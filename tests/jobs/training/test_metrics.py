@@ -30,6 +30,34 @@ def test_a_summary_is_rounded_for_people() -> None:
     assert summary["label_mean"] == 0.666667
 
 
+def test_metrics_of_labels_in_a_small_unit_keep_digits_that_count() -> None:
+    task, unit = task_of("regression"), 1e-6
+    exact = task.measure(unit * LABEL, unit * PREDICTION)
+    summary = metrics.summary(task, unit * LABEL, unit * PREDICTION)
+    for name in ("rmse", "mae", "bias"):
+        assert summary[name] == pytest.approx(exact[name], rel=1e-3)
+    variance = np.var(unit * LABEL)
+    assert task.label_variance(summary) == pytest.approx(variance, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (123456.7890123, 123456.789012),
+        (-0.71234567, -0.712346),
+        (0.00123456, 0.001235),
+        (0.000123456, 0.0001235),
+        (-1.23456e-9, -1.235e-9),
+        (0.0, 0.0),
+        # The last digits of a sum that comes to nothing.
+        (3e-17, 0.0),
+        (-math.inf, -math.inf),
+    ],
+)
+def test_six_decimals_are_told_and_of_a_small_value_four_digits(value: float, told: float) -> None:
+    assert metrics.shortened(value) == told
+
+
 def test_a_value_that_cannot_be_told_stays_unknown() -> None:
     one_kind = np.ones(3)
     summary = metrics.summary(task_of("binary_classification"), one_kind, PREDICTION)

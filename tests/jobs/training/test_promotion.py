@@ -253,6 +253,12 @@ def test_a_model_must_beat_every_baseline() -> None:
             "95% are needed (RMSE 4.0000 against 5.0000)."
         ),
     )
+    small = replace(
+        lost,
+        candidate={"r2": 0.8, "rmse": 4e-5},
+        baselines={**NUMBERS.baselines, "persistence": {"r2": 0.6, "rmse": 5.4321e-5}},
+    )
+    assert "(RMSE 4e-05 against 5.432e-05)." in decide(small, limits).reason
 
 
 _LOOK = (
