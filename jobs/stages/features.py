@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import NullType, NumericType
+from pyspark.sql.types import BooleanType, NullType, NumericType, StringType
 
 from features import store
 from features.computed import computed
@@ -48,6 +48,8 @@ _LEARNED = "learned"
 _HOURS_OF_A_DAY = 24
 _LABEL_TYPES = {"binary_classification": "int", "regression": "double"}
 """Learning task -> Spark's type of its label."""
+_READ_AS_NUMBERS = (NumericType, BooleanType, NullType, StringType)
+"""Spark's types of a numeric feature; of a text the number that it says."""
 
 
 def features(run: Run) -> dict[str, object]:
@@ -343,5 +345,18 @@ def _columns(run: Run, rows: DataFrame) -> list[str]:
             f"Neither {pipeline.entity_table} nor the feature views of '{pipeline.name}' give "
             f"{missing}, which the pipeline declares."
         )
+    _refuse_odd_numbers(rows.schema, pipeline)
     # Each once: what is carried may be a feature too.
     return list(dict.fromkeys(wanted))
+
+
+def _refuse_odd_numbers(given: StructType, pipeline: Pipeline) -> None:
+    """Refuse numeric features that no model could read: the night would end in its training."""
+    for name in pipeline.training.numeric:
+        kind = given[name].dataType
+        refuse_unless(
+            isinstance(kind, _READ_AS_NUMBERS),
+            f"The numeric feature '{name}' of '{pipeline.name}' is of type {kind.simpleString()}, "
+            "which is no number. Make one of it in the transform of "
+            f"{pipeline.entity_table}: of a date or an instant, how long ago it was.",
+        )

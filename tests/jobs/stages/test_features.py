@@ -610,3 +610,22 @@ def test_a_declared_feature_that_nobody_gives_is_named(
     message = r"Neither departures nor the feature views of 'flights' give \['seats'\]"
     with pytest.raises(UsageError, match=message):
         features._columns(run, rows)
+
+
+@pytest.mark.parametrize("kind", ["date", "timestamp", "array<int>"])
+def test_a_numeric_feature_that_is_no_number_is_told_before_anything_is_published(
+    environment: Environment, spark: SparkSession, kind: str
+) -> None:
+    run = run_of(environment, "features", Days.of(date(2013, 1, 1)))
+    wanted = {*PIPELINE.entity, *PIPELINE.carried, "event_timestamp"}
+    wanted |= set(PIPELINE.training.features)
+    kinds = dict.fromkeys(wanted, "int") | {"seats": "boolean"}
+
+    def given(types: dict[str, str]) -> DataFrame:
+        schema = ", ".join(f"{name} {type_}" for name, type_ in types.items())
+        return spark.createDataFrame([], schema)
+
+    assert "seats" in features._columns(run, given(kinds))
+    message = rf"numeric feature 'seats' of 'flights' is of type {kind}, which is no number"
+    with pytest.raises(UsageError, match=message):
+        features._columns(run, given(kinds | {"seats": kind}))
