@@ -121,9 +121,14 @@ def _with_predictions(run: Run, labels: pa.Table) -> pa.Table:
     about = Days(bounds["min"], bounds["max"])
     columns = (*pipeline.entity, pipeline.prediction, "model_version")
     predicted = snapshots.read(run, snapshots.newest(run, PREDICTIONS), about, columns)
+    if pipeline.prediction not in predicted.column_names:
+        # It was named anew, and no night has foretold under that name yet.
+        return labels.slice(0, 0)
+    # Without what was foretold under the name of before.
+    known = predicted.filter(pc.is_valid(predicted[pipeline.prediction]))
     keys = list(pipeline.entity)
     # Inner, because some rows were labelled and never scored.
-    return labels.join(predicted.select(list(columns)), keys=keys, join_type="inner")
+    return labels.join(known.select(list(columns)), keys=keys, join_type="inner")
 
 
 def _parts(run: Run, arrived: pa.Table) -> list[pa.Table]:

@@ -101,7 +101,8 @@ class _Part:
         bend: float | None = None,
     ) -> Iterator[Row]:
         """A row for each night and statistic of the column that can be told."""
-        if found is None:
+        # Of a column that was declared since no row has one yet.
+        if found is None or name not in found.column_names:
             return
         declared = self._pipeline.table(table)
         made = found[declared.partition].to_numpy().astype("datetime64[D]")
@@ -127,7 +128,8 @@ class _Part:
         )
         if not len(pairs):
             return
-        features = list(self._pipeline.training.features)
+        there = {*own.column_names} & {*self._scored.column_names}
+        features = [name for name in self._pipeline.training.features if name in there]
         left = own.select(features).take(pairs["own"])
         right = self._scored.select(features).take(pairs["scored"])
         for name in features:

@@ -173,6 +173,28 @@ def test_labels_of_one_kind_have_no_auc(environment: Environment) -> None:
     assert row["label_mean"] == 1.0
 
 
+@pytest.mark.parametrize("pipeline", small.PIPELINES, ids=lambda pipeline: pipeline.training.task)
+def test_what_was_foretold_under_another_name_is_not_measured(
+    environment: Environment, pipeline: Pipeline
+) -> None:
+    whole = _predict(environment, LABELS, pipeline)
+    monitor(small.run_of(environment, "monitor", pipeline=pipeline))
+    (expected,) = _measured(environment)
+    # Renamed on the last night: of the night before there is no value of that name.
+    is_old = pc.equal(whole["batch_date"], pa.scalar(DAYS.first))
+    nothing = pa.scalar(None, pa.float64())
+    values = pc.if_else(is_old, nothing, whole[pipeline.prediction])
+    renamed = small.with_column(whole, pipeline.prediction, values)
+    small.publish(environment, renamed, "predictions", "batch_date", pipeline=pipeline)
+    run = small.run_of(environment, "monitor", DAYS.last, DAYS.first, pipeline=pipeline)
+    assert monitor(run)["measured"] == 1
+    assert _measured(environment) == [expected]
+    # Before the first night of the new name the table has no such column.
+    newer = replace(pipeline, prediction="another_name")
+    run = small.run_of(environment, "monitor", DAYS.last, DAYS.first, pipeline=newer)
+    assert monitor(run)["measured"] == 0
+
+
 def test_before_the_first_prediction_nothing_is_measured(environment: Environment) -> None:
     result = monitor(small.run_of(environment, "monitor"))
     assert (result["labels"], result["measured"]) == (0, 0)

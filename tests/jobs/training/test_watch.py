@@ -461,6 +461,18 @@ def test_a_feature_that_is_not_watched_drifts_untold(
     assert kinds == {"skew"}
 
 
+def test_a_feature_that_no_row_has_yet_is_not_watched(
+    environment: Environment, pipeline: Pipeline
+) -> None:
+    publish(environment, pipeline, tables(pipeline))
+    watch(environment, pipeline, NIGHTS.last, NIGHTS.last)
+    before = rows(environment)
+    numeric = (*pipeline.training.numeric, "declared_since")
+    declared = replace(pipeline, training=replace(pipeline.training, numeric=numeric))
+    watch(environment, declared, NIGHTS.last, NIGHTS.last)
+    assert rows(environment) == before
+
+
 def test_an_empty_lake_is_watched_in_vain(tmp_path: Path, pipeline: Pipeline) -> None:
     environment = small.environment_at(tmp_path)
     small.publish(environment, tables(pipeline)["training"], pipeline=pipeline)
