@@ -221,7 +221,8 @@ class Rescorer:
             most: So many changes are told.
 
         Raises:
-            UsageError: the rows that were scored have been deleted, or lack what the model reads.
+            UsageError: the rows that were scored have been deleted, or lack what the model reads;
+                or the prediction had another name then.
             NightshiftError: nobody knows which rows were scored.
         """
         predictions = served.made_by(self.published, self.pipeline, night)

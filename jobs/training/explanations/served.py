@@ -24,7 +24,7 @@ from jobs.training.scoring import Scorer
 from jobs.training.tasks import LearningTask, task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError, UsageError, no_such
+from pipelines.errors import NightshiftError, UsageError, no_such, refuse_unless
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, SCORING, Pipeline
 
@@ -214,7 +214,8 @@ def published(environment: Environment, pipeline: Pipeline, night: date) -> pa.T
     """The predictions in force that a night has made, in the order of their key.
 
     Raises:
-        UsageError: there are none; the message names nights that have some.
+        UsageError: there are none, and the message names nights that have some; or the prediction
+            had another name then.
     """
     nights_with_predictions(environment, pipeline, Days.of(night))
     stored = datasets.in_force(environment, f"{pipeline.name}.{PREDICTIONS}")
@@ -222,10 +223,23 @@ def published(environment: Environment, pipeline: Pipeline, night: date) -> pa.T
 
 
 def made_by(stored: arrow.Dataset, pipeline: Pipeline, night: date) -> pa.Table:
-    """Those of the stored predictions that a night has made, in the order of their key."""
+    """Those of the stored predictions that a night has made, in the order of their key.
+
+    Raises:
+        UsageError: the prediction had another name then.
+    """
     table = pipeline.table(PREDICTIONS)
     wanted = pc.field(table.partition) == pa.scalar(table.day_of(night))
     rows = stored.to_table(filter=wanted)
+    column = pipeline.prediction
+    # A column that the table has got since is null in the rows of before.
+    is_there = column in rows.column_names and not rows[column].null_count
+    refuse_unless(
+        is_there or not len(rows),
+        f"The predictions of {night} have no {column}: they were made when another name of the "
+        "prediction was declared. Have the night scored anew: "
+        f"nightshift run {pipeline.name} --date {night} --rescore",
+    )
     return rows.sort_by([(column, "ascending") for column in table.key])
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -103,6 +104,13 @@ def publish_predictions(
     days = [night + timedelta(days=1) for night in nights]
     told = [publication(day, version, version + 1) for day in days]
     publications.record(run, "predictions", told)
+
+
+def have_foretold_nothing_by(environment: Environment, said: pa.Table, name: str) -> None:
+    """Put a table in place of that of the predictions which has a column of that name, empty."""
+    shutil.rmtree(environment.table_path("small.predictions"))
+    nothing = pa.nulls(len(said), pa.float64())
+    publish_predictions(environment, LINEAR, said.append_column(name, nothing))
 
 
 @pytest.fixture
@@ -360,6 +368,23 @@ def test_a_day_without_predictions_is_told_with_days_that_have_some(
         tell(environment, LINEAR, empty, key, "json")
     with pytest.raises(UsageError, match="Its last nights: 2013-01-24"):
         tell(kept, LINEAR, empty, key, "json")
+
+
+RENAMED = "made when another name of the prediction was declared.*small --date 2013-01-24 --rescore"
+
+
+@pytest.mark.parametrize("key", [{}, KEY], ids=["night", "one"])
+def test_a_night_of_before_the_prediction_was_named_anew_is_told(
+    key: dict[str, str], environment: Environment
+) -> None:
+    said = serve(environment, LINEAR)
+    newer = replace(LINEAR, prediction="risk")
+    with pytest.raises(UsageError, match=RENAMED):
+        tell(environment, newer, NIGHTS, key, "json")
+    # As soon as another night has made the column, this one has it too.
+    have_foretold_nothing_by(environment, said, newer.prediction)
+    with pytest.raises(UsageError, match=RENAMED):
+        tell(environment, newer, NIGHTS, key, "json")
 
 
 def test_a_model_without_files_is_told(environment: Environment) -> None:

@@ -35,7 +35,12 @@ from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.run import Run
 from pipelines.spec import Pipeline
 from tests.jobs.commands.conftest import StageServer
-from tests.jobs.commands.test_explain import publish_predictions, serve
+from tests.jobs.commands.test_explain import (
+    RENAMED,
+    have_foretold_nothing_by,
+    publish_predictions,
+    serve,
+)
 from tests.jobs.training import small
 
 NIGHT = small.LAST
@@ -327,6 +332,16 @@ def test_nights_without_predictions_are_told(environment: Environment, told: Tol
     assert "2013-01-22, …." in words
     with pytest.raises(UsageError, match="no prediction on 2013-01-02. Its last nights: 2013-01-2"):
         told(nights=Days.of(date(2013, 1, 2)), model="1")
+
+
+def test_a_night_of_before_the_prediction_was_named_anew_is_told(
+    environment: Environment, told: Told
+) -> None:
+    said = serve(environment, LINEAR)
+    newer = replace(LINEAR, prediction="risk")
+    have_foretold_nothing_by(environment, said, newer.prediction)
+    with pytest.raises(UsageError, match=RENAMED):
+        told(pipeline=newer, model="1")
 
 
 def test_a_night_that_has_published_no_row_is_a_row(environment: Environment, told: Told) -> None:
