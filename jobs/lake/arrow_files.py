@@ -8,7 +8,7 @@ arguments, when that issue is closed.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -26,7 +26,7 @@ def arrow_files(table: str) -> fs.FileSystem:
 def dataset_of(
     table: DeltaTable,
     place: str,
-    only: list[tuple[str, str, object]] | None = None,
+    only: Sequence[tuple[str, str, object]] | None = None,
     filtered: Collection[str] = (),
 ) -> dataset.FileSystemDataset:
     """The rows of a table, of which none is read yet.
@@ -45,7 +45,9 @@ def dataset_of(
     def told_by(columns: pa.Schema) -> dataset.FileSystemDataset:
         # Pruned by delta-rs, which takes no time for the files of other days.
         return table.to_pyarrow_dataset(
-            filesystem=system, schema=columns, file_pruning_predicate=only
+            filesystem=system,
+            schema=columns,
+            file_pruning_predicate=None if only is None else list(only),
         )
 
     of_days = pa.schema(map(schema.field, days))

@@ -71,6 +71,7 @@ class Knowledge:
         """
         self._run = run
         self._publications = dict(told or {})
+        self._published: dict[str, list[Version]] = {}
         self._staged: dict[str, list[Version]] = {}
         self._latest: dict[str, Seen] = {}
         self._latest_checksums: dict[str, Mapping[date, str]] = {}
@@ -283,8 +284,9 @@ class Knowledge:
 
     def _versions(self, name: str) -> list[Version]:
         """Published ones in their order, then those that wait to be."""
-        published = map(_version, self._told(name))
-        return [*published, *self._staged.get(name, ())]
+        if name not in self._published:
+            self._published[name] = list(map(_version, self._told(name)))
+        return [*self._published[name], *self._staged.get(name, ())]
 
     def _told(self, name: str) -> Sequence[Publication]:
         if name not in self._publications:

@@ -33,10 +33,11 @@ _ATTEMPTS = 10
 _PROPERTIES = {
     "delta.checkpointInterval": "10",
     "delta.deletedFileRetentionDuration": "interval 1 days",
-    "delta.logRetentionDuration": "interval 7 days",
+    "delta.logRetentionDuration": "interval 1 days",
 }
 """Of a new table. Commits are small and many: the default of 100 of them between two checkpoints is
-a long log to read, and nobody reads an old version of these tables."""
+a long log to read. Nobody reads an old version of these tables, and each append takes the longer
+the more files lie in the folder of the log: 6 ms beside a few, 30 beside 3,400."""
 
 Condition = tuple[str, str, object]
 """Column, SQL operator, and what it is compared with: a text, a day, or an instant with a zone."""

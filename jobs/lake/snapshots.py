@@ -150,7 +150,7 @@ def _rows(
         columns = [column for column in columns if column in there]
     amounts.add_files_read(day_files(then, lambda day: _all_hold(only, day)))
     wanted = filters_to_expression(only) if only else None
-    return dataset_of(then, place).to_table(columns=columns, filter=wanted)
+    return dataset_of(then, place, only or None).to_table(columns=columns, filter=wanted)
 
 
 def _all_hold(filters: Iterable[_Filter], day: date) -> bool:
