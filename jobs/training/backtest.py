@@ -27,6 +27,7 @@ from jobs.lake.knowledge import Knowledge
 from jobs.services.home import private_home
 from jobs.training import baselines, candidate, dataset, metrics, pins, scoring
 from jobs.training.candidate import Recipe
+from jobs.training.encoding import doubles
 from jobs.training.families import family_of
 from jobs.training.tasks import task_of
 from pipelines import places
@@ -390,7 +391,7 @@ def kept_rows(
     training = run.pipeline.training
     columns: dict[str, Any] = {
         EVENT: rows[run.pipeline.event_date],
-        LABEL: rows[training.label].cast(pa.float64()),
+        LABEL: pa.array(doubles(rows[training.label])),
     }
     for name in run.pipeline.entity:
         columns[_KEY + name] = rows[name]

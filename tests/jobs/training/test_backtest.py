@@ -102,6 +102,16 @@ def test_what_became_known_after_a_night_changes_nothing_that_it_says(tmp_path: 
     np.testing.assert_array_equal(labels[1], 1 - labels[0])
 
 
+def test_a_whole_label_beyond_the_numbers_that_a_double_tells_apart_is_rounded(
+    tmp_path: Path,
+) -> None:
+    run = small.run_of(small.environment_at(tmp_path), "train", small.LAST)
+    rows = _labelled(Days.of(small.LAST))
+    large = pa.array([2**53 + 1] * len(rows))
+    kept = backtests.kept_rows(run, small.with_column(rows, "failed", large), {})
+    assert kept[backtests.LABEL].to_pylist() == [float(2**53)] * len(rows)
+
+
 def test_a_row_belongs_to_the_day_of_its_event_however_late_its_label_landed(
     tmp_path: Path,
 ) -> None:
