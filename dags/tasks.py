@@ -765,7 +765,7 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
         "allow_gap": Param(
             False,
             title="Allow gap",
-            description="Go on over nights before the last that were never run and lack files; "
+            description="Go on over nights before the last that were never made and lack files; "
             "with Restate nights that were made keep their raw rows where files are gone.",
             type="boolean",
         ),

@@ -73,7 +73,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hole:
-    """A night that was never made and cannot be: files of it have not landed."""
+    """A night that is not made, or not whole, and cannot be: files of it are not there."""
 
     night: date
     files: tuple[str, ...]
@@ -110,8 +110,8 @@ class Survey:
         """Names of files that were read for a publication, and are not there any more."""
         self.nights = self._nights()
         self.holes = self._find_holes()
-        """Nights that were never published and whose files are not there: those before the run's
-        first, or where gaps are allowed before its last."""
+        """Nights that are not published, or not whole, and whose files are not there: those before
+        the run's first, or where gaps are allowed before its last."""
 
     def after(self, unit: tuple[Stage, ...]) -> Survey:
         """How things stand when the run has performed some stages.
@@ -861,7 +861,7 @@ def _staged(run: Run, maker: str, nights: set[date]) -> list[Days]:
 
 
 def require_no_hole(run: Run, survey: Survey) -> None:
-    """Refuse to go on over nights that were never made and cannot be.
+    """Refuse to go on over nights that are not made, or not whole, and cannot be.
 
     Raises:
         Refused: there are some; the message names the nights, their files and the ways out.

@@ -292,9 +292,14 @@ def _put_in_use(said: Sequence[Token], place: int) -> str:
     match words:
         case ["use", *_, name]:
             return name
-        case ["set", *_, "schema" | "search_path", "=" | "to", names]:
-            # The first of the path, without its database.
-            return names.partition(",")[0].strip().rpartition(".")[2]
+        case ["set", "variable", *_]:
+            return ""
+        case ["set" | "pragma", *_, "schema" | "search_path", "=" | "to", names]:
+            first, *_ = names.split(",")
+            _, _, without_database = first.strip().rpartition(".")
+            return without_database.strip('"')
+        case ["set", "schema", name]:
+            return name
         case ["reset", *_, "schema" | "search_path"]:
             return _MAIN
     return ""
@@ -303,7 +308,7 @@ def _put_in_use(said: Sequence[Token], place: int) -> str:
 def _with_pipeline(name: str, known: Sequence[str], schema: str) -> str:
     in_use = f"{schema}.{name}"
     of_any = [one for one in known if one.partition(".")[2] == name]
-    # Where none is in use, the only table of that name is meant.
+    # Where the pipeline in use has no such table, the only one of that name is meant.
     return of_any[0] if in_use not in known and len(of_any) == 1 else in_use
 
 

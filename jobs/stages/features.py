@@ -357,6 +357,6 @@ def _refuse_odd_numbers(given: StructType, pipeline: Pipeline) -> None:
         refuse_unless(
             isinstance(kind, _READ_AS_NUMBERS),
             f"The numeric feature '{name}' of '{pipeline.name}' is of type {kind.simpleString()}, "
-            "which is no number. Make one of it in the transform of "
-            f"{pipeline.entity_table}: of a date or an instant, how long ago it was.",
+            "which is no number. Make one of it in the transform that gives it: of a date or an "
+            "instant, how long ago it was.",
         )

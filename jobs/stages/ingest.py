@@ -185,7 +185,8 @@ def _dated(
     """The drops, a reference file under the day from which it is known.
 
     That is the first day of a first load, and after it the night that finds the file changed. One
-    whose marker is older than it is left out: half of it may be there, and what it was is whole.
+    that has changed and awaits its marker is left out: half of it may be there, and what it was is
+    whole.
 
     Raises:
         FilesRefused: a reference file has no rows, in the place of one that had some.
@@ -198,9 +199,7 @@ def _dated(
         if before is None:
             continue
         (drop,) = found[feed.name]
-        marker = feed.marker_file(None)
-        folder = run.environment.landing / run.pipeline.name
-        if marker and not is_announced(drop.path, folder / marker):
+        if _awaits_marker(run, feed, drop, before):
             dated[feed.name] = []
             continue
         finds = _finds_reference(run, knowledge)
@@ -214,6 +213,17 @@ def _dated(
         day = min(finds, run.days.last)
         dated[feed.name] = [replace(drop, day=day)]
     return dated
+
+
+def _awaits_marker(run: Run, feed: Feed, drop: Drop, snapshot: date) -> bool:
+    """Whether a reference file is another than the snapshot's, and its marker is still of that."""
+    marker = feed.marker_file(None)
+    folder = run.environment.landing / run.pipeline.name
+    if marker is None or is_announced(drop.path, folder / marker):
+        return False
+    made = in_force(run, feed.name).get(snapshot)
+    digest = digest_of_file(drop.path)
+    return made is not None and all(given.digest != digest for given in made.inputs)
 
 
 def _finds_reference(run: Run, knowledge: Knowledge) -> date:
@@ -497,8 +507,7 @@ def _brings_nothing_new(run: Run, knowledge: Knowledge, load: _Load) -> bool:
     snapshot = _snapshot(run, name, drop.day)
     recorded = in_force(run, name)
     if snapshot is None:
-        # Nights that passed before there was the file, unless somebody asks for them by name.
-        return bool(recorded) and run.named_from > run.days.last
+        return run.named_from > run.days.last and _has_passed(run, knowledge, recorded)
     # A snapshot of before there was a record is published once more.
     if snapshot not in recorded:
         return False
@@ -522,6 +531,19 @@ def _brings_nothing_new(run: Run, knowledge: Knowledge, load: _Load) -> bool:
         # The file may say it in other bytes: then it is these from now on.
         commits.confirm(run, name, snapshot, load.origin.inputs[drop.day])
     return is_same
+
+
+def _has_passed(run: Run, knowledge: Knowledge, snapshots: Collection[date]) -> bool:
+    """Whether a night was made, from the run's first on, before there was the reference file.
+
+    What was made without the file is made anew without it, and so is what was missed among it.
+    """
+    if not snapshots:
+        return False
+    first = min(snapshots)
+    daily = [feed.name for feed in run.pipeline.feeds if not feed.is_reference]
+    made = chain.from_iterable(map(knowledge.latest, daily))
+    return any(run.days.first <= day < first for day in made)
 
 
 def _published(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from jobs.training import metrics
 from jobs.training.metrics import Vector
+from jobs.training.page_parts import shown
 from jobs.training.paired import Difference
 
 if TYPE_CHECKING:
@@ -144,10 +145,10 @@ def difference_by_day(
     """How much lower or higher a loss was on each day, and over all of them with its interval."""
     figure, axes = _canvas(title, "day", f"difference of {loss_title}")
     axes.bar(days, means, color=_SOFT, width=1.0)
-    told = f"all rows {whole.mean:.4f}, of too few days for an interval"
+    told = f"all rows {shown(whole.mean)}, of too few days for an interval"
     if whole.interval:
         low, high = whole.interval
-        told = f"all rows {whole.mean:.4f}, 95 % interval {low:.4f} to {high:.4f}"
+        told = f"all rows {shown(whole.mean)}, 95 % interval {shown(low)} to {shown(high)}"
         axes.axhspan(low, high, color=_ACCENT, alpha=0.3)
     axes.axhline(whole.mean, color=_ACCENT, label=told)
     axes.axhline(0, **_REFERENCE)

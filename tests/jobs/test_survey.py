@@ -368,7 +368,9 @@ class Home:
         published = knowledge.latest("sensors")
         before = [day for day in published if day <= run.days.first]
         if published and not before and run.named_from > run.days.last:
-            return
+            first, made = run.days.first, knowledge.latest("readings")
+            if any(first <= day < min(published) for day in made):
+                return
         finds = max(knowledge.day_of_reference(), run.days.first) if before else run.days.first
         if finds > run.days.last:
             return
@@ -827,6 +829,22 @@ def test_a_register_that_is_declared_later_is_unknown_to_nights_that_have_passed
     # Whoever asks for those nights by name has them see the file of today.
     assert home.restate(DAYS[0], DAYS[2]) == 0
     assert home.registered() == {DAYS[0]: [5], **of_nights}
+
+
+def test_nights_before_the_first_that_was_made_see_the_register_when_they_are_loaded(
+    home: Home,
+) -> None:
+    home.pipeline = replace(TINY, first_day=DAYS[0])
+    home.night(DAYS[2])
+    home.land_register(2)
+    with home._stages():
+        run = replace(home.run(DAYS[3]), from_start=True)
+        assert night.make_true(run, STAGES, notify=False) == 0
+    assert home.registered() == {
+        DAYS[0]: [2],
+        DAYS[2]: [1],
+        DAYS[3]: [2],
+    }
 
 
 def test_a_changed_register_is_found_by_a_range_that_begins_before_its_first_snapshot(

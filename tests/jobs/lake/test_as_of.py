@@ -122,6 +122,10 @@ def test_a_table_without_its_pipeline_is_that_of_the_one_in_use(lake: Environmen
         'use memory."other"',
         "SET schema = 'other'",
         "SET search_path TO 'memory.other,toy'",
+        "SET SCHEMA 'other'",
+        "PRAGMA schema='other'",
+        """SET schema = 'memory."other"'""",
+        "USE other; SET VARIABLE schema = 'toy'",
         "RESET schema; USE other -- and not toy;",
     ],
 )

@@ -232,8 +232,10 @@ def test_a_reference_file_is_read_again_when_its_marker_has_come_again(
     # Of a first delivery both only have to be there.
     assert ingest(run)["feeds"]["sensors"]["staged"] == 2  # type: ignore[index]
     tables.publish(run, "sensors")
-    drop_sensors(toy, "1,ro")
     later = replace(run, days=Days.of(date(2013, 1, 2)))
+    # Nor of what has not changed.
+    assert ingest(later)["feeds"]["sensors"]["unchanged"] == 2  # type: ignore[index]
+    drop_sensors(toy, "1,ro")
     left_alone = ingest(later)["feeds"]["sensors"]  # type: ignore[index]
     assert set(left_alone.values()) == {0}
     assert not tables.is_staged(later, "sensors")
@@ -257,14 +259,17 @@ def test_a_column_that_was_declared_since_makes_a_snapshot_of_a_reference_file(
 def test_a_reference_file_is_unknown_to_nights_that_passed_before_there_was_one(
     toy: Environment,
 ) -> None:
-    third = run_of(toy, "2013-01-03")
+    first, third = run_of(toy, "2013-01-01"), run_of(toy, "2013-01-03")
+    past = replace(first, as_of=third.night, named=third.night)
     ingest(third)
     tables.publish(third, "sensors")
-    # A correction of an old day, which the night of the third finds.
-    past = replace(run_of(toy, "2013-01-01"), as_of=third.night, named=third.night)
+    # Nobody has made that night yet: it cannot be made without the file.
+    assert ingest(past)["rows_unchanged"] == 0
+    tables.publish(past, "readings")
+    # A correction of it, which the night of the third finds.
     assert ingest(past)["rows_unchanged"] == 2
     # Who asks for that day by name has it see the file of today.
-    assert ingest(run_of(toy, "2013-01-01"))["rows_unchanged"] == 0
+    assert ingest(first)["rows_unchanged"] == 0
 
 
 def test_a_changed_reference_file_is_known_from_the_night_that_found_it(toy: Environment) -> None:
