@@ -25,7 +25,7 @@ from deltalake.transaction import AddAction, RemoveAction, create_table_with_add
 
 from jobs.lake import publications
 from jobs.lake.arrow_files import arrow_files
-from jobs.lake.data_files import altered, day_files
+from jobs.lake.data_files import altered, day_files, days_that_lost_files
 from jobs.lake.knowledge import Knowledge, newest_version
 from jobs.lake.locations import maker, partition, path, sql_name
 from jobs.lake.log import is_table
@@ -165,6 +165,10 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
         differing = list(whole.days)
     elif table:
         changed = {*differing, *_renamed(run, name, table, known, whole)}
+        if not keep_published:
+            held = [day for day in whole.days if day not in changed]
+            # What another program has deleted comes back by being made anew.
+            changed |= days_that_lost_files(table, path(run, name), held)
         differing = [day for day in whole.days if day in changed]
     replaced = [day for day in differing if day in known]
     kept = replaced if keep_published else []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,28 @@ def day_files(table: DeltaTable, is_wanted: Callable[[date], bool]) -> Iterator[
             # Of a table of another program the log may tell no numbers.
             path = unquote(name)
             yield DayFile(day=day, path=path, rows=rows or 0, size=size or 0)
+
+
+def days_that_lost_files(table: DeltaTable, place: str, days: Collection[date]) -> set[date]:
+    """Those of the days of which a file is not there that the log names.
+
+    Args:
+        table: One that is partitioned by a date.
+        place: Its path or URL.
+        days: Those that are asked about.
+    """
+    if not days:
+        return set()
+    files = [file for file in day_files(table, days.__contains__) if _is_below(file)]
+    system, root = file_system(place)
+    found = system.get_file_info([f"{root}/{file.path}" for file in files])
+    pairs = zip(files, found, strict=True)
+    return {file.day for file, info in pairs if info.type == fs.FileType.NotFound}
+
+
+def _is_below(file: DayFile) -> bool:
+    # A copy's log names whole paths.
+    return not (file.path.startswith("/") or ":" in file.path)
 
 
 def found_in(table: str, folder: str) -> list[DataFile]:

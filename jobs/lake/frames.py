@@ -108,7 +108,8 @@ def _require_there(place: str, files: Sequence[DayFile]) -> None:
     raise NightshiftError(
         f"{place} has lost {len(gone)} of its data files, such as {gone[0].path}, with rows of "
         f"{', '.join(map(str, days[:_DAYS_SHOWN]))}: its log names them, and another program has "
-        "deleted them. Put them back from a copy of the lake."
+        "deleted them. Put them back from a copy of the lake, or have these days made anew by "
+        "--restate, where their files are still landed."
     )
 
 

@@ -139,6 +139,23 @@ def test_only_the_days_that_differ_are_replaced(tmp_path: Path) -> None:
     assert [known[day].rows for day in BOTH] == [1, 2]
 
 
+def test_the_same_rows_are_published_again_where_a_file_of_their_day_was_deleted(
+    tmp_path: Path,
+) -> None:
+    run = run_at(tmp_path)
+    rows = {FIRST: [1], SECOND: [2]}
+    publish(run, TABLE, staged(run, rows))
+    (file,) = Path(path(run, TABLE)).rglob(f"*={FIRST}/*.parquet")
+    file.unlink()
+    published = publish(run, TABLE, staged(run, rows))
+    assert published.replaced == (FIRST,)
+    assert ids_of(run) == {str(FIRST): [1], str(SECOND): [2]}
+    # What was served is made anew by name alone.
+    file = next(Path(path(run, TABLE)).rglob(f"*={SECOND}/*.parquet"))
+    file.unlink()
+    assert not publish(run, TABLE, staged(run, rows), keep_published=True).changed
+
+
 def test_a_day_without_rows_is_published_too(tmp_path: Path) -> None:
     run = run_at(tmp_path)
     publish(run, TABLE, staged(run, {SECOND: [2]}))
