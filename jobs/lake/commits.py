@@ -160,6 +160,7 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
     found = _unrecorded(table, known, whole.days)
     known |= {one.day: one for one in found}
     differing = [day for day in whole.days if not _holds(known, whole, day)]
+    lost: set[date] = set()
     if table and _retyped(table, whole.schema):
         # Days that say the same, such as nulls alone, must not stay behind in the old type.
         differing = list(whole.days)
@@ -168,8 +169,8 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
         if not keep_published:
             held = [day for day in whole.days if day not in changed]
             # What another program has deleted comes back by being made anew.
-            changed |= days_that_lost_files(table, path(run, name), held)
-        differing = [day for day in whole.days if day in changed]
+            lost = days_that_lost_files(table, path(run, name), held)
+        differing = [day for day in whole.days if day in changed | lost]
     replaced = [day for day in differing if day in known]
     kept = replaced if keep_published else []
     differing = [day for day in differing if day not in kept]
@@ -194,7 +195,8 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
     visible += [one.rows for one in served]
     before = publications.latest(one for one in [*found, *told] if one not in arrived)
     changed_days = {*differing, *(one.day for one in arrived)}
-    replaced = [day for day in whole.days if day in changed_days & before.keys()]
+    # Days that lost a file have the same rows as before.
+    replaced = [day for day in whole.days if day in changed_days & before.keys() - lost]
     return Published(
         rows=sum(visible),
         version=version,

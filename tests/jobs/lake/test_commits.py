@@ -148,8 +148,10 @@ def test_the_same_rows_are_published_again_where_a_file_of_their_day_was_deleted
     (file,) = Path(path(run, TABLE)).rglob(f"*={FIRST}/*.parquet")
     file.unlink()
     published = publish(run, TABLE, staged(run, rows))
-    assert published.replaced == (FIRST,)
+    assert published.changed
+    assert published.replaced == ()
     assert ids_of(run) == {str(FIRST): [1], str(SECOND): [2]}
+    assert [row["changed"] for row in recorded(run)] == [True] * 3
     # What was served is made anew by name alone.
     file = next(Path(path(run, TABLE)).rglob(f"*={SECOND}/*.parquet"))
     file.unlink()
