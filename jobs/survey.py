@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from jobs.lake import approvals, model_events, ops, publications, served
 from jobs.lake.definition import digest
-from jobs.lake.knowledge import Knowledge, arrival, is_announced, newest_version
+from jobs.lake.knowledge import (
+    Knowledge,
+    arrival,
+    is_announced,
+    is_reference_announced,
+    newest_version,
+)
 from jobs.lake.locations import path, sql_name
 from jobs.lake.log import are_there
 from jobs.lake.read_before import ReadBefore
@@ -539,7 +545,8 @@ class Survey:
             return Finding(table=table, night=night, state="current", reason=_REFERENCE_GONE)
         if not has_passed and any(map(self._has_changed, last.inputs)):
             reason = f"{name} has changed"
-            if self._is_announced(feed):
+            folder = self._run.environment.landing / self.pipeline.name
+            if is_reference_announced(folder, feed):
                 return Finding(table=table, night=finds, state="stale", reason=reason)
             reason += ", and its marker is that of what it was: its last rows stay until then"
             return Finding(table=table, night=night, state="current", reason=reason)
@@ -547,16 +554,6 @@ class Survey:
         if not has_passed and refused:
             return self._of_another_file(table, refused)
         return Finding(table=table, night=night, state="current")
-
-    def _is_announced(self, feed: Feed) -> bool:
-        """Whether a reference file is whole, by its marker; without one it is."""
-        marker = feed.marker_file(None)
-        name = self.pipeline.name
-        if not (marker and self._is_there(f"{name}/{marker}")):
-            # Of a marker that is not there the night says so that needs it.
-            return True
-        folder = self._run.environment.landing / name
-        return is_announced(folder / feed.file(None), folder / marker)
 
     def _finds_reference(self) -> date:
         """The night that finds a reference file changed: one that reads its files."""

@@ -21,10 +21,9 @@ from urllib.parse import unquote
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
-from pyarrow import fs
 
 from jobs.lake import ops, publications
-from jobs.lake.file_systems import file_system
+from jobs.lake.data_files import gone
 from pipelines.days import Days
 from pipelines.errors import UsageError
 from pipelines.run import is_run_id
@@ -291,13 +290,7 @@ def _gone(place: str, table: DeltaTable) -> list[str]:
     """Files of that version which are not there any more, below the table."""
     # What the newest version names is there: nothing may delete it.
     superseded = sorted(_files(table) - _files(DeltaTable(place)))
-    system, root = file_system(place)
-    found = system.get_file_info([f"{root}/{file}" for file in superseded])
-    return [
-        file
-        for file, info in zip(superseded, found, strict=True)
-        if info.type == fs.FileType.NotFound
-    ]
+    return gone(place, superseded)
 
 
 def _files(table: DeltaTable) -> set[str]:

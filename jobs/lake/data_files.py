@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,12 @@ class DayFile:
     size: int
     """Bytes."""
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the log names it by a whole path, as that of a copy does."""
+        folder, _, _ = self.path.rpartition("/")
+        return folder.startswith("/") or ":" in folder
+
 
 def day_files(table: DeltaTable, is_wanted: Callable[[date], bool]) -> Iterator[DayFile]:
     """The files of some days, as the log of a table tells them.
@@ -96,16 +102,22 @@ def days_that_lost_files(table: DeltaTable, place: str, days: Collection[date]) 
     """
     if not days:
         return set()
-    files = [file for file in day_files(table, days.__contains__) if _is_below(file)]
+    files = [file for file in day_files(table, days.__contains__) if not file.is_elsewhere]
+    lost = gone(place, [file.path for file in files])
+    return {file.day for file in files if file.path in lost}
+
+
+def gone(place: str, files: Sequence[str]) -> list[str]:
+    """Those of the files that are not there.
+
+    Args:
+        place: Path or URL of a table.
+        files: Paths below it.
+    """
     system, root = file_system(place)
-    found = system.get_file_info([f"{root}/{file.path}" for file in files])
+    found = system.get_file_info([f"{root}/{file}" for file in files])
     pairs = zip(files, found, strict=True)
-    return {file.day for file, info in pairs if info.type == fs.FileType.NotFound}
-
-
-def _is_below(file: DayFile) -> bool:
-    # A copy's log names whole paths.
-    return not (file.path.startswith("/") or ":" in file.path)
+    return [file for file, info in pairs if info.type == fs.FileType.NotFound]
 
 
 def found_in(table: str, folder: str) -> list[DataFile]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyspark.sql.types import StructType
 
+from jobs.lake.data_files import gone
 from jobs.spark.session import connect
 from pipelines.errors import NightshiftError
 from pipelines.places import literal
@@ -101,12 +101,12 @@ def _say_all(environment: Environment, table: DeltaTable, files: Sequence[DayFil
 
 def _require_there(place: str, files: Sequence[DayFile]) -> None:
     """Refuse to read a table of which a file was deleted: Spark would not tell whose it was."""
-    gone = [file for file in files if not Path(place, file.path).exists()]
-    if not gone:
+    lost = gone(place, [file.path for file in files])
+    if not lost:
         return
-    days = sorted({file.day for file in gone})
+    days = sorted({file.day for file in files if file.path in lost})
     raise NightshiftError(
-        f"{place} has lost {len(gone)} of its data files, such as {gone[0].path}, with rows of "
+        f"{place} has lost {len(lost)} of its data files, such as {lost[0]}, with rows of "
         f"{', '.join(map(str, days[:_DAYS_SHOWN]))}: its log names them, and another program has "
         "deleted them. Put them back from a copy of the lake, or have these days made anew by "
         "--restate, where their files are still landed."
@@ -116,8 +116,7 @@ def _require_there(place: str, files: Sequence[DayFile]) -> None:
 def _lies_as_ours(file: DayFile, column: str) -> bool:
     """Whether Spark finds it, and its day: Delta itself lets a file lie anywhere."""
     folder, _, name = file.path.rpartition("/")
-    # Spark takes such files for hidden; and a copy's log names whole paths.
+    # Spark takes such files for hidden.
     is_hidden = name.startswith(("_", "."))
-    is_whole = folder.startswith("/") or ":" in folder
     is_of_its_day = f"/{folder}".endswith(f"/{column}={file.day}")
-    return is_of_its_day and not (is_hidden or is_whole)
+    return is_of_its_day and not (is_hidden or file.is_elsewhere)

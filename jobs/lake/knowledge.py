@@ -23,9 +23,11 @@ from jobs.lake.locations import sql_name
 from jobs.lake.partitions import published_days
 from jobs.lake.publications import Input, digest_of
 from pipelines.days import Days
+from pipelines.landing import stamp
 
 if TYPE_CHECKING:
     from jobs.lake.publications import Publication
+    from pipelines.feeds import Feed
     from pipelines.run import Run
     from pipelines.spec import Table
 
@@ -365,6 +367,21 @@ def is_announced(file: Path, marker: Path) -> bool:
     # A store tells whole seconds.
     marked = arrival(marker).replace(microsecond=0)
     return marked >= arrival(file).replace(microsecond=0)
+
+
+def is_reference_announced(folder: Path, feed: Feed) -> bool:
+    """Whether the marker of a reference file has come since the file is as it is.
+
+    It has where none is declared, and where none is there: the night that needs it says so.
+
+    Args:
+        folder: Of the pipeline, in the landing folder.
+        feed: A reference feed whose file is there.
+    """
+    marker = feed.marker_file(None)
+    if marker is None or stamp(folder / marker) is None:
+        return True
+    return is_announced(folder / feed.file(None), folder / marker)
 
 
 def _hides(later: Publication, before: Publication) -> bool:

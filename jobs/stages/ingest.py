@@ -26,7 +26,7 @@ from jobs.ingestion.records import QUARANTINE, columns, new_columns, records, wi
 from jobs.lake import amounts, commits, ops, staging, tables
 from jobs.lake.content import fingerprint
 from jobs.lake.definition import digest
-from jobs.lake.knowledge import Knowledge, arrival, is_announced
+from jobs.lake.knowledge import Knowledge, arrival, is_reference_announced
 from jobs.lake.locations import exists, sql_name
 from jobs.lake.partitions import column_types, published_days
 from jobs.lake.publications import Origin, digest_of_file, file_input, in_force
@@ -217,9 +217,7 @@ def _dated(
 
 def _awaits_marker(run: Run, feed: Feed, drop: Drop, snapshot: date) -> bool:
     """Whether a reference file is another than the snapshot's, and its marker is still of that."""
-    marker = feed.marker_file(None)
-    folder = run.environment.landing / run.pipeline.name
-    if marker is None or is_announced(drop.path, folder / marker):
+    if is_reference_announced(run.environment.landing / run.pipeline.name, feed):
         return False
     made = in_force(run, feed.name).get(snapshot)
     digest = digest_of_file(drop.path)
