@@ -1,8 +1,9 @@
 """The gate: judges staged rows by a suite with Great Expectations, on Spark.
 
 Spark is asked as little as possible, because on a night's rows a question costs more than its
-answer: the rows are judged in one pass with `BOOLEAN_ONLY`, the measures of all days come from one
-query, and only what failed is looked at again for the values and keys that it failed on.
+answer: the measures of all days come from one query, which counts the rows too; the rows are judged
+in one pass with `BOOLEAN_ONLY`; and only what failed is looked at again for the values and keys
+that it failed on.
 
 The order: the columns; then the row rules, whose broken rows are counted by the query of the
 measures and moved out when there are any; then everything else, on the rows that are left; then the
@@ -14,7 +15,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -37,7 +38,7 @@ from pipelines.redaction import redacted
 from pipelines.waivers import Waiver
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, Row
 
 MAX_EXAMPLES = 20
 """Bad rows (or days) of one expectation that are kept and shown."""
@@ -48,6 +49,10 @@ _EXAMPLES_IN_A_MESSAGE = 3
 """The report shows all that are kept."""
 _ERROR_CHARACTERS = 500
 """Spark's messages hold whole query plans; the first lines say what is wrong."""
+_ROW_COUNT = "table.row_count"
+"""Name that Great Expectations gives the number of rows."""
+_CONDITION = "row_condition"
+"""Key in what a metric is about: which of the rows."""
 _POSITION = "position"
 """Key in an expectation's `meta`: its position in the suite, by which its result is recognized."""
 
@@ -155,7 +160,7 @@ def judge(
     started = time.monotonic()
     quarantined = 0
     if set(suite.declared_columns) <= set(frame.columns):
-        days = _measure(frame, suite, same_rows)
+        days, without_day = _measure(frame, suite, same_rows)
         quarantined = int(days[ANY_BROKEN].sum())
         moved = None
         if quarantined:
@@ -164,12 +169,12 @@ def judge(
             moved = _Moved(days=days, bad=bad)
             told = bad.selectExpr(*columns, REASON, RULE)
             frame = set_aside(good.selectExpr(*columns), told)
-            days = _measure(frame, suite, same_rows)
+            days, without_day = _measure(frame, suite, same_rows)
         rows = int(days[ROWS].sum())
-        judged = _judge_all(frame, suite, days, waivers, moved)
+        judged = _judge_all(frame, suite, days, without_day, waivers, moved)
     else:
         rows = frame.count()
-        judged = _judge_columns(frame, suite)
+        judged = _judge_columns(frame, suite, rows)
     checks = tuple(check for check, _ in judged)
     results = [result for _, result in judged if result is not None]
     if any(check.error for check in checks):
@@ -194,10 +199,10 @@ _Judged = tuple[Check, ExpectationValidationResult | None]
 """A check and the result that it was made from; None: Great Expectations gave none."""
 
 
-def _judge_columns(frame: DataFrame, suite: Suite) -> list[_Judged]:
+def _judge_columns(frame: DataFrame, suite: Suite, rows: int) -> list[_Judged]:
     missing = [column for column in suite.declared_columns if column not in frame.columns]
     observed = f"no column {', '.join(missing)}; nothing else was judged"
-    with _batch_of_rows(frame) as batch:
+    with _batch_of_rows(frame, rows) as batch:
         results = _validate(batch, {0: suite.columns}, {"result_format": "BASIC"})
     return [_judged(suite.columns, results.get(0), observed)]
 
@@ -216,6 +221,7 @@ def _judge_all(
     frame: DataFrame,
     suite: Suite,
     days: pd.DataFrame,
+    without_day: int,
     waivers: Sequence[Waiver],
     moved: _Moved | None,
 ) -> list[_Judged]:
@@ -223,7 +229,7 @@ def _judge_all(
         is_all = len(among) == len(days)
         listed = ", ".join(f"DATE '{day}'" for day in among)
         rows = frame if is_all else frame.where(f"`{suite.day}` IN ({listed})")
-        count = int(days.loc[among, ROWS].sum())
+        count = int(days.loc[among, ROWS].sum()) + (without_day if is_all else 0)
         judged = _judge_rows(rows, suite, expectations, count)
         if moved is None:
             return judged
@@ -358,7 +364,7 @@ def _judge_rows(
     frame: DataFrame, suite: Suite, expectations: Sequence[Expectation], rows: int
 ) -> list[_Judged]:
     declared = dict(enumerate(expectations))
-    with _batch_of_rows(_with_derived(frame, suite)) as batch:
+    with _batch_of_rows(_with_derived(frame, suite), rows) as batch:
         results = _validate(batch, declared, {"result_format": "BOOLEAN_ONLY"})
         # What failed is judged a second time, now with the rows that it failed on.
         failed = _to_explain(declared, results)
@@ -409,10 +415,16 @@ def _judge_days(
     ]
 
 
-def _measure(frame: DataFrame, suite: Suite, same_rows: DataFrame | None) -> pd.DataFrame:
+def _measure(
+    frame: DataFrame, suite: Suite, same_rows: DataFrame | None
+) -> tuple[pd.DataFrame, int]:
     """The measures, one row a day: every day of the run, and any other day that has rows.
 
     With the numbers of rows that break the row rules.
+
+    Returns:
+        The measures, and how many rows have no day: that they have none is an expectation of its
+        own.
     """
     measures = {ROWS: "count(1)", **suite.measures, **_broken_counts(suite)}
     # Of one type, as counts and shares come into one frame.
@@ -420,7 +432,7 @@ def _measure(frame: DataFrame, suite: Suite, same_rows: DataFrame | None) -> pd.
     asked = _verbatim(f"SELECT `{suite.day}` AS day, {', '.join(columns)}")
     query = f"{asked} FROM {{staged}} GROUP BY 1"
     rows = _with_columns_of_rules(frame, suite)
-    table = _by_day(frame.sparkSession.sql(query, staged=rows))
+    table, without_day = _by_day(frame.sparkSession.sql(query, staged=rows))
     if same_rows is not None:
         table = table.join(_compare(frame, same_rows, suite), how="outer")
     # A day of the run without rows is judged too: there, its measures are null.
@@ -430,7 +442,7 @@ def _measure(frame: DataFrame, suite: Suite, same_rows: DataFrame | None) -> pd.
     table[counted] = table[counted].fillna(0)
     table[suite.day] = table.index.map(str)
     table[OF_THE_RUN] = [int(day in expected) for day in table.index]
-    return table
+    return table, sum(int(row[ROWS]) for row in without_day)
 
 
 def _broken_counts(suite: Suite) -> dict[str, str]:
@@ -460,7 +472,8 @@ def _compare(frame: DataFrame, other: DataFrame, suite: Suite) -> pd.DataFrame:
         FROM (SELECT {named}, 1 AS here FROM {{staged}})
         FULL OUTER JOIN (SELECT {named}, 1 AS there FROM {{other}}) USING ({", ".join(numbered)})
         GROUP BY 1"""
-    return _by_day(frame.sparkSession.sql(query, staged=frame, other=other))
+    compared, _ = _by_day(frame.sparkSession.sql(query, staged=frame, other=other))
+    return compared
 
 
 def _verbatim(sql: str) -> str:
@@ -471,12 +484,14 @@ def _verbatim(sql: str) -> str:
     return sql.replace("{", "{{").replace("}", "}}")
 
 
-def _by_day(figures: DataFrame) -> pd.DataFrame:
-    # Rows without a day are no day's: that they have none is an expectation of its own.
-    rows = [row for row in figures.collect() if row[0] is not None]
+def _by_day(figures: DataFrame) -> tuple[pd.DataFrame, list[Row]]:
+    """The figures of each day, and those of rows without one."""
+    answer = figures.collect()
+    rows = [row for row in answer if row[0] is not None]
     days = [row[0] for row in rows]
     measures = [list(map(_as_spark_orders, row[1:])) for row in rows]
-    return pd.DataFrame(measures, index=days, columns=figures.columns[1:], dtype="float64")
+    table = pd.DataFrame(measures, index=days, columns=figures.columns[1:], dtype="float64")
+    return table, [row for row in answer if row[0] is None]
 
 
 def _as_spark_orders(figure: float | None) -> float | None:
@@ -610,10 +625,34 @@ def _last_line(raised: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _batch_of_rows(frame: DataFrame) -> Iterator[Any]:
+def _batch_of_rows(frame: DataFrame, rows: int) -> Iterator[Any]:
     # Without persist=False it would stay cached in the server.
     with _source("add_spark", persist=False) as source:
-        yield _whole(source, frame)
+        batch = _whole(source, frame)
+        _tell_rows(source.get_execution_engine(), rows)
+        yield batch
+
+
+def _tell_rows(engine: Any, rows: int) -> None:
+    """Let Great Expectations know how many rows there are.
+
+    It asks for that before anything else, by a question of its own: a tenth of a second a table.
+    """
+    compute = engine.resolve_metric_bundle
+
+    def know_or_compute(metric_fn_bundle: Iterable[Any]) -> dict[Any, Any]:
+        known: dict[Any, Any] = {}
+        unknown = []
+        for one in metric_fn_bundle:
+            metric = one.metric_configuration
+            if metric.metric_name == _ROW_COUNT and not one.compute_domain_kwargs.get(_CONDITION):
+                known[metric.id] = rows
+            else:
+                unknown.append(one)
+        known.update(compute(metric_fn_bundle=unknown))
+        return known
+
+    engine.resolve_metric_bundle = know_or_compute
 
 
 @contextmanager

@@ -123,7 +123,28 @@ def test_two_rows_of_one_key_block(spark: SparkSession) -> None:
 
 def test_a_row_without_a_day_blocks(spark: SparkSession) -> None:
     verdict = judge_things(rows(spark, *GOOD, (None, 2, 5.0)))
-    assert columns(verdict.failures) == ["landed_date"]
+    (failure,) = verdict.failures
+    assert (failure.column, failure.observed) == ("landed_date", "1 of 4 rows")
+    (told,) = [one for one in verdict.result.results if not one.success]
+    assert told.result["unexpected_percent"] == 25
+
+
+def test_good_rows_are_judged_by_two_questions(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = rows(spark, *GOOD)
+    asked: list[list[str]] = []
+    collect = type(frame).collect
+
+    def counted(self: DataFrame) -> list[Any]:
+        asked.append(self.columns)
+        return collect(self)
+
+    monkeypatch.setattr(type(frame), "collect", counted)
+    assert judge_things(frame).passed
+    of_days, of_rows = asked
+    assert of_days[:2] == ["day", "rows"]
+    assert len(of_rows) > 2
 
 
 def test_a_day_of_another_run_blocks(spark: SparkSession) -> None:
@@ -349,7 +370,7 @@ class _Figures:
 def _checks_of_days(
     expectation: Expectation, *rows: tuple[date, float, float | None]
 ) -> list[tuple[bool, str]]:
-    days = gate._by_day(_Figures(*rows))  # type: ignore[arg-type]
+    days, _ = gate._by_day(_Figures(*rows))  # type: ignore[arg-type]
     days["landed_date"] = days.index.map(str)
     judged = gate._judge_days(days, SUITE, [expectation])
     return [(check.success, check.observed) for check, _ in judged]
