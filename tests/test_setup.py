@@ -144,6 +144,16 @@ def test_a_jar_with_another_content_is_not_taken(tmp_path: Path) -> None:
     assert jars.DELTA.wrong(tmp_path) == list(jars.DELTA.pins())
 
 
+def test_jars_are_fetched_whatever_this_machine_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, str]] = []
+    monkeypatch.setattr(jars, "run", lambda _, env: asked.append(env))
+    jars.DELTA._resolve(tmp_path)
+    # Spark would ask for the address of the machine's own name, and end where that has none.
+    assert [env["SPARK_LOCAL_IP"] for env in asked] == ["127.0.0.1"]
+
+
 @pytest.mark.parametrize(
     ("said", "version"),
     [

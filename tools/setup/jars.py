@@ -88,6 +88,8 @@ class Jars:
             "SPARK_HOME": str(spark),
             "PYSPARK_PYTHON": sys.executable,
             "SPARK_SUBMIT_OPTS": f"-Duser.home={scratch}",
+            # Otherwise it asks for the address of this machine's name, which not every name has.
+            "SPARK_LOCAL_IP": "127.0.0.1",
         }
         command = [str(spark / "bin" / "spark-submit"), "--master", "local[1]"]
         command += ["--conf", f"spark.jars.ivy={scratch}/ivy"]
