@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from socket import gethostname
 
 import pytest
 
@@ -302,6 +303,54 @@ def test_the_loop_of_horovod_rests_where_it_finds_the_same_event_again(tmp_path:
 def test_horovod_was_built_with_that_loop() -> None:
     (library,) = environment.VENV.glob("lib/python3*/site-packages/horovod/tensorflow/mpi_lib*.so")
     assert b"resting_epoll_wait" in library.read_bytes()
+
+
+NAMED = """
+#include <netdb.h>
+#include <cstdio>
+
+int main() {
+  char name[256] = "";
+  const int code = gethostname(name, sizeof name);
+  std::printf("%d %s", code, code ? "" : name);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program that says what Horovod takes for this machine's name."""
+    folder = tmp_path_factory.mktemp("named")
+    source, program = folder / "named.cpp", folder / "named"
+    source.write_text(NAMED)
+    folders = horovod.headers(environment.VENV / "bin" / "python", folder / "headers")
+    own = {**os.environ, **horovod.variables(folders)}
+    subprocess.run(["g++", "-o", program, source], env=own, check=True)
+    return program
+
+
+def _named(program: Path, **variables: str) -> str:
+    return subprocess.check_output([program], env=variables, text=True)
+
+
+def test_a_rank_is_where_it_was_told_to_be_whatever_its_machine_is_called(named: Path) -> None:
+    assert _named(named, HOROVOD_HOSTNAME="127.0.0.1") == "0 127.0.0.1"
+    assert _named(named, HOROVOD_HOSTNAME="localhost") == "0 localhost"
+    own = _named(named)
+    assert own in (f"0 {gethostname()}", "-1 ")
+    # Of horovod.spark, which tells a digest.
+    assert _named(named, HOROVOD_HOSTNAME="not a name of any machine") == own
+    assert _named(named, HOROVOD_HOSTNAME="x" * 300) == own
+
+
+def test_horovod_needs_no_address_of_this_machines_name() -> None:
+    """In a namespace of its own, of another name."""
+    proof = [environment.VENV / "bin" / "python", "-c", horovod.PROOF]
+    script = 'hostname no-machine.invalid && exec "$@"'
+    words = ["unshare", "--user", "--map-root-user", "--uts", "sh", "-c", script, "sh", *proof]
+    if subprocess.run(["unshare", "--user", "--map-root-user", "--uts", "true"]).returncode:
+        pytest.skip("this machine gives nobody a namespace")
+    subprocess.run(words, env={**os.environ, **horovod.OF_PROOF}, check=True)
 
 
 def test_without_a_python_of_ours_it_says_which_would_do(

@@ -71,7 +71,8 @@ def complete(lock: Path, *, gpu: bool = False) -> None:
         own = [ROOT / name for name in _OWN_PACKAGES]
         run([_PYTHON, "-c", _COMPILE, VENV / "lib", *own])
     with step("proving that Horovod works"):
-        run([_PYTHON, "-c", horovod.PROOF_ON_GPUS if gpu else horovod.PROOF])
+        proof = horovod.PROOF_ON_GPUS if gpu else horovod.PROOF
+        run([_PYTHON, "-c", proof], env=horovod.OF_PROOF)
     _UNFINISHED.unlink()
 
 

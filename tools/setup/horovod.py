@@ -4,7 +4,8 @@ Upstream calls TensorFlow 2.16 and later unsupported: horovod issue 4290. Three 
 build: it includes `tensorflow/compiler/xla/client/xla_builder.h`, which has moved; two libraries'
 headers are in folders of their own in TensorFlow's wheel; and for GPUs it calls a function that
 TensorFlow has no more. Our file in the place of the first, which one source includes, mends that
-and the last: horovod_xla_builder.h. Another, gloo_epoll.h, halves the time of an exchange.
+and the last: horovod_xla_builder.h. Another, gloo_epoll.h, halves the time of an exchange; and by
+gloo_netdb.h ranks find each other whatever this machine is called.
 
 Delete the headers when a Horovod release builds on the TensorFlow of requirements.lock without
 them; pin Horovod in requirements.in and delete this file when it also has wheels.
@@ -25,6 +26,7 @@ _COMPILING = Path(__file__).with_name("horovod.cmake")
 _HEADERS = {
     "horovod_xla_builder.h": "tensorflow/compiler/xla/client/xla_builder.h",
     "gloo_epoll.h": "sys/epoll.h",
+    "gloo_netdb.h": "netdb.h",
 }
 """Our files, and in the place of which headers they are compiled."""
 _BUILD = {
@@ -38,6 +40,8 @@ _BUILD = {
 }
 PROOF = "import horovod.tensorflow as hvd; hvd.init(); assert hvd.size() == 1 and hvd.gloo_built()"
 """Python that fails unless what was installed works."""
+OF_PROOF = {"HOROVOD_HOSTNAME": "localhost", "HOROVOD_GLOO_IFACE": "lo"}
+"""Variables for it: this machine's own name need not have an address."""
 PROOF_ON_GPUS = f"{PROOF} and hvd.nccl_built()"
 """The same of a build for GPUs; it needs none."""
 

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import traceback
 from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
 from signal import SIGKILL
 from tempfile import TemporaryDirectory
@@ -27,12 +26,13 @@ from jobs.services.child import end
 from jobs.services.die_with_parent import die_with_parent
 from jobs.training.families import TIMELINE
 from jobs.training.families.neural_network import job, rank
-from jobs.training.families.neural_network.rendezvous import ADDRESS
+from jobs.training.families.neural_network.rendezvous import ADDRESS, PORT
 from pipelines import places
 from pipelines.errors import NightshiftError
 
 _TIMELINE = "HOROVOD_TIMELINE"
 _READ_BYTES = 1024
+_REACHED_SECONDS = 10
 LEFT_ALONE = 75
 """Exit code: a temporary failure (sysexits.h)."""
 _SHELL_OF_SIGNALS = 128
@@ -85,7 +85,7 @@ def _be_rank(folder: str, variables: dict[str, str], timeline: Path) -> NoReturn
 
 def _take_part(folder: str, variables: dict[str, str], timeline: Path) -> None:
     own = _own_address(variables[ADDRESS])
-    _require_name_leads_to(own)
+    _require_meeting_point(variables[ADDRESS], int(variables[PORT]))
     here = {"HOROVOD_HOSTNAME": own, "HOROVOD_GLOO_IFACE": _interface(own)}
     os.environ.update(variables | here)
     if _TIMELINE in variables:
@@ -138,33 +138,20 @@ def _own_address(other: str) -> str:
     return own
 
 
-def _require_name_leads_to(own: str) -> None:
-    """Refuse a host whose name leads other hosts to themselves.
-
-    For its process sets, one of which has all ranks, Horovod asks for the address of the host's
-    name, whatever HOROVOD_GLOO_IFACE says.
+def _require_meeting_point(address: str, port: int) -> None:
+    """Refuse a host that does not reach where ranks find each other.
 
     Raises:
-        NightshiftError: it does not lead to its address.
+        NightshiftError: it does not.
     """
-    name = socket.gethostname()
     try:
-        found = [str(one[4][0]) for one in socket.getaddrinfo(name, None)]
-    except OSError:
-        found = []
-    if found and found[0] == own:
-        return
-    if ip_address(own).is_loopback:
+        socket.create_connection((address, port), _REACHED_SECONDS).close()
+    except OSError as error:
         raise NightshiftError(
-            f"Ranks would look for each other at {own}, which leads each host to itself, and the "
-            f"name of this host, {name}, leads elsewhere: set NIGHTSHIFT_RENDEZVOUS_ADDRESS to an "
-            "address of the stage's machine that the hosts reach."
-        )
-    leads = f"leads to {found[0]}" if found else "leads nowhere"
-    raise NightshiftError(
-        f"The name of this host, {name}, {leads}, and other hosts reach it at {own}: ranks "
-        f"could not find each other. Let the line of {name} in its /etc/hosts begin with {own}."
-    )
+            f"This host does not reach {address}:{port}, where ranks find each other: "
+            f"{error.strerror or error}. Set NIGHTSHIFT_RENDEZVOUS_ADDRESS to an address of the "
+            "stage's machine that the hosts reach, at any port."
+        ) from error
 
 
 def _interface(own: str) -> str:

@@ -19,10 +19,9 @@ from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPSer
 from pipelines.errors import NightshiftError
 
 LOOPBACK = "127.0.0.1"
-# A name: Horovod resolves it for its process sets, whatever HOROVOD_GLOO_IFACE says.
 HERE = "localhost"
-ADDRESS = "HOROVOD_GLOO_RENDEZVOUS_ADDR"
-"""Variable by which a rank is told of this server."""
+ADDRESS, PORT = "HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"
+"""Variables by which a rank is told of this server."""
 DEFAULTS = {
     # Gloo needs nothing but sockets, and MPI would be one more thing to install.
     "HOROVOD_CONTROLLER": "gloo",
@@ -97,5 +96,5 @@ def _variables(slot: SlotInfo, address: str, port: int) -> dict[str, str]:
         "HOROVOD_CROSS_SIZE": str(slot.cross_size),
         "HOROVOD_GLOO_IFACE": "lo",
         ADDRESS: address,
-        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
+        PORT: str(port),
     }

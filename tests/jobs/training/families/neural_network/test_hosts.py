@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from socket import AF_INET, SOCK_STREAM, gethostbyname, gethostname
+from socket import gethostbyname, gethostname, socket
 from types import SimpleNamespace
 
 import numpy as np
@@ -226,29 +226,29 @@ def test_other_libraries_are_refused() -> None:
         alike.require_alike({**here, "keras": "1.2"})
 
 
-def test_a_host_whose_name_leads_others_to_themselves_is_told(
-    network: Network, tmp_path: Path
+@pytest.mark.parametrize("leads", ["127.0.1.1 {}\n", ""], ids=["to itself", "nowhere"])
+def test_ranks_find_each_other_wherever_the_names_of_their_hosts_lead(
+    network: Network, apart: Environment, tmp_path: Path, leads: str
 ) -> None:
-    host = network.hosts[0]
-    names = NAMES / host / "hosts"
-    good = names.read_text()
+    names = [NAMES / host / "hosts" for host in network.hosts]
+    good = [file.read_text() for file in names]
     job.write(tmp_path, job_of())
     try:
-        names.write_text(f"127.0.1.1 {gethostname()}\n")
-        with pytest.raises(NightshiftError, match=r"leads to 127\.0\.1\.1, .*begin with 10\.89\."):
-            launch(_environment(tmp_path, network.address, host), tmp_path, 1, 60)
+        for file in names:
+            file.write_text(leads.format(gethostname()))
+        launch(apart, tmp_path, 2, timeout_seconds=120)
     finally:
-        names.write_text(good)
+        for file, text in zip(names, good, strict=True):
+            file.write_text(text)
 
 
-def test_an_address_that_leads_a_host_to_itself_is_told_with_its_setting(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    elsewhere = [(AF_INET, SOCK_STREAM, 6, "", ("10.0.0.7", 0))]
-    monkeypatch.setattr("socket.getaddrinfo", lambda *_: elsewhere)
-    own = on_host._own_address("127.0.0.1")
-    with pytest.raises(NightshiftError, match=r"at 127\.0\.0\.1, .* set NIGHTSHIFT_RENDEZVOUS_A"):
-        on_host._require_name_leads_to(own)
+def test_a_meeting_point_that_a_host_does_not_reach_is_told_with_its_setting() -> None:
+    with socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        told = rf"reach 127\.0\.0\.1:{port}, .*: Connection refused.*NIGHTSHIFT_RENDEZVOUS_ADDRESS"
+        with pytest.raises(NightshiftError, match=told):
+            on_host._require_meeting_point("127.0.0.1", port)
 
 
 def test_a_host_that_does_not_see_the_job_or_its_rows_is_told_what_it_lacks(
