@@ -34,12 +34,15 @@ class Registrar:
 
         # The second is a job of it that was cancelled.
         of_spark = (PySparkException, Py4JJavaError)
-        names = stored_tables(self._environment)
-        for name in set(self._known) - set(names):
-            self._forget(name)
-        for name in names:
+        there = stored_tables(self._environment)
+        gone = [name for name in self._known if name not in there]
+        # What is gone goes first: a name may have come back with other capitals.
+        for name in (*gone, *there):
             try:
-                self._follow(name)
+                if name in there:
+                    self._follow(name)
+                else:
+                    self._forget(name)
             except (DeltaError, OSError, *of_spark) as error:
                 print(f"{name} cannot be read, and will be tried again: {error}", flush=True)
 

@@ -22,6 +22,7 @@ from jobs.services.processes import LOOPBACK
 from jobs.spark.server import configuration, fresh_folder, server_variables
 from jobs.spark.session import FEW_ROWS
 from pipelines.environment import Environment
+from pipelines.errors import NightshiftError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -93,11 +94,9 @@ def main() -> None:
 
 
 def _follow(registrar: Registrar) -> None:
-    from pyspark.errors import PySparkException
-
     try:
         registrar.follow()
-    except (DeltaError, OSError, PySparkException) as error:
+    except (NightshiftError, DeltaError, OSError) as error:
         # Such as a lake that is away for a while: what is registered goes on being answered.
         print(f"The tables could not be looked up, and will be again: {error}", flush=True)
 

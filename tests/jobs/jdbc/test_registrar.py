@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pyspark.errors import PySparkException
 
+from jobs.jdbc import server
 from jobs.jdbc.registrar import Registrar
 from pipelines.environment import Environment
+from pipelines.errors import NightshiftError
 from tests.jobs.warehouse.lake import FIRST, PIPELINE, SUMS, Lake
 
 
@@ -18,8 +22,12 @@ class Statements:
     """A Spark that only remembers what it was told."""
 
     told: list[str] = field(default_factory=list)
+    refused: str = ""
+    """A statement that it cannot do."""
 
     def sql(self, statement: str) -> None:
+        if statement == self.refused:
+            raise PySparkException("it was cancelled")
         self.told.append(statement)
 
     def registered(self) -> list[str]:
@@ -70,3 +78,34 @@ def test_a_table_with_a_broken_log_keeps_no_other_one_out(
     commit.write_bytes(whole)
     one.follow()
     assert spark.registered() == ["toy.predictions"]
+
+
+def test_a_table_that_cannot_be_forgotten_keeps_no_other_one_out(
+    lake: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spark = Statements()
+    one = registrar(lake, spark)
+    one.follow()
+    shutil.rmtree(lake.environment.table_path("toy.predictions"))
+    rows = pa.table({"landed_date": [FIRST], "n": [1], "m": [2]})
+    lake.publish({FIRST: rows}, SUMS.name)
+    spark.registered()
+    spark.refused = "DROP TABLE IF EXISTS `toy`.`predictions`"
+    one.follow()
+    assert spark.registered() == ["toy.sums"]
+    assert "toy.predictions cannot be read, and will be tried again" in capsys.readouterr().out
+    spark.refused = ""
+    one.follow()
+    assert spark.told == ["DROP TABLE IF EXISTS `toy`.`predictions`"]
+
+
+def test_a_bucket_that_is_gone_does_not_end_the_server(
+    lake: Lake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: Environment) -> list[str]:
+        raise NightshiftError("The object store has no bucket 'lake'.")
+
+    monkeypatch.setattr("jobs.jdbc.registrar.stored_tables", gone)
+    server._follow(registrar(lake, Statements()))
+    told = capsys.readouterr().out
+    assert "The tables could not be looked up, and will be again: The object store has no" in told
