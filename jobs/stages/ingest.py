@@ -23,11 +23,12 @@ from expectations import report
 from jobs.ingestion.contents import Drop
 from jobs.ingestion.drops import FilesRefused, find_drops, require_unchanged
 from jobs.ingestion.records import QUARANTINE, columns, new_columns, records, widened
-from jobs.lake import amounts, commits, ops, staging, tables
+from jobs.lake import amounts, commits, opened, ops, staging, tables
 from jobs.lake.content import fingerprint
+from jobs.lake.data_files import days_that_lost_files
 from jobs.lake.definition import digest
 from jobs.lake.knowledge import Knowledge, arrival, is_reference_announced
-from jobs.lake.locations import exists, sql_name
+from jobs.lake.locations import exists, path, sql_name
 from jobs.lake.partitions import column_types, published_days
 from jobs.lake.publications import Origin, digest_of_file, file_input, in_force
 from jobs.spark.session import connect
@@ -211,6 +212,8 @@ def _dated(
                 drop.source_file,
             )
         day = min(finds, run.days.last)
+        if _is_to_be_mended(run, feed, drop, before):
+            day = before
         dated[feed.name] = [replace(drop, day=day)]
     return dated
 
@@ -222,6 +225,26 @@ def _awaits_marker(run: Run, feed: Feed, drop: Drop, snapshot: date) -> bool:
     made = in_force(run, feed.name).get(snapshot)
     digest = digest_of_file(drop.path)
     return made is not None and all(given.digest != digest for given in made.inputs)
+
+
+def _is_to_be_mended(
+    run: Run,
+    feed: Feed,
+    drop: Drop,
+    snapshot: date,
+) -> bool:
+    """Whether a snapshot of the run's own days has lost data files that are to be had again.
+
+    Of the file that it was made from, which no other has replaced.
+    """
+    if snapshot not in run.days:
+        return False
+    place = path(run, feed.name)
+    if not days_that_lost_files(opened.newest(place), place, [snapshot]):
+        return False
+    made = in_force(run, feed.name).get(snapshot)
+    digest = digest_of_file(drop.path)
+    return made is not None and all(given.digest == digest for given in made.inputs)
 
 
 def _finds_reference(run: Run, knowledge: Knowledge) -> date:
@@ -508,6 +531,8 @@ def _brings_nothing_new(run: Run, knowledge: Knowledge, load: _Load) -> bool:
         return run.named_from > run.days.last and _has_passed(run, knowledge, recorded)
     # A snapshot of before there was a record is published once more.
     if snapshot not in recorded:
+        return False
+    if drop.day == snapshot and _is_to_be_mended(run, load.feed, drop, snapshot):
         return False
     if _finds_reference(run, knowledge) > run.days.last:
         # There is one file, the newest: what is made of an old day must not take it for that day's.

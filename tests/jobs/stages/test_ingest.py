@@ -204,6 +204,33 @@ def test_a_reference_file_in_other_bytes_is_the_same_snapshot_from_these(toy: En
     assert again.inputs[0].digest != first.inputs[0].digest
 
 
+@pytest.mark.parametrize("last", ["2013-01-01", "2013-01-02"])
+def test_a_snapshot_that_lost_its_data_file_is_made_anew_by_its_own_day(
+    toy: Environment, last: str
+) -> None:
+    _night(toy, "2013-01-01")
+    _night(toy, "2013-01-02")
+    rows = _rows(toy, "sensors")
+    (file,) = Path(toy.table_path("toy.sensors")).rglob("*.parquet")
+    file.unlink()
+    with pytest.raises(NightshiftError, match="sensors has lost 1 .*2013-01-01.*--restate"):
+        _night(toy, "2013-01-03")
+    _night(toy, "2013-01-01", last)
+    assert _rows(toy, "sensors") == rows
+    assert _snapshots(toy) == ["2013-01-01"]
+    assert _night(toy, "2013-01-03")["feeds"]["sensors"]["unchanged"] == 2
+
+
+def test_a_snapshot_is_not_made_anew_of_another_file(toy: Environment) -> None:
+    _night(toy, "2013-01-01")
+    _night(toy, "2013-01-02")
+    (file,) = Path(toy.table_path("toy.sensors")).rglob("*.parquet")
+    file.unlink()
+    drop_sensors(toy, "1,roof", "2,attic")
+    told = _night(toy, "2013-01-01")["feeds"]["sensors"]
+    assert (told["staged"], told["unchanged"]) == (0, 2)
+
+
 def test_a_reference_file_that_lost_its_rows_is_refused(environment: Environment) -> None:
     drop_readings(environment, "2013-01-02", "1,2013-01-02,0.5,a")
     drop_sensors(environment)
