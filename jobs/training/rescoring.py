@@ -6,6 +6,7 @@ Nothing of it is published or recorded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from jobs.training.explanations import served
 from jobs.training.metrics import Vector
 from jobs.training.tasks import LearningTask, task_of
 from pipelines.days import Days
-from pipelines.errors import Refused, UsageError
+from pipelines.errors import NightshiftError, Refused, UsageError, refuse_unless
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, SCORING, TRAINING
 
@@ -176,12 +177,15 @@ class Rescorer:
 
     environment: Environment
     pipeline: Pipeline
+    registry: Registry
     model: ModelVersion
     scorer: Scorer
     published: arrow.Dataset
     """The predictions in force."""
     labels: Snapshot | None
     """The training table; None: it was never published."""
+    foretold: dict[str, str]
+    """By version what the model foretells, of those that were asked for."""
 
     @classmethod
     def of(
@@ -191,18 +195,26 @@ class Rescorer:
 
         Raises:
             NightshiftError: its files are gone, or not those that were registered.
+            UsageError: it foretells something else than is declared.
         """
         first = Days.of(pipeline.first_day)
         run = Run(pipeline=pipeline, days=first, environment=environment)
         labels = snapshots.newest(run, TRAINING) if exists(run, TRAINING) else None
-        return cls(
+        made = cls(
             environment=environment,
             pipeline=pipeline,
+            registry=registry,
             model=model,
             scorer=scoring.load(registry, model, serving.variant_of(environment, pipeline, model)),
             published=datasets.in_force(environment, f"{pipeline.name}.{PREDICTIONS}"),
             labels=labels,
+            foretold={},
         )
+        made._require_declared(
+            model.version,
+            f"ask for a model that was trained since: nightshift models {pipeline.name}",
+        )
+        return made
 
     @property
     def task(self) -> LearningTask:
@@ -222,7 +234,7 @@ class Rescorer:
 
         Raises:
             UsageError: the rows that were scored have been deleted, or lack what the model reads;
-                or the prediction had another name then.
+                or the prediction had another name then, or foretold something else.
             NightshiftError: nobody knows which rows were scored.
         """
         predictions = served.made_by(self.published, self.pipeline, night)
@@ -236,6 +248,14 @@ class Rescorer:
                 slices={},
                 changes=(),
             )
+        versions = predictions["model_version"].unique().to_pylist()
+        for version in versions:
+            self._require_declared(
+                version,
+                "ask for later nights, or have this one scored anew: "
+                f"nightshift run {self.pipeline.name} --date {night} --rescore",
+                made=f", which made the predictions of {night},",
+            )
         run = Run(pipeline=self.pipeline, days=Days.of(night), environment=self.environment)
         rows = served.scored_rows(run, predictions)
         self._require_columns(night, predictions, rows)
@@ -244,15 +264,39 @@ class Rescorer:
             now=self.scorer.score(rows),
             label=self._labels(run, predictions),
         )
-        versions = predictions["model_version"]
         return Night(
             night=night,
-            served_by=tuple(versions.unique().to_pylist()),
+            served_by=tuple(versions),
             difference=Difference.of(self.task, pairs),
             quality=_quality(self.task, pairs.labelled),
             slices=self._slices(rows, pairs),
             changes=self._changes(predictions, pairs, most),
         )
+
+    def _require_declared(self, version: str, way_out: str, made: str = "") -> None:
+        """Refuse a model that foretells something else than is declared, by task or label.
+
+        Args:
+            version: Of the model.
+            way_out: What can be asked for instead.
+            made: What it has made, for people.
+        """
+        declared = _thing(self.task, self.pipeline.training.label)
+        if version not in self.foretold:
+            self.foretold[version] = self._foretold_by(version) or declared
+        found = self.foretold[version]
+        refuse_unless(
+            found == declared,
+            f"Version {version} of model '{self.pipeline.name}'{made} foretells {found}, and "
+            f"{declared} is declared by now. They cannot be compared: {way_out}",
+        )
+
+    def _foretold_by(self, version: str) -> str:
+        """Empty: nobody knows, as of a version that is gone."""
+        with suppress(NightshiftError):
+            model = self.registry.version(version)
+            return _thing(*served.learned_by(self.registry, model, self.pipeline))
+        return ""
 
     def _require_columns(self, night: date, predictions: pa.Table, rows: pa.Table) -> None:
         read = self.scorer.encoding.columns
@@ -364,6 +408,11 @@ def require_in_turn(environment: Environment, model: ModelVersion, nights: Itera
                 f"{version} says. Ask for nights from {known[-1].night} on, or have it scored by "
                 f"its own model: nightshift run {name} --date {night} --rescore"
             )
+
+
+def _thing(task: LearningTask, label: str) -> str:
+    """What a model foretells, in words."""
+    return f"'{label}' ({task.name})"
 
 
 def _quality(task: LearningTask, pairs: Pairs) -> dict[str, Both]:

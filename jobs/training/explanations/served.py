@@ -140,10 +140,7 @@ class Explainer:
     def _learned(self, model: ModelVersion) -> tuple[LearningTask, str]:
         """Task and label of the model, whatever is declared by now."""
         if model.version not in self.learned:
-            pins = self.registry.pins(model).get("training") or {}
-            training = self.pipeline.training
-            task = task_of(pins.get("task") or training.task)
-            self.learned[model.version] = task, pins.get("label") or training.label
+            self.learned[model.version] = learned_by(self.registry, model, self.pipeline)
         return self.learned[model.version]
 
     def _run(self, night: date) -> Run:
@@ -179,6 +176,22 @@ class Explainer:
                 scoring.load(self.registry, model, variant) for variant in there
             ]
         return self.speakers[model.version]
+
+
+def learned_by(
+    registry: Registry,
+    model: ModelVersion,
+    pipeline: Pipeline,
+) -> tuple[LearningTask, str]:
+    """Task and label of a model; of one that tells none those that are declared.
+
+    Raises:
+        NightshiftError: what it was trained from cannot be read.
+    """
+    pins = registry.pins(model).get("training") or {}
+    training = pipeline.training
+    task = task_of(pins.get("task") or training.task)
+    return task, pins.get("label") or training.label
 
 
 def nights_with_predictions(

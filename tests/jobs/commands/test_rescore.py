@@ -344,6 +344,22 @@ def test_a_night_of_before_the_prediction_was_named_anew_is_told(
         told(pipeline=newer, model="1")
 
 
+def test_what_foretells_something_else_is_not_compared(
+    environment: Environment, told: Told
+) -> None:
+    serve(environment, LINEAR)
+    declared = replace(LINEAR, training=WEIGHED.training)
+    foretells = r"foretells 'failed' \(binary_classification\), and 'weight' \(regression\) is"
+    with pytest.raises(UsageError, match=f"^Version 1 of model 'small' {foretells} .*models small"):
+        told(pipeline=declared, model="1")
+    newer = train(environment, NIGHT, declared)
+    with pytest.raises(UsageError, match=f", which made the .* of 2013-01-24, {foretells} .*score"):
+        told(pipeline=declared, model=newer.version)
+    labelled = replace(LINEAR, training=replace(LINEAR.training, label="overdone"))
+    with pytest.raises(UsageError, match=r"foretells 'failed' .* 'overdone' \(binary_class"):
+        told(pipeline=labelled, model="1")
+
+
 def test_a_night_that_has_published_no_row_is_a_row(environment: Environment, told: Told) -> None:
     said = serve(environment, LINEAR)
     publish_predictions(environment, LINEAR, said, TWO, version=1)
