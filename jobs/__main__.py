@@ -1090,9 +1090,14 @@ def _warehouse(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.warehouse import HEADER, warehouse
     from jobs.output import show
 
-    names = catalog.names() if arguments.pipeline is None else [arguments.pipeline]
-    pipelines = [catalog.pipeline(name) for name in names]
-    code, rows = warehouse(environment, pipelines, is_dry=arguments.dry_run)
+    is_all = arguments.pipeline is None
+    code, rows = warehouse(
+        environment,
+        catalog.readable() if is_all else [catalog.pipeline(arguments.pipeline)],
+        # One of all that cannot be imported keeps none of the others from being published.
+        catalog.unreadable() if is_all else {},
+        is_dry=arguments.dry_run,
+    )
     show(HEADER, rows, arguments.format)
     return code
 

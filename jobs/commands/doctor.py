@@ -418,9 +418,16 @@ def _usable(what: str, require: Callable[[], None]) -> Finding:
 
 def _told(environment: Environment) -> Iterator[Finding]:
     """By which channels people are told of the nights of each pipeline."""
-    for name in catalog.names():
-        found = channels.channels_of(environment, catalog.pipeline(name))
-        yield Finding(what=f"{name} tells people by", found=", ".join(found) or "nothing")
+    for pipeline in catalog.readable():
+        found = channels.channels_of(environment, pipeline)
+        yield Finding(what=f"{pipeline.name} tells people by", found=", ".join(found) or "nothing")
+
+
+def _pipelines(_: Environment) -> Iterator[Finding]:
+    """Those that cannot be imported; others are looked at without them."""
+    for name, why in catalog.unreadable().items():
+        way_out = "Mend its declaration: it has no nights until then."
+        yield Finding(what=f"pipeline {name}", found=str(why), state="problem", way_out=way_out)
 
 
 def _part(environment: Environment) -> Iterator[Finding]:
@@ -495,6 +502,7 @@ _CHECKS: dict[str, Callable[[Environment], Iterator[Finding]]] = {
     "SMTP server": _smtp,
     "webhook": _webhook,
     "notifications": _told,
+    "pipelines": _pipelines,
 }
 
 
@@ -552,7 +560,7 @@ def _has_cuda() -> bool:
 
 
 def _ranks(environment: Environment) -> int:
-    families = [catalog.pipeline(name).training.family for name in catalog.names()]
+    families = [pipeline.training.family for pipeline in catalog.readable()]
     declared = [one.ranks for one in families if isinstance(one, NeuralNetwork)]
     return environment.ranks or max(declared, default=1)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from jobs.warehouse.catching_up import Caught, catch_up, published_tables
@@ -22,9 +23,19 @@ _Row = tuple[object, ...]
 
 
 def warehouse(
-    environment: Environment, pipelines: Sequence[Pipeline], *, is_dry: bool
+    environment: Environment,
+    pipelines: Sequence[Pipeline],
+    lacking: Mapping[str, Exception] = MappingProxyType({}),
+    *,
+    is_dry: bool,
 ) -> tuple[int, list[_Row]]:
     """Publish every day that PostgreSQL lacks, or only tell which these are.
+
+    Args:
+        environment: Whose lake and PostgreSQL they are.
+        pipelines: Whose tables.
+        lacking: Why others are not looked at, by name.
+        is_dry: Only tell.
 
     Returns:
         The exit code, and by `HEADER` a row for each run of days of a table that are `current`,
@@ -36,7 +47,7 @@ def warehouse(
         WarehouseAway: it does not answer.
     """
     rows: list[_Row] = []
-    told: list[str] = []
+    told = [f"{name}: {why}" for name, why in lacking.items()]
     for pipeline in pipelines:
         wanted = published_tables(pipeline)
         for one in catch_up(environment, pipeline, wanted, BY_HAND, is_dry=is_dry):

@@ -24,7 +24,7 @@ from jobs.commands import doctor
 from jobs.services.definitions import Health, services
 from jobs.services.supervision import Process, Supervisor
 from jobs.training import horovod_build
-from pipelines import cores
+from pipelines import catalog, cores
 from pipelines.environment import ROOT, Environment
 from tests.conftest import free_port
 from tests.postgres import Postgres
@@ -130,6 +130,18 @@ def test_it_tells_by_which_channels_people_are_told(variables: dict[str, str]) -
     hook = f"https://chat.example/{PASSWORD}"
     _, rows = _asked({**variables, "NIGHTSHIFT_WEBHOOK_URL": hook})
     assert rows["weather tells people by"]["found"] == "log, webhook"
+
+
+def test_a_pipeline_that_somebody_is_writing_hides_nothing_of_the_others(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "names", lambda: ["draft", "flights"])
+    code, rows = _asked(variables)
+    assert (code, rows["pipeline draft"]["state"]) == (3, "problem")
+    assert "No module named 'pipelines.draft'" in rows["pipeline draft"]["found"]
+    assert rows["flights tells people by"]["found"] == "log"
+    assert "ranks" in rows["processor"]["found"]
+    assert rows["processor"]["state"] != "problem"
 
 
 def test_a_cluster_whose_name_leads_nowhere_does_not_answer(variables: dict[str, str]) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from jobs.__main__ import main
 from jobs.commands.warehouse import warehouse
+from pipelines import catalog
 from pipelines.environment import Environment
+from pipelines.errors import UsageError
 from tests.jobs.warehouse.lake import FEW_DAYS, PIPELINE, Lake
 from tests.postgres import Postgres
 
@@ -66,6 +70,30 @@ def test_days_of_a_table_that_was_altered_are_not_current(
     code, rows = warehouse(lake.environment, [PIPELINE], is_dry=False)
     assert (code, rows) == (0, [("toy.predictions", "current", *few)])
     lake.require_same(dict.fromkeys(FEW_DAYS, ""))
+
+
+def test_a_pipeline_that_somebody_is_writing_keeps_no_other_from_being_published(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake.publish_predictions(*FEW_DAYS)
+    few = (3, f"{FEW_DAYS[0]}..{FEW_DAYS[-1]}")
+    monkeypatch.setattr(catalog, "names", lambda: ["flights", "toy"])
+
+    def declaration(name: str) -> SimpleNamespace:
+        if name == "flights":
+            raise UsageError("pipelines/flights.py, line 7: NameError: name 'Fed' is not defined")
+        return SimpleNamespace(PIPELINE=PIPELINE)
+
+    monkeypatch.setattr(catalog, "_declaration", declaration)
+    for name, value in lake.environment.variables().items():
+        monkeypatch.setenv(name, value)
+    assert main(["warehouse", "--format", "json"]) == 3
+    printed = capsys.readouterr()
+    (told,) = json.loads(printed.out)
+    assert tuple(told.values()) == ("toy.predictions", "published", *few)
+    assert "Fault: flights: pipelines/flights.py, line 7" in printed.err
+    # By name it is refused.
+    assert main(["warehouse", "flights"]) == 2
 
 
 def test_without_an_address_it_says_which_to_set(
