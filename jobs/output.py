@@ -291,6 +291,9 @@ def _text(value: object) -> str:
         return str(value).lower()
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).hex()
+    if isinstance(value, Decimal):
+        # Of nothing, to ten places, Python itself says 0E-10.
+        return f"{value:f}"
     if isinstance(value, Mapping | list | tuple):
         return json.dumps(_plain(value, float), ensure_ascii=False)
     return str(value)

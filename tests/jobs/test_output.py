@@ -140,6 +140,8 @@ def test_columns_that_a_terminal_is_too_narrow_for_are_not_lost(
         (float("nan"), "nan"),
         (1e300, "1e+300"),
         (Decimal("1.10"), "1.10"),
+        (Decimal("0E-10"), "0.0000000000"),
+        ([Decimal("1.0E-9")], '["0.0000000010"]'),
         (True, "true"),
         (b"\x00\xff", "00ff"),
         ([1, None, "a"], '[1, null, "a"]'),
