@@ -105,6 +105,15 @@ def harmless(text: str) -> str:
     return "".join(_escaped(character) for character in text)
 
 
+def is_text(given: str) -> bool:
+    """Whether UTF-8 can say it: a terminal's bytes of another encoding are in it as they are."""
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @contextmanager
 def log_to_stderr() -> Iterator[None]:
     """What anyone prints meanwhile goes to stderr, so that stdout holds rows alone.

@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 
 from jobs.commands.who import user
 from jobs.lake import approvals, model_events, ops
-from jobs.output import harmless
+from jobs.output import harmless, is_text
 from jobs.services import stage_client
 from pipelines.environment import Environment
 from pipelines.errors import Refused, UsageError, refuse_unless
@@ -65,7 +65,7 @@ class Said:
                 raise UsageError(f"{option} is empty: say it in words for those who come after.")
             if len(text) > _LONGEST:
                 raise UsageError(f"{option} is longer than {_LONGEST} characters.")
-            if not _is_utf_8(text):
+            if not is_text(text):
                 raise UsageError(f"{option} is not UTF-8: '{harmless(text)}'")
         return cls(who=name.strip(), why=why.strip())
 
@@ -73,15 +73,6 @@ class Said:
         """A row of `ops.model_events`."""
         said = {"who": self.who, "reason": self.why}
         return {"pipeline": pipeline.name, "event": what, **said, **more}
-
-
-def _is_utf_8(text: str) -> bool:
-    # A terminal's bytes of another encoding are in the text as what no encoding can say.
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def rollback(

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from jobs.commands import in_server
 from jobs.commands.in_server import in_server_or_here
-from jobs.output import harmless, show, shown
+from jobs.output import harmless, is_text, show, shown
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import UsageError
+from pipelines.errors import UsageError, refuse_unless
 from pipelines.places import write_whole
 
 if TYPE_CHECKING:
@@ -73,10 +73,11 @@ def parse_key(keys: Sequence[str]) -> dict[str, str]:
     """The values of a key by column.
 
     Raises:
-        UsageError: one has no '=', or a column has two values.
+        UsageError: one has no '=', or is no text, or a column has two values.
     """
     found: dict[str, str] = {}
     for key in keys:
+        refuse_unless(is_text(key), f"--key is not UTF-8: '{harmless(key)}'")
         column, equals, value = key.partition("=")
         if not equals:
             raise UsageError(f"'{key}' is no part of a key: write it as column=value.")

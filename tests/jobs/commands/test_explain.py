@@ -458,6 +458,8 @@ def test_a_key_is_written_as_columns_with_values() -> None:
     for keys in (["a"], ["a=1", "a=2"]):
         with pytest.raises(UsageError, match=r"column=value|two values of 'a'"):
             parse_key(keys)
+    with pytest.raises(UsageError, match=r"^--key is not UTF-8: 'a=\\udcff'$"):
+        parse_key(["a=\udcff"])
 
 
 def test_the_command_asks_the_stage_server_where_one_is_up(
