@@ -27,6 +27,7 @@ _NULL = "null"
 _DECIMALS = 6
 """A table is read by people: it rounds a fraction to so many digits. CSV and JSON are exact,
 but for NaN and infinity, which JSON does not know."""
+_SMALL = 0.001
 MOST_ON_TERMINAL = 1000
 """Rows: nobody reads on, and rich needs a second for a few thousand cells."""
 _NARROWEST = 8
@@ -96,6 +97,12 @@ def shown(value: object) -> str:
     if isinstance(value, float):
         return _rounded(value)
     return harmless(_text(value))
+
+
+def decimals(value: float, digits: int = 4) -> str:
+    """A fraction with so many decimals; a small one, of which these leave little, with digits."""
+    is_small = 0 < abs(value) < _SMALL
+    return f"{value:.{digits}g}" if is_small else f"{value:.{digits}f}"
 
 
 def harmless(text: str) -> str:

@@ -10,12 +10,13 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TextIO
 
 from jobs.commands import in_server
 from jobs.commands.in_server import in_server_or_here
-from jobs.output import harmless, is_text, show, shown
+from jobs.output import decimals, harmless, is_text, show, shown
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError, refuse_unless
@@ -158,7 +159,7 @@ def _tell_one(
     for name, value, _, attribution, _ in rows:
         named[f"{name} {_short(value)}"] = float(str(attribution))
     score = one[pipeline.prediction][0].as_py()
-    title = harmless(f"{_title(entity)}: {pipeline.prediction} {score:.3f}")
+    title = harmless(f"{_title(entity)}: {pipeline.prediction} {_short(score)}")
     figure = plots.attributions(title, _unit(explained), named)
     _save(explainer, Days.of(night), _file_name(entity.values()), figure)
 
@@ -220,6 +221,9 @@ def _by_feature(one: Served, row: int) -> dict[str, float]:
     return dict(zip(columns, values, strict=True))
 
 
+_digits = partial(decimals, digits=6)
+
+
 def _reconciled(explainer: Explainer, one: Served) -> str:
     """That all of it adds up to what was served, with the differences."""
     attribution = one.attribution
@@ -230,9 +234,10 @@ def _reconciled(explainer: Explainer, one: Served) -> str:
     says = float(one.task.inverse_link(attribution.totals)[0])
     published = one.predictions[name][0].as_py()
     return (
-        f"Adds up: base {attribution.base:.6f} + attributions {added:.6f} = {total:.6f} "
-        f"in {_unit(one)}; the model's own {own:.6f} (difference {abs(total - own):.1e}). "
-        f"As {name} {says:.6f}; published {published:.6f} "
+        f"Adds up: base {_digits(attribution.base)} + attributions {_digits(added)} = "
+        f"{_digits(total)} in {_unit(one)}; the model's own {_digits(own)} "
+        f"(difference {abs(total - own):.1e}). "
+        f"As {name} {_digits(says)}; published {_digits(published)} "
         f"(difference {abs(says - published):.1e})."
     )
 

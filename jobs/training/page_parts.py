@@ -8,14 +8,14 @@ from html import escape
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+from jobs.output import decimals
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = Sequence[object]
 _LONG = 48
 """Characters of a text above which it is broken into lines."""
-_SMALL = 0.001
-"""Of a smaller number four decimals would leave next to nothing."""
 
 
 def shown(value: object) -> str:
@@ -23,8 +23,7 @@ def shown(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        is_small = 0 < abs(value) < _SMALL
-        return f"{value:.4g}" if is_small else f"{value:.4f}"
+        return decimals(value)
     if isinstance(value, int):
         return f"{value:,}"
     return str(value)

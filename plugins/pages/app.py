@@ -27,6 +27,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
 from jobs.night import message_of
+from jobs.output import decimals
 from jobs.pages import dictionary, models, nights, predictions, quality, statements
 from jobs.services import addresses
 from pipelines import catalog
@@ -462,6 +463,7 @@ def _templates() -> Templates:
         "mlflow_address": _mlflow_address,
         "strip": charts.strip,
     }
+    made.filters["decimals"] = decimals
     return made
 
 

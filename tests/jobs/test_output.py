@@ -153,6 +153,19 @@ def test_a_table_shows_each_kind_of_value(value: object, shown: str) -> None:
     assert output.shown(value) == shown
 
 
+@pytest.mark.parametrize(
+    ("value", "four", "six"),
+    [
+        (0.0, "0.0000", "0.000000"),
+        (-1.2195814, "-1.2196", "-1.219581"),
+        (0.00123456, "0.0012", "0.001235"),
+        (0.00000123456789, "1.235e-06", "1.23457e-06"),
+    ],
+)
+def test_a_fraction_keeps_digits_that_count(value: float, four: str, six: str) -> None:
+    assert (output.decimals(value), output.decimals(value, 6)) == (four, six)
+
+
 def test_a_column_of_numbers_and_words_is_text() -> None:
     lines = printed(["a"], [(1,), ("one",)]).splitlines()
     assert lines[3] == "| 1   |"

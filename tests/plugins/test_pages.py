@@ -439,10 +439,12 @@ def test_predictions_and_what_was_asked_are_text(
     home.promote(DAYS[1])
     home.night(DAYS[1])
     columns = ("id", "prediction", "model_version")
-    rows = [(CARRIER, 0.25, CARRIER)]
+    rows = [(CARRIER, 0.25, CARRIER), (CARRIER, 0.000012345, CARRIER)]
     monkeypatch.setattr(predictions, "_of_day", lambda *_: (columns, rows))
     text = get(client, f"tiny/predictions?words={CARRIER}").text
     assert "0.2500" in text
+    # Of a label in a small unit four decimals would leave nothing.
+    assert ">1.234e-05<" in text
     assert text.count("onerror=alert") > 2
     assert "<img" not in text
     assert get(client, "tiny/predictions?day=2012-01-01").status_code == 400
@@ -660,7 +662,7 @@ def test_who_lets_a_model_serve_has_the_evidence_before_them(
         "metrics": ["auc"],
         "candidate": {"auc": 0.7123},
         "champion": {"auc": 0.7012},
-        "baselines": {"rate": {"auc": 0.6543}},
+        "baselines": {"rate": {"auc": 0.6543}, "usual": {"auc": 0.000012345}},
     }
     said = {"reason": f"Better {CARRIER}", "rival_version": "2", "metrics": json.dumps(measured)}
     ops.append(flights, "model_events", [event("awaiting", "4", 4, **said)])
@@ -674,6 +676,7 @@ def test_who_lets_a_model_serve_has_the_evidence_before_them(
     assert waits
     for told in ("0.7123", "champion 2", "0.7012", "rate", "0.6543", "Better &lt;img", "<form"):
         assert told in waits[0]
+    assert "1.234e-05" in waits[0]
     assert f'href="{REPORTS_ADDRESS}/flights/models/4/index.html">Its card</a>' in waits[0]
     assert "<img" not in text
     # Who may not decide reads the same.

@@ -194,6 +194,11 @@ function short(value) {
   return typeof value === "number" ? Number(value.toPrecision(4)) : value;
 }
 
+// Of a smaller pull, as of a label in a small unit, three decimals would leave nothing.
+function pull(value) {
+  return Math.abs(value) < 0.01 ? short(value) : value.toFixed(3);
+}
+
 function explained(features) {
   const table = document.createElement("table");
   const head = table.createTHead().insertRow();
@@ -206,7 +211,7 @@ function explained(features) {
   const body = table.createTBody();
   for (const one of features) {
     const line = body.insertRow();
-    const values = [one.feature, short(one.value), short(one.base), one.attribution.toFixed(3)];
+    const values = [one.feature, short(one.value), short(one.base), pull(one.attribution)];
     for (const value of values) {
       line.insertCell().textContent = value === null ? "" : text(value);
     }
