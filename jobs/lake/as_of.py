@@ -46,7 +46,8 @@ _END = ";"
 _AFTER = (",", ")", _END)
 """Signs that may come after a value."""
 _TYPES = ("date", "timestamp", "timestamptz")
-_DESCRIBING = ("describe", "desc", "summarize", "show")
+_BARE = ("describe", "desc", "summarize", "show", "table")
+"""Words after which a table stands by itself, without a name that it could be given."""
 _MAIN = "main"
 """What is in use where no pipeline is."""
 _LONGEST_USE = 8
@@ -269,8 +270,8 @@ def _value_at(said: Sequence[Token], place: int) -> int:
 
 
 def _is_described(said: Sequence[Token], first: int) -> bool:
-    """Whether the name that begins there is all that DESCRIBE or SUMMARIZE is asked for."""
-    return first > 0 and said[first - 1].word in _DESCRIBING
+    """Whether the name that begins there is all that DESCRIBE, SUMMARIZE or TABLE is asked for."""
+    return first > 0 and said[first - 1].word in _BARE
 
 
 def _name_before(tokens: Sequence[Token], place: int) -> int:

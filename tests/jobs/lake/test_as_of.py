@@ -174,6 +174,11 @@ def test_a_table_as_it_was_is_described(lake: Environment, how: str) -> None:
     assert [row[0] for row in described] == ["id", "landed_date"]
 
 
+def test_a_table_as_it_was_is_all_that_is_asked_for(lake: Environment) -> None:
+    rows = query(lake, "FROM toy.readings VERSION AS OF 0")[1]
+    assert query(lake, "TABLE toy.readings VERSION AS OF 0")[1] == rows
+
+
 def test_a_moment_may_say_its_type(lake: Environment) -> None:
     assert _ids(lake, "KNOWN AS OF DATE '2013-01-08'") == [1, 2]
     assert _ids(lake, "TIMESTAMP AS OF TIMESTAMP '2100-01-01'") == [2, 9]
