@@ -548,7 +548,8 @@ class Survey:
             folder = self._run.environment.landing / self.pipeline.name
             if is_reference_announced(folder, feed):
                 return Finding(table=table, night=finds, state="stale", reason=reason)
-            reason += ", and its marker is that of what it was: its last rows stay until then"
+            marker = f"{self.pipeline.name}/{feed.marker_file(None)}"
+            reason += f": its rows of before stay until {marker} comes again"
             return Finding(table=table, night=night, state="current", reason=reason)
         refused = self._refused_snapshot(feed)
         if not has_passed and refused:

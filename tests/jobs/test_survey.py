@@ -1565,8 +1565,7 @@ def test_the_plan_tells_of_a_changed_register_whose_marker_has_not_come_again(
     reasons = [row[3] for row in _told_of(home, "current", DAYS[1])]
     (told,) = filter(None, reasons)
     assert told == (
-        "tiny/sensors.csv has changed, and its marker is that of what it was: its last rows stay "
-        "until then"
+        "tiny/sensors.csv has changed: its rows of before stay until tiny/sensors.done comes again"
     )
     # A correction is read in spite of it.
     home.land(DAYS[0], 7)
