@@ -87,8 +87,8 @@ def test_a_table_that_cannot_be_forgotten_keeps_no_other_one_out(
     one = registrar(lake, spark)
     one.follow()
     shutil.rmtree(lake.environment.table_path("toy.predictions"))
-    rows = pa.table({"landed_date": [FIRST], "n": [1], "m": [2]})
-    lake.publish({FIRST: rows}, SUMS.name)
+    columns = {"landed_date": [FIRST], "n": [1], "m": [2]}
+    lake.publish({FIRST: pa.table(columns)}, SUMS.name)
     spark.registered()
     spark.refused = "DROP TABLE IF EXISTS `toy`.`predictions`"
     one.follow()
