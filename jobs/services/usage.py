@@ -113,6 +113,9 @@ class Meter:
         Args:
             environment: Whose Spark server works for what is measured.
         """
+        # Measured by another clock than the machine's, which may be set meanwhile. First: what
+        # follows takes its time, and what began at one instant must not seem to end before it did.
+        self._began = time.monotonic()
         self._spark = _spark_server(environment)
         self._spark_began = _spark_seconds(self._spark)
         self._largest_child = _largest_child()
@@ -120,8 +123,6 @@ class Meter:
         with suppress(OSError):
             (_OWN / "clear_refs").write_text(_FORGET_PEAK)
         self._cpu_began = _cpu_seconds()
-        # Measured by another clock than the machine's, which may be set meanwhile.
-        self._began = time.monotonic()
 
     def read(self) -> Usage:
         """What was taken until now."""

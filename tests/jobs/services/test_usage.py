@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -22,7 +22,7 @@ from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError
 from pipelines.run import Run
-from pipelines.stages import select
+from pipelines.stages import select, stage
 from tests.conftest import free_port
 from tests.jobs.services.test_stage_server import WORK, server, until
 
@@ -193,6 +193,30 @@ def _ask(port: int) -> None:
 
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.recv(1)
+
+
+def test_a_stage_has_ended_no_sooner_than_it_did(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done_at: list[datetime] = []
+
+    def slow(_: Environment) -> None:
+        # As where many processes have many connections.
+        time.sleep(0.2)
+
+    def work(_: Run) -> dict[str, object]:
+        done_at.append(ops.now())
+        return {}
+
+    monkeypatch.setattr(usage, "_spark_server", slow)
+    monkeypatch.setattr(night, "_function", lambda _: work)
+    days = Days.of(date(2013, 1, 5))
+    run = Run(pipeline=pipeline("flights"), days=days, environment=home, run_id="r1")
+    assert night.perform(run.at(stage("monitor")).to_json()) == 0
+    (row,) = ops.read(home, "stage_runs").to_pylist()
+    ended = row["started_at"] + timedelta(seconds=row["seconds"])
+    # `nightshift sql --run` takes what was published later for another attempt's.
+    assert ended >= done_at[0]
 
 
 def test_measuring_takes_no_time_that_anyone_would_notice(home: Environment) -> None:
