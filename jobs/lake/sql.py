@@ -570,11 +570,12 @@ def near_misses(statement: str, known: Sequence[str]) -> dict[str, list[str]]:
         name = word.replace('"', "").lower()
         schema, _, _ = name.rpartition(".")
         bare = [table for table in known if table.partition(".")[2] == name]
-        if name in known or _not_yet(name):
+        if name in known:
             continue
+        # Of each word, and a statement may list thousands: what takes longer is asked last.
         if bare:
             missed[word] = bare
-        elif schema in pipelines or get_close_matches(schema, pipelines):
+        elif schema and get_close_matches(schema, pipelines) and not _not_yet(name):
             missed[word] = get_close_matches(name, known, n=1)
     return {word: near for word, near in missed.items() if near}
 

@@ -603,6 +603,24 @@ def test_tables_are_listed_where_one_is_missed_and_lines_are_short(
     assert max(map(len, ours), default=0) <= 100
 
 
+def test_a_table_misspelt_in_a_long_statement_is_told_at_once(
+    lake: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def table_doc(name: str) -> str:
+        asked.append(name)
+        return ""
+
+    monkeypatch.setattr(sql.dictionary, "table_doc", table_doc)
+    listed = ", ".join(f"'w{number}'" for number in range(100))
+    statement = f"SELECT day FROM flights.flight WHERE carrier IN ({listed})"
+    with pytest.raises(UsageError, match=r"Did you mean flights\.flights\?"):
+        query(lake, statement)
+    # Each takes a look for pipelines on the disk.
+    assert set(asked) == {"flights.flight"}
+
+
 def test_words_that_are_no_tables_are_no_near_misses() -> None:
     known = ["flights.predictions", "weather.predictions"]
     missed = near_misses("SELECT a.carrier, predictions FROM flights.prediction AS a", known)
