@@ -73,6 +73,12 @@ def show(
         _show_in_full(columns, rows, out)
 
 
+def show_lines(rows: Iterable[Row], to: TextIO) -> None:
+    """Print the last value of each row as the lines that it has: a table would make one of them."""
+    for *_, text in rows:
+        to.writelines(f"{harmless(line)}\n" for line in str(text).splitlines())
+
+
 def prepare_streams() -> None:
     """See to it that whatever is printed can be written, also to streams that are closed.
 

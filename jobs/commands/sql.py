@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from jobs.commands import in_server
-from jobs.output import refuse_one_name_twice, show
+from jobs.output import refuse_one_name_twice, show, show_lines
 from jobs.services import stage_client
 from pipelines import forwarding, wire
 from pipelines.errors import UsageError
@@ -198,7 +198,10 @@ def _print(results: Iterable[Result], form: str, to: TextIO) -> None:
     for number, result in enumerate(results):
         if number:
             print(file=to)
-        show(result.columns, result.rows, form, to)
+        if result.is_plan and form == "table":
+            show_lines(result.rows, to)
+        else:
+            show(result.columns, result.rows, form, to)
 
 
 class _Unread(Exception):

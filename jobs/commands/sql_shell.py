@@ -35,7 +35,7 @@ from jobs.lake import sql
 from jobs.lake.sql import Session
 from jobs.lake.tokens import Token, as_name, as_table, is_alias, is_ended, tokens
 from jobs.night import message_of
-from jobs.output import FORMATS, MOST_ON_TERMINAL, show
+from jobs.output import FORMATS, MOST_ON_TERMINAL, show, show_lines
 from jobs.services.home import private_home
 from pipelines.errors import NightshiftError, UsageError
 
@@ -158,7 +158,10 @@ class Shell:
         try:
             with bounded(self.session):
                 for result in self.session.results(statements):
-                    self._show(result.columns, result.rows)
+                    if result.is_plan and self.form == "table":
+                        self._draw(result.rows)
+                    else:
+                        self._show(result.columns, result.rows)
         except KeyboardInterrupt:
             self.session.interrupt()
             raise
@@ -177,8 +180,16 @@ class Shell:
         is_more = next(remaining, None) is not None
         number = f"the first {len(first)} rows" if is_more else _counted(len(first))
         hint = "; all of them: nightshift sql --output FILE" if is_more else ""
+        self._let_read(f"{text.getvalue()}({number}{hint})\n")
+
+    def _draw(self, plan: Iterable[tuple[object, ...]]) -> None:
+        text = io.StringIO()
+        show_lines(plan, text)
+        self._let_read(text.getvalue())
+
+    def _let_read(self, text: str) -> None:
         is_shown = time.monotonic()
-        self.page(f"{text.getvalue()}({number}{hint})\n")
+        self.page(text)
         self._seconds_read += time.monotonic() - is_shown
 
 

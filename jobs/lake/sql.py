@@ -132,6 +132,8 @@ class Result:
     columns: Sequence[str]
     rows: Iterator[tuple[object, ...]]
     """Read as they are asked for, before the next statement runs."""
+    is_plan: bool
+    """Whether they are what EXPLAIN draws, in texts of several lines."""
 
 
 class Session:
@@ -231,7 +233,11 @@ class Session:
                 ran = self._run(one, known)
                 if _gives_rows(one):
                     columns = [column[0] for column in ran.description or ()]
-                    yield Result(columns=columns, rows=self._rows(ran, statements, known))
+                    yield Result(
+                        columns=columns,
+                        rows=self._rows(ran, statements, known),
+                        is_plan=tokens(one.query)[0].word == "explain",
+                    )
 
     def batches(self, statements: str) -> pa.RecordBatchReader | None:
         """The rows of the only statement that gives some, in Arrow; None: none does.

@@ -402,6 +402,23 @@ def test_the_shell_runs_statements_and_keeps_what_they_set(shell: Shell) -> None
     assert _shown(shell) == "a\n1\n(1 row)\nb\n2\n(1 row)\n"
 
 
+def test_a_plan_is_drawn_on_lines_of_its_own(
+    shell: Shell, asked_lake: Environment, capfd: pytest.CaptureFixture[str]
+) -> None:
+    statement = "EXPLAIN SELECT count(*) FROM toy.readings"
+    assert main(["sql", statement]) == 0
+    printed = capfd.readouterr().out
+    assert "\\n" not in printed
+    assert len(printed.splitlines()) > 3
+    assert "explain_key" not in printed
+    shell.obey(f"{statement};")
+    assert _shown(shell) == printed
+    # A program gets it as it is.
+    assert main(["sql", statement, "--format", "json"]) == 0
+    (told,) = json.loads(capfd.readouterr().out)
+    assert told["explain_value"].splitlines() == printed.splitlines()
+
+
 def test_the_shell_sees_what_is_published_meanwhile(shell: Shell) -> None:
     count = "SELECT count(*) FROM toy.readings;"
     shell.obey("\\format csv")
