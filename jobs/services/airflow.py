@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
@@ -68,6 +68,8 @@ _SET_BY = {
     "AIRFLOW__OPENLINEAGE__NAMESPACE": "NIGHTSHIFT_LINEAGE",
 }
 """Variables of Airflow's that `variables` may set -> our own by which it does."""
+_NO_PROXY_AT_ALL = "*"
+"""Of `NO_PROXY`: every host is reached without one."""
 NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """No proxy, whatever the environment says: Airflow is on loopback, where none leads."""
 
@@ -86,9 +88,9 @@ def variables(environment: Environment) -> dict[str, str]:
         "NIGHTSHIFT_ROOT": str(ROOT),
         "PYTHONPATH": python_path(),
         "PATH": f"{own_programs}{os.pathsep}{other_programs}",
-        # Programs differ in which of the two they read.
-        "NO_PROXY": _hosts_without_proxy(environment, "NO_PROXY"),
-        "no_proxy": _hosts_without_proxy(environment, "no_proxy"),
+        # Programs differ in which they read, and ask for the other where that is not there.
+        "NO_PROXY": _hosts_without_proxy(environment, ("NO_PROXY", "no_proxy")),
+        "no_proxy": _hosts_without_proxy(environment, ("no_proxy", "NO_PROXY")),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": environment.airflow_database,
         **_address_settings(environment),
         **_login_settings(environment),
@@ -330,12 +332,23 @@ def _digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:12]
 
 
-def _hosts_without_proxy(environment: Environment, variable: str) -> str:
+def _hosts_without_proxy(environment: Environment, names: Sequence[str]) -> str:
+    """Hosts that are reached without a proxy: what a person says, and those of the platform.
+
+    Args:
+        environment: Whose platform it is.
+        names: Variables by which it may be said, of which the first that is set counts.
+    """
+    given = [os.environ[name] for name in names if name in os.environ]
+    others = given[0].strip() if given else ""
+    if others == _NO_PROXY_AT_ALL:
+        # Among others it would be the name of a host.
+        return others
     # The platform is on loopback and on machines of its own, whatever proxy is used for the world.
     hosts = [LOOPBACK, "localhost"]
     api = urlsplit(addresses.of_api(environment)).hostname
     if api and api not in hosts:
         hosts.append(api)
-    if others := os.environ.get(variable):
+    if others:
         hosts.append(others)
     return ",".join(hosts)

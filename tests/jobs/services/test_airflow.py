@@ -6,6 +6,9 @@ import configparser
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from urllib.request import proxy_bypass
+
+import pytest
 
 from jobs.services import airflow
 from pipelines.environment import ROOT, Environment
@@ -47,6 +50,38 @@ def test_a_task_asks_for_as_long_as_the_api_takes_to_start_on_a_busy_machine() -
     assert sum(waits) > 100
     # And then it is not kept waiting by it.
     assert max(waits) < 10
+
+
+@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
+@pytest.mark.parametrize(
+    ("said", "hosts"),
+    [
+        ("store.example,.internal", ["store.example", "10.internal", "127.0.0.1"]),
+        ("*", ["any.example", "127.0.0.1"]),
+    ],
+)
+def test_a_host_that_is_reached_without_a_proxy_is_so_by_every_process_of_the_platform(
+    name: str, said: str, hosts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(name, said)
+    told = airflow.variables(_environment(8080))
+    for variable in ("NO_PROXY", "no_proxy"):
+        # Programs differ in which of the two they read.
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.setenv(variable, told[variable])
+        assert all(map(proxy_bypass, hosts))
+        assert bool(proxy_bypass("world.example")) == (said == "*")
+
+
+def test_two_lists_of_hosts_without_a_proxy_stay_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "one.example")
+    monkeypatch.setenv("no_proxy", "another.example")
+    told = airflow.variables(_environment(8080))
+    assert told["NO_PROXY"].endswith(",one.example")
+    assert told["no_proxy"].endswith(",another.example")
 
 
 def _environment(port: int) -> Environment:
