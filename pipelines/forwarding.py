@@ -20,7 +20,8 @@ FORWARDED = ("run", "plan", "notify", "rollback", "approve")
 """Commands that are done so."""
 LOST = 70
 """How a child ends that could tell nobody: it was asked to end, or a library came apart."""
-_OF_NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_OF_PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+_OF_NETWORK = (*_OF_PROXY, "SSL_CERT_FILE", "SSL_CERT_DIR")
 """Variables by which a channel reaches its address. In small letters too."""
 _OF_TERMINAL = ("COLUMNS", "LINES", "TERM")
 """Variables by which a person says how wide a table may be."""
@@ -50,6 +51,10 @@ def variables(
     """
     names = (*_OF_NETWORK, *map(str.lower, _OF_NETWORK))
     found = {name: given[name] for name in names if name in given}
+    for name in _OF_PROXY:
+        if name in found:
+            # Small letters go first, and the server has some of its own.
+            found.setdefault(name.lower(), found[name])
     if words[0] != "run":
         found |= address_of_store(given) | store_credentials(given)
     return {**for_ranks(given), **of_terminal(given), **found}

@@ -20,6 +20,7 @@ from jobs.lake import ops
 from jobs.services import child, stage_client
 from jobs.services.own_server import preloaded
 from jobs.services.stage_client import Ended
+from pipelines import forwarding as forwarded
 from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -299,6 +300,21 @@ def test_a_child_has_the_credentials_of_its_client_but_for_a_stage(
     for environ in given.values():
         assert environ["https_proxy"] == "http://proxy:3128"
         assert "SOME_PASSWORD" not in environ
+
+
+def test_a_proxy_that_is_told_in_capital_letters_counts_where_the_server_has_another() -> None:
+    client = {
+        "HTTPS_PROXY": "http://ours:3128",
+        "NO_PROXY": "chat.example",
+        "http_proxy": "http://plain:3128",
+        "HTTP_PROXY": "http://not-read:3128",
+    }
+    # As `nightshift up` has made the server's.
+    server = {"no_proxy": "127.0.0.1,localhost", "https_proxy": "http://theirs:3128"}
+    in_child = {**server, **forwarded.variables(client, ["notify"])}
+    assert in_child["no_proxy"] == "chat.example"
+    assert in_child["https_proxy"] == "http://ours:3128"
+    assert in_child["http_proxy"] == "http://plain:3128"
 
 
 def test_a_child_does_no_other_command(
