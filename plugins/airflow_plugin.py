@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
+from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS
+
+_ROOT = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
+"""Path below which this Airflow is, as its own pages know it; empty: it has its host for itself."""
 
 
 def _in_navigation(page: str) -> dict[str, Any]:
     """A page inside Airflow's own: the first in the bar itself, the others in its menu."""
     return {
         "name": PAGES[page],
-        "href": f"{PAGES_ADDRESS}/{page}",
+        "href": f"{_ROOT}{PAGES_ADDRESS}/{page}",
         "destination": "nav",
         "url_route": f"nightshift-{page}",
         "nav_top_level": page == "nights",
@@ -29,7 +34,7 @@ class NightshiftPlugin(AirflowPlugin):
         {
             "name": "Nights",
             # Airflow puts in the DAG that is looked at.
-            "href": f"{PAGES_ADDRESS}/{{DAG_ID}}/nights",
+            "href": f"{_ROOT}{PAGES_ADDRESS}/{{DAG_ID}}/nights",
             "destination": "dag",
             "url_route": "nightshift-dag-nights",
         },

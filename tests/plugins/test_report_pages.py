@@ -169,6 +169,21 @@ def test_airflow_finds_the_plugin_and_no_error() -> None:
     assert served == [REPORTS_ADDRESS, PAGES_ADDRESS]
 
 
+@pytest.mark.parametrize(
+    ("address", "root"),
+    [("http://127.0.0.1:8080", ""), ("https://example.org/airflow/", "/airflow")],
+)
+def test_the_bar_leads_to_our_pages_also_where_airflow_shares_its_host(
+    address: str, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", address)
+    (plugin,), _ = _load_plugins_from_plugin_directory(str(ROOT / "plugins"))
+    # Airflow's UI asks for it as it stands.
+    led = [one["href"] for one in plugin.external_views]
+    assert led
+    assert all(one.startswith(f"{root}{PAGES_ADDRESS}/") for one in led)
+
+
 def test_a_task_that_loads_the_plugin_imports_no_web_framework() -> None:
     script = (
         "import runpy, sys, airflow.plugins_manager; before = set(sys.modules); "
