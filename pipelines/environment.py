@@ -62,7 +62,7 @@ _LEAST_SECRET = 32
 """Characters: what is derived from fewer could be found by trying."""
 _STORE = re.compile(r"https?://[\w.:\[\]-]+(/[^\s?#]*)?", re.ASCII)
 _NO_TABLE = re.compile(r"[%\[\]^|\\\x00-\x1f\x7f]")
-_NO_HOME = re.compile(r"\?|\s[;#]|\$[\w{]")
+_NO_HOME = re.compile(r"[?,]|\s[;#]|\$[\w{]")
 _LIKE_URL = re.compile(r"^\s*[A-Za-z][\w+.-]*:/|://")
 _SPARK_MASTER = re.compile(
     r"spark://[\w.-]+:\d+(,[\w.-]+:\d+)*|yarn|k8s://(https?://)?[\w.-]+(:\d+)?/?", re.ASCII
@@ -163,8 +163,9 @@ def _absolute_of_home(path: str) -> Path:
         # Programs of the platform would look for it elsewhere, maybe in the home of another.
         raise ValueError(
             "a folder for a home: no part of its path may hold '?', where the address of a "
-            "database in it ends, nor a blank before '#' or ';', where the supervisor takes the "
-            "rest for a comment, nor a name after '$', which Airflow takes for a variable's"
+            "database in it ends, nor ',', where Spark takes the rest for another folder, nor a "
+            "blank before '#' or ';', where the supervisor takes the rest for a comment, nor a "
+            "name after '$', which Airflow takes for a variable's"
         )
     return absolute
 

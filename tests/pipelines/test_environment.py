@@ -367,7 +367,7 @@ def test_a_web_address_with_a_port_that_is_none_is_refused(variable: str) -> Non
     assert Environment.read({variable: "https://10.0.0.5:8443"})
 
 
-@pytest.mark.parametrize("name", ["what?", "Team #1", "one ;two", "$HOME", "of ${USER}"])
+@pytest.mark.parametrize("name", ["what?", "a,b", "Team #1", "one ;two", "$HOME", "of ${USER}"])
 def test_a_home_that_some_program_would_look_for_elsewhere_is_refused(
     name: str, tmp_path: Path
 ) -> None:
