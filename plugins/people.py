@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+from airflow.configuration import conf
 
 
 class People(SimpleAuthManager):
@@ -25,4 +26,7 @@ class People(SimpleAuthManager):
         for person in self.get_users():
             if person.username == name:
                 return person
+        if conf.getboolean("core", "simple_auth_manager_all_admins"):
+            # Whoever asks is an admin whom no setting names.
+            return super().deserialize_user(token)
         raise ValueError("who this token was made for may sign in no more")

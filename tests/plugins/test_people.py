@@ -48,6 +48,15 @@ def test_who_is_named_no_more_is_out(token: str, monkeypatch: pytest.MonkeyPatch
         role(token)
 
 
+def test_where_airflow_takes_everyone_for_an_admin_so_do_we(
+    token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "True")
+    # As Airflow signs in whoever asks.
+    anyone = SimpleAuthManagerUser(username="Anonymous", role="ADMIN")
+    assert role(People().generate_jwt(anyone)) == "ADMIN"
+
+
 def test_it_is_the_one_that_the_platform_configures(monkeypatch: pytest.MonkeyPatch) -> None:
     configured = ConfigParser(interpolation=None)
     configured.read(ROOT / "airflow.cfg")
