@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -306,17 +307,31 @@ def one_of(
 
 
 def _equal(values: pa.ChunkedArray, text: str) -> pa.ChunkedArray:
-    """Which values are the one that the text says; an instant may be written in any way."""
+    """Which values are the one that the text says; some may be written in any way."""
     kind = values.type
-    if not pa.types.is_timestamp(kind):
+    read = _read_by(kind)
+    if read is None:
         return pc.equal(values.cast(pa.string()), text)
     try:
-        meant = _instant(text, kind)
+        meant = read(text, kind)
     # Of an instant that no column of that type can hold, too: in UTC it may have no year.
     except (ValueError, OverflowError):
         # No value is equal to null.
         meant = pa.scalar(None, kind)
     return pc.equal(values, meant)
+
+
+def _read_by(kind: pa.DataType) -> Callable[[str, Any], pa.Scalar] | None:
+    """What reads a value of a type that has several texts; None: it has one."""
+    if pa.types.is_timestamp(kind):
+        return _instant
+    # A page writes `True` and `1.0`, Arrow `true` and `1`.
+    has_several = pa.types.is_boolean(kind) or pa.types.is_floating(kind)
+    return _cast if has_several else None
+
+
+def _cast(text: str, kind: pa.DataType) -> pa.Scalar:
+    return pa.scalar(text).cast(kind)
 
 
 def _instant(text: str, kind: pa.TimestampType) -> pa.Scalar:

@@ -516,3 +516,20 @@ def test_an_instant_of_a_key_may_be_written_in_any_way(written: str, zone: str |
     # In UTC it lies beyond the calendar.
     with pytest.raises(UsageError, match="has forecast_at=9999-12-31T23:59-05:00. There are"):
         one_of(weather, predictions, {"forecast_at": "9999-12-31T23:59-05:00"})
+
+
+@pytest.mark.parametrize(
+    ("values", "written"),
+    [
+        # As a page writes it, and as Arrow does.
+        ([True, False], ["True", "true"]),
+        ([1.0, 2.5], ["1.0", "1"]),
+    ],
+)
+def test_so_may_a_truth_value_and_a_fraction(values: list[Any], written: list[str]) -> None:
+    weather = catalog.pipeline("weather")
+    predictions = pa.table({"station": values, "hour": [4, 5]})
+    for text in written:
+        assert one_of(weather, predictions, {"station": text})["hour"].to_pylist() == [4]
+    with pytest.raises(UsageError, match="has station=neither"):
+        one_of(weather, predictions, {"station": "neither"})
