@@ -171,7 +171,7 @@ def _due(pipeline: Pipeline, run: DagRunProtocol) -> Night:
             "Trigger the DAG to run it now."
         )
     triggered_at = run.logical_date or run.run_after
-    if run.run_type == "manual" and triggered_at >= calendar.began:
+    if run.run_type not in _OF_ONE_DAY and triggered_at >= calendar.began:
         # Between midnight and the hour of the schedule, the last night that was due is older.
         day = max(day, calendar.first_today)
     return Night(days=Days.of(calendar.day_of(day)), stands_for=day)

@@ -172,8 +172,9 @@ def test_the_first_click_works_at_any_hour(tmp_path: Path, monkeypatch: pytest.M
     began = datetime(2026, 11, 25, 7, tzinfo=UTC)
     path.write_text(beginning(PIPELINE, began).to_json())
     before = {"interval_start": DUE - 2 * ONE_DAY, "interval_end": DUE - ONE_DAY}
-    clicked = context(logical_date=began + timedelta(minutes=1), **before)
-    assert night_of(PIPELINE, clicked).days == Days.of(date(2013, 3, 31))
+    for how in ("manual", "operator_triggered"):
+        clicked = context(run_type=how, logical_date=began + timedelta(minutes=1), **before)
+        assert night_of(PIPELINE, clicked).days == Days.of(date(2013, 3, 31))
     for other in ({"run_type": "backfill"}, {"logical_date": DUE - 2 * ONE_DAY}):
         with pytest.raises(AirflowSkipException, match="the replay begins with 2026-11-24"):
             night_of(PIPELINE, context(**other, **before))
