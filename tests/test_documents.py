@@ -14,6 +14,7 @@ from tests.documents import Command, commands, documents
 
 pytestmark = pytest.mark.policy
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
+_PIP = re.compile(r"pip install ([^`\n]+)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _COMMANDS = chain.from_iterable(map(commands, documents()))
 SHOWN = [one for one in _COMMANDS if one.words[:1] == ["nightshift"]]
@@ -64,3 +65,15 @@ def test_every_page_is_reached_from_the_readme() -> None:
                 reached.add(target)
                 todo.append(target)
     assert [str(one) for one in documents() if one.resolve() not in reached] == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    documents(),
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_pip_is_given_a_lock_with_hashes_alone(document: Path) -> None:
+    for words in _PIP.findall(document.read_text()):
+        # Beside it pip refuses whatever has no hash.
+        named = [word for word in words.split() if not word.startswith("-")]
+        assert len(named) == 1 or not any(word.endswith(".lock") for word in named), words
