@@ -10,6 +10,7 @@ import pytest
 
 from jobs.__main__ import parser
 from pipelines.environment import ROOT
+from pipelines.forwarding import FORWARDED
 from tests.documents import Command, commands, documents
 
 pytestmark = pytest.mark.policy
@@ -77,3 +78,9 @@ def test_pip_is_given_a_lock_with_hashes_alone(document: Path) -> None:
         # Beside it pip refuses whatever has no hash.
         named = [word for word in words.split() if not word.startswith("-")]
         assert len(named) == 1 or not any(word.endswith(".lock") for word in named), words
+
+
+def test_the_page_on_security_names_all_that_the_stage_server_does() -> None:
+    told = (ROOT / "SECURITY.md").read_text()
+    (listed,) = re.findall(r"The stage server's socket .* of commands \((.*)\)\.", told)
+    assert listed == ", ".join(f"`{name}`" for name in FORWARDED)
