@@ -184,11 +184,19 @@ def server_variables(environment: Environment) -> dict[str, str]:
         # it is on the class path, which is part of CLASS_ARCHIVE.
         "SPARK_CONF_DIR": str(_VENV / "spark-conf"),
         **_jars_of_store(environment),
+        **_locale(),
         # Else Spark looks up the machine's name, which need not lead anywhere.
         "SPARK_LOCAL_IP": _host(environment),
         "SPARK_CONNECT_AUTHENTICATE_TOKEN": secret(environment, "spark_token"),
         "PYSPARK_PYTHON": sys.executable,
     }
+
+
+def _locale() -> dict[str, str]:
+    """What has Java read names of files in UTF-8, as Python does in the plain locale too."""
+    told = [os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG")]
+    locale = next(filter(None, told), "C")
+    return {"LC_ALL": "C.UTF-8"} if locale in ("C", "POSIX") else {}
 
 
 def fresh_folder(environment: Environment) -> Path:

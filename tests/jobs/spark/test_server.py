@@ -475,3 +475,39 @@ def test_a_killed_owner_leaves_no_server(tmp_path: Path) -> None:
     while processes.is_alive(process) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not processes.is_alive(process)
+
+
+@pytest.mark.parametrize(
+    "locale",
+    [
+        {},
+        {"LANG": "C"},
+        {"LC_ALL": "C"},
+        {"LC_ALL": "POSIX"},
+    ],
+)
+def test_java_reads_names_of_files_in_utf_8_where_the_locale_is_the_plain_one(
+    locale: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in locale.items():
+        monkeypatch.setenv(name, value)
+    variables = server.server_variables(Environment.read({"NIGHTSHIFT_HOME": str(tmp_path / "ü")}))
+    java = Path(variables["JAVA_HOME"]) / "bin" / "java"
+    told = subprocess.run(
+        [java, "-XshowSettings:properties", "-version"],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "sun.jnu.encoding = UTF-8" in told.stderr
+
+
+def test_a_locale_with_letters_of_its_own_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "de_DE.ISO-8859-1")
+    home = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    assert "LC_ALL" not in server.server_variables(home)
