@@ -487,16 +487,23 @@ class MaintenanceOperator(CommandOperator):
         )
 
     def execute(self, context: Context) -> None:
-        """Run the command."""
-        ended = self._run_command(maintenance_command())
+        """Run the command, which has people told of what it cannot clean: by the last attempt."""
+        attempt = context["ti"]
+        # Another one follows where this one fails.
+        is_quiet = attempt.try_number <= attempt.max_tries
+        ended = self._run_command(maintenance_command(is_quiet=is_quiet))
         if ended.exit_code:
             how = f"(exit code {ended.exit_code}): {ended.last_line}"
             raise AirflowException(f"maintain failed {how}")
 
 
-def maintenance_command() -> list[str]:
-    """Arguments of `nightshift` that clean up after all pipelines."""
-    return ["maintain"]
+def maintenance_command(*, is_quiet: bool) -> list[str]:
+    """Arguments of `nightshift` that clean up after all pipelines.
+
+    Args:
+        is_quiet: Nobody is told of what cannot be cleaned.
+    """
+    return ["maintain", "--no-notify"] if is_quiet else ["maintain"]
 
 
 def command(

@@ -717,6 +717,11 @@ def _grammar_of_maintain(one: Parser) -> None:
     )
     _complete_with(pipeline, completion.pipelines)
     one.add_argument("--dry-run", action="store_true", help="tell what would go, delete nothing")
+    one.add_argument(
+        "--no-notify",
+        action="store_true",
+        help="send no notification of what cannot be cleaned; for a caller that tries again",
+    )
     _add_format(one)
 
 
@@ -1308,6 +1313,7 @@ def _maintain(arguments: argparse.Namespace, environment: Environment) -> int:
         catalog.unreadable() if is_all else {},
         is_shared=is_all,
         is_dry=arguments.dry_run,
+        notify=not arguments.no_notify,
     )
     show(HEADER, rows, arguments.format)
     if arguments.dry_run:

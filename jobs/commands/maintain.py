@@ -43,6 +43,7 @@ def maintain(
     *,
     is_shared: bool,
     is_dry: bool,
+    notify: bool = True,
 ) -> tuple[int, list[_Row]]:
     """Delete what is older than the retention and what nobody needs, or only tell what would go.
 
@@ -55,6 +56,7 @@ def maintain(
         lacking: Why others are not cleaned, by name.
         is_shared: Clean also what the pipelines share: ops tables, logs, Airflow's database.
         is_dry: Delete nothing.
+        notify: Have people told of what cannot be cleaned.
 
     Returns:
         The exit code, and a row for each kind of things. What cannot be cleaned is told on stderr
@@ -81,7 +83,7 @@ def maintain(
     for one in cleaned:
         if one.fault:
             _, told[one.what] = explain(one.fault, environment.variables())
-    if not rule.is_dry:
+    if notify and not rule.is_dry:
         _notify(environment, pipelines, told)
     code = NightshiftError.exit_code if told else 0
     return code, [_row(one) for one in cleaned]

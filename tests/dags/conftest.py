@@ -91,7 +91,10 @@ _OF_A_NIGHT = {
 
 
 class Instance:
-    """Keeps what a task hands on."""
+    """Keeps what a task hands on; of its attempts it is the only one."""
+
+    try_number = 1
+    max_tries = 0
 
     def __init__(self) -> None:
         self.pushed: dict[str, Any] = {}

@@ -178,9 +178,11 @@ def test_the_form_of_a_source_offers_daily_feeds_and_bounded_minutes() -> None:
 def test_maintenance_is_one_task_with_a_command_that_the_command_line_accepts() -> None:
     (task,) = BAG.dags["maintenance"].tasks
     assert isinstance(task, MaintenanceOperator)
-    arguments = parser().parse_args(maintenance_command())
-    assert arguments.pipeline is None, "of all pipelines, and what they share"
-    assert not arguments.dry_run
+    for is_quiet in (False, True):
+        arguments = parser().parse_args(maintenance_command(is_quiet=is_quiet))
+        assert arguments.pipeline is None, "of all pipelines, and what they share"
+        assert not arguments.dry_run
+        assert arguments.no_notify == is_quiet
 
 
 def test_a_new_home_does_not_begin_with_maintenance() -> None:

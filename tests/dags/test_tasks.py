@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -372,9 +373,19 @@ def test_a_hostile_run_id_stays_one_argument() -> None:
 def test_maintenance_runs_the_command_and_is_tried_again_after_a_fault(
     stub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    MaintenanceOperator().execute(context())
+    last = {**context(), "ti": SimpleNamespace(try_number=3, max_tries=2)}
+    MaintenanceOperator().execute(last)
     assert calls(stub) == [["maintain"]]
     monkeypatch.setenv("STUB_EXIT", "3")
     with pytest.raises(AirflowException, match="exit code 3") as failed:
-        MaintenanceOperator().execute(context())
+        MaintenanceOperator().execute(last)
     assert not isinstance(failed.value, AirflowFailException)
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_what_maintenance_cannot_clean_is_told_by_its_last_attempt(
+    attempt: int, stub: Path
+) -> None:
+    before = {**context(), "ti": SimpleNamespace(try_number=attempt, max_tries=2)}
+    MaintenanceOperator().execute(before)
+    assert calls(stub) == [["maintain", "--no-notify"]]

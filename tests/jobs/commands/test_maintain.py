@@ -181,6 +181,9 @@ def test_a_table_that_cannot_be_cleaned_is_told_and_all_else_goes_on(
     (message,) = map(json.loads, told.read_text().splitlines())
     assert (message["event"], message["pipeline"]) == ("maintenance_failed", "toy")
     assert why in message["message"]
+    again = maintain(environment, [TOY], is_shared=False, is_dry=False, notify=False)
+    assert again[0] == 3
+    assert len(told.read_text().splitlines()) == 1, "who is to try again tells nobody"
 
 
 def keep(environment: Environment, folder: Path, version: int) -> ModelVersion:
