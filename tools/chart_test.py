@@ -51,6 +51,8 @@ _WAYS: Mapping[str, Sequence[str]] = {
         # As a file of values has it: of such a number Helm makes 1.048576e+06.
         *("--set-json", "environment.HOROVOD_FUSION_THRESHOLD=1048576"),
         *("--set-json", "environment.NIGHTSHIFT_USERS=null"),
+        # Named like a secret, and none.
+        *("--set", "environment.NCCL_IB_PKEY=0x8001"),
         *("--set", "storage.className=fast"),
         *("--set-json", "image.pullSecrets=[2026]"),
         *("--set", "networkPolicy.egress[0].ports[0].port=5432"),
