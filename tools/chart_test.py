@@ -227,6 +227,10 @@ _REFUSED: Mapping[str, Sequence[str]] = {
         *_IMAGE,
         *("--set", "environment.NIGHTSHIFT_WAREHOUSE_URL=postgresql://db/w?password=hunter2"),
     ),
+    "environment.AIRFLOW_CONN_STORE: a secret belongs into the Secret": (
+        *_IMAGE,
+        *("--set-json", r'environment.AIRFLOW_CONN_STORE="{\"password\": \"hunter2\"}"'),
+    ),
     "environment.AIRFLOW__CORE__FERNET_KEY: a secret belongs into the Secret": (
         *_IMAGE,
         *("--set", "environment.AIRFLOW__CORE__FERNET_KEY=hunter2"),
