@@ -65,7 +65,12 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set", "environment.AWS_ENDPOINT_URL=https://store.example.org"),
         *("--set", "networkPolicy.egress[0].ports[0].port=443"),
     ),
-    "without a network policy": (*_IMAGE, "--set", "networkPolicy.enabled=false"),
+    "without a network policy": (
+        *_IMAGE,
+        *("--set", "networkPolicy.enabled=false"),
+        # As a file of values has it in which all of them are commented out.
+        *("--set-json", "environment=null"),
+    ),
     "with GPUs": (*_IMAGE, "--set", "gpus=2"),
     "apart": _APART,
     "apart, with more of some": (
