@@ -46,6 +46,7 @@ _OF_SPARK = (
     "SPARK_CONF_DIR",
     "SPARK_DIST_CLASSPATH",
     "SPARK_LOCAL_IP",
+    "LC_ALL",
 )
 _LOOK_SECONDS = 10
 """How long it takes at most until a new table, column or user is known."""

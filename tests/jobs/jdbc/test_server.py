@@ -23,12 +23,13 @@ import pyarrow as pa
 import pytest
 
 from jobs import jdbc
+from jobs.jdbc import server
 from jobs.lake import sql
 from jobs.services import processes
 from jobs.services.accounts import Account, accounts, write_passwords
 from jobs.services.definitions import JDBC, services
 from jobs.services.processes import LOOPBACK
-from jobs.spark.server import CLASS_ARCHIVE
+from jobs.spark.server import CLASS_ARCHIVE, server_variables
 from pipelines.environment import Environment
 from tests.jobs.jdbc.client import (
     Connection,
@@ -298,6 +299,16 @@ def test_it_runs_only_where_it_is_asked_for(tmp_path: Path) -> None:
     ports = {one.name: one.port for one in services(environment.with_jdbc())}
     assert ports[JDBC] == 10000
     assert replace(environment, jdbc_port=7777).with_jdbc().jdbc_port == 7777
+
+
+def test_its_java_reads_names_of_files_in_utf_8_where_the_locale_is_the_plain_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"LC_ALL": "C", "PATH": os.environ["PATH"]}
+    monkeypatch.setattr(os, "environ", given)
+    home = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path / "ü")})
+    server._leave_secrets(home, server_variables(home))
+    assert given["LC_ALL"] == "C.UTF-8"
 
 
 def test_beeline_gets_answers(served: Served) -> None:
