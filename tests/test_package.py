@@ -93,6 +93,17 @@ def test_dag_files_of_a_bundle_are_read_where_the_project_is_a_package(
     assert {"flights", "weather", "maintenance", "flights_source"} <= set(names)
 
 
+@pytest.mark.parametrize("words", [["up"], ["airflow", "version"]])
+def test_a_package_is_no_airflow_and_writes_no_settings_for_one(
+    words: list[str], installed: Path, tmp_path: Path
+) -> None:
+    ended = _run(installed, tmp_path, {}, "-m", "jobs", *words)
+    assert ended.returncode == 2, ended.stdout
+    assert "an installed package has none. Run this in a checkout." in ended.stderr
+    assert not (installed / "airflow.cfg").exists()
+    assert not (tmp_path / "home").exists()
+
+
 def test_a_stage_of_an_installed_package_computes_on_the_spark_of_others(
     installed: Path, tmp_path: Path, shared_environment: Environment
 ) -> None:

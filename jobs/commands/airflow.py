@@ -18,7 +18,11 @@ def pass_on(environment: Environment, words: Sequence[str]) -> NoReturn:
     Args:
         environment: Whose Airflow it is: its database, its secrets, its DAGs.
         words: What Airflow's command takes.
+
+    Raises:
+        UsageError: there is no configuration for it.
     """
+    airflow.require_configuration()
     # Airflow reads its secrets from their files, also in a home that was never up.
     make_all(environment)
     if not accounts.passwords_file(environment).exists():

@@ -33,6 +33,7 @@ from pipelines.environment import ADMIN, ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
 
 USER = ADMIN
+_CONFIGURATION = ROOT / "airflow.cfg"
 COMPONENTS: Mapping[str, str] = {
     "scheduler": "scheduler",
     "dag-processor": "dag_processor",
@@ -84,7 +85,7 @@ def variables(environment: Environment) -> dict[str, str]:
         # Of these a person may have set any; `up` sees by them that one has changed.
         **_given_settings(),
         "AIRFLOW_HOME": str(_folder(environment)),
-        "AIRFLOW_CONFIG": str(ROOT / "airflow.cfg"),
+        "AIRFLOW_CONFIG": str(_CONFIGURATION),
         "NIGHTSHIFT_ROOT": str(ROOT),
         "PYTHONPATH": python_path(),
         "PATH": f"{own_programs}{os.pathsep}{other_programs}",
@@ -96,6 +97,24 @@ def variables(environment: Environment) -> dict[str, str]:
         **_login_settings(environment),
         **_lineage_settings(environment),
     }
+
+
+def require_configuration() -> None:
+    """Refuse to be an Airflow where the file is missing that sets it up, as in a package.
+
+    Airflow would write one there that it runs by from then on: without our DAGs, and with passwords
+    of its own.
+
+    Raises:
+        UsageError: it is missing.
+    """
+    if not _CONFIGURATION.exists():
+        raise UsageError(
+            f"{_CONFIGURATION}, by which the platform's own Airflow is set up, is not there: an "
+            "installed package has none. Run this in a checkout. Beside an Airflow that is there "
+            "use that one's own command, and say what else runs here, such as "
+            "NIGHTSHIFT_SERVICES=stages."
+        )
 
 
 def require_own_settings(environment: Environment) -> None:

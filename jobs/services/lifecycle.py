@@ -42,12 +42,13 @@ def up(environment: Environment, begins: Callable[[], object] = lambda: None) ->
     Raises:
         UsageError: a variable of Airflow's is set that Nightshift sets by one of its own, or this
             machine runs a part of the platform and does not share what the parts share, or
-            Airflow's executor lacks what it needs.
+            Airflow's executor lacks what it needs, or its configuration is missing.
     """
     executors.require_worker_has_tasks(environment)
     wanted = services(environment)
     _require_some(environment, wanted)
     if has_airflow(wanted):
+        airflow.require_configuration()
         airflow.require_own_settings(environment)
         executors.require_all(environment)
     require_shared(environment)
