@@ -136,7 +136,8 @@ def backtest(
     title = f"{pipeline.title} Walked forward over {days}"
     figures = backtest_page.pictures(task, results)
     page = asked.folder / "index.html"
-    page.write_text(backtest_page.page(title, facts, header, rows, figures, asked.settings))
+    told = backtest_page.page(title, facts, header, rows, figures, asked.settings)
+    page.write_text(told, encoding="utf-8")
     return Outcome(header=header, rows=rows, page=str(page))
 
 

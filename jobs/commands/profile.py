@@ -74,7 +74,8 @@ def write_page(run: Run, since: float, seconds: float) -> Path | None:
         return None
     seen.sort(key=lambda one: one.began)
     file = run.profiles / "index.html"
-    file.write_text(page(f"Where the time of {run.pipeline.name} went", _body(run, seen, seconds)))
+    told = page(f"Where the time of {run.pipeline.name} went", _body(run, seen, seconds))
+    file.write_text(told, encoding="utf-8")
     return file
 
 
