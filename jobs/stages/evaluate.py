@@ -188,6 +188,11 @@ def _candidate(run: Run, registry: Registry) -> ModelVersion:
             f"No model of '{run.pipeline.name}' was trained as of {run.days.last}. "
             "Run stage train first: --stage train"
         )
+    if other := serving.other_label(run.pipeline, registry, candidate):
+        raise NightshiftError(
+            f"Version {candidate.version} of '{run.pipeline.name}' {other}. "
+            "Run stage train first: --stage train"
+        )
     return candidate
 
 
@@ -206,7 +211,9 @@ def _beside_the_champion(
         champion, scorer = _champion(registry, turn)
     # No store that is down brings it here: the candidate was loaded just before.
     except NightshiftError as error:
-        return None, _held_out(run, [judged]), _without(turn, "cannot be loaded", error)
+        return None, _held_out(run, [judged]), _without(turn, "cannot be loaded", str(error))
+    if other := serving.other_label(run.pipeline, registry, champion):
+        return None, _held_out(run, [judged]), _without(turn, other)
     held = _held_out(run, [judged, scorer])
     try:
         # Whatever its family and its features are: today's declaration may name others.
@@ -216,7 +223,7 @@ def _beside_the_champion(
             raise NightshiftError(f"Of the held-out rows {odd}.")
     except NightshiftError as error:
         what = str(error).partition(". ")[0].removesuffix(".")
-        return None, held, _without(turn, f"cannot score the rows ({what})", error)
+        return None, held, _without(turn, f"cannot score the rows ({what})", str(error))
     return champion, replace(held, models={**held.models, CHAMPION: says}), None
 
 
@@ -268,11 +275,11 @@ def _champion(registry: Registry, turn: Turn) -> tuple[ModelVersion, Scorer]:
     return champion, scoring.load_judged(registry, champion)
 
 
-def _without(turn: Turn, how: str, error: NightshiftError) -> str:
+def _without(turn: Turn, how: str, why: str = "") -> str:
     """Tell that the champion is left out; returns it as the beginning of a reason."""
+    told = f"Version {turn.version} {how}. {why}".rstrip()
     print(
-        f"Warning: the candidate is judged as if nothing served. Version {turn.version} {how}. "
-        f"{error}",
+        f"Warning: the candidate is judged as if nothing served. {told}",
         file=sys.stderr,
         flush=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def predict(run: Run) -> dict[str, object]:
     served.require_not_lost(run)
     registry = Registry(run.environment, run.pipeline.name)
     put_back = serving.put_right(run.environment, registry)
-    champions = serving.serving_models(run.environment, registry, run.days)
+    champions = _champions(run, registry)
     if not champions:
         raise _without_model(run)
     knowledge = Knowledge.of_now(run)
@@ -84,6 +85,18 @@ def predict(run: Run) -> dict[str, object]:
         "nights_without_model": [str(day) for day in run.days if day not in champions],
         "alias_was_moved_to": put_back,
     }
+
+
+def _champions(run: Run, registry: Registry) -> dict[date, ModelVersion]:
+    """The model of each night that has one; one of another label is none, and people are told."""
+    found = serving.serving_models(run.environment, registry, run.days)
+    others: dict[str, str] = {}
+    for model in {model.version: model for model in found.values()}.values():
+        if other := serving.other_label(run.pipeline, registry, model):
+            others[model.version] = other
+            told = f"Warning: version {model.version} {other}: it scores no night."
+            print(told, file=sys.stderr, flush=True)
+    return {night: model for night, model in found.items() if model.version not in others}
 
 
 def _without_model(run: Run) -> Refused:

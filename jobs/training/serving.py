@@ -61,6 +61,27 @@ def turn_of(
     return model_events.in_turn(_turns(environment, registry, besides), night)
 
 
+def other_label(pipeline: Pipeline, registry: Registry, model: ModelVersion) -> str | None:
+    """In words that a version has learned another label, or to tell it otherwise; None: it has not.
+
+    What it says is not what the pipeline declares to foretell: it serves no night. One that was
+    kept before this was told counts as of the declared label.
+    """
+    training = pipeline.training
+    told = registry.params(model)
+    label, task = told.get("label", training.label), told.get("task", training.task)
+    if (label, task) == (training.label, training.task):
+        return None
+    return (
+        f"has learned '{label}' ({_spaced(task)}) and not '{training.label}' "
+        f"({_spaced(training.task)}), which '{pipeline.name}' declares"
+    )
+
+
+def _spaced(task: str) -> str:
+    return task.replace("_", " ")
+
+
 def follow(environment: Environment, registry: Registry) -> str | None:
     """Have the alias `champion` point to the model that serves now.
 
@@ -182,6 +203,9 @@ def find_in_child(argument: Mapping[str, Any]) -> int:
             model = registry.version(argument["version"])
         except UsageError:
             print("was deleted in MLflow, so it cannot serve")
+            return Refused.exit_code
+        if other := other_label(pipeline, registry, model):
+            print(f"{other}, so it cannot serve")
             return Refused.exit_code
         scoring.prove(registry, model, variant_of(environment, pipeline, model))
     except Exception as error:  # of MLflow, or of whatever it keeps its records and files in

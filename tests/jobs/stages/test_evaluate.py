@@ -369,6 +369,34 @@ def test_a_newer_fit_of_the_champions_recipe_takes_its_place_after_some_days(
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_champion_that_has_learned_another_label_serves_no_more(
+    platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = platform.train(FAIR)
+    platform.evaluate()
+    platform.registry._client.log_param(before.run_id, "label", "smell")
+    # It would be kept back: no day has told the two apart yet.
+    after = platform.train(GOOD, NEXT, recipe="another")
+    result = platform.evaluate(NEXT)
+    assert (result["event"], result["serves"]) == ("promoted", after.version)
+    label = platform.pipeline.training.label
+    assert result["reason"].startswith(f"Version {before.version} has learned 'smell' (")
+    assert f" and not '{label}' (" in result["reason"]
+    assert "judged as if nothing served. Version 1 has learned 'smell'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_candidate_of_another_label_is_not_judged(platform: Platform) -> None:
+    model = platform.train(GOOD)
+    platform.registry._client.log_param(model.run_id, "task", "another_one")
+    with pytest.raises(
+        NightshiftError, match=r"Version 1 .* \(another one\) and not .*--stage train"
+    ):
+        platform.evaluate()
+    assert platform.events() == []
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_another_recipe_is_no_refresh(platform: Platform) -> None:
     platform.limits(refresh_days=1)
     platform.train(GOOD)

@@ -264,6 +264,27 @@ def test_without_any_model_the_run_is_refused(tmp_path: Path) -> None:
         predict.predict(small.run_of(small.models_at(tmp_path), "predict"))
 
 
+def test_a_model_that_has_learned_another_label_scores_no_night(
+    tmp_path: Path, staged: list[pa.Table], capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, ROWS, "scoring")
+    before = _promote(environment, date(2013, 1, 23))
+    _promote(environment, date(2013, 1, 25))
+    client = Registry(environment, "small")._client
+    client.log_param(before.run_id, "label", "weight")
+    client.log_param(before.run_id, "task", "regression")
+    result = predict.predict(small.run_of(environment, "predict", NIGHTS.last, NIGHTS.first))
+    assert result["nights_without_model"] == ["2013-01-23", "2013-01-24"]
+    assert set(staged[0]["model_version"].to_pylist()) == {"2"}
+    assert (
+        "Warning: version 1 has learned 'weight' (regression) and not 'failed' (binary "
+        "classification), which 'small' declares: it scores no night."
+    ) in capsys.readouterr().err
+    with pytest.raises(Refused, match="No model of 'small' was in force on 2013-01-24"):
+        predict.predict(small.run_of(environment, "predict", date(2013, 1, 24)))
+
+
 def test_after_a_rollback_every_night_is_scored_by_the_model_of_before(
     tmp_path: Path, staged: list[pa.Table], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -318,6 +318,25 @@ def test_a_version_is_found_with_the_files_by_which_it_serves(
     assert (told.out, told.err) == ("was deleted in MLflow, so it cannot serve\n", "")
 
 
+def test_a_version_that_has_learned_another_label_cannot_come_back(
+    registry: Registry,
+    evaluated: Callable[..., ModelVersion],
+    find: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "files" / "encoding.json").write_text("{}")
+    model = evaluated(FIRST)
+    registry._client.log_param(model.run_id, "label", "failed")
+    assert find() == 0
+    registry._client.log_param(model.run_id, "task", "regression")
+    assert find() == Refused.exit_code
+    assert capsys.readouterr().out == (
+        "has learned 'failed' (regression) and not 'failed' (binary classification), which 'small' "
+        "declares, so it cannot serve\n"
+    )
+
+
 def test_an_mlflow_that_is_away_has_told_nothing(
     environment: Environment,
     find: Callable[..., int],
