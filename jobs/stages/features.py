@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import BooleanType, NullType, NumericType, StringType
+from pyspark.sql.types import (
+    BooleanType,
+    DateType,
+    NullType,
+    NumericType,
+    StringType,
+    TimestampNTZType,
+    TimestampType,
+)
 
 from features import store
 from features.computed import computed
@@ -50,6 +58,12 @@ _LABEL_TYPES = {"binary_classification": "int", "regression": "double"}
 """Learning task -> Spark's type of its label."""
 _READ_AS_NUMBERS = (NumericType, BooleanType, NullType, StringType)
 """Spark's types of a numeric feature; of a text the number that it says."""
+_READ_AS_TEXTS = (*_READ_AS_NUMBERS, DateType, TimestampType, TimestampNTZType)
+"""Those of a categorical one, whose texts are its categories."""
+_SAYS_A_NUMBER = r"(?i)\A[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?|nan)\z"
+"""Texts that Arrow reads as one, by which a model does."""
+_SHOWN = 40
+"""Characters of a text that a message shows."""
 
 
 def features(run: Run) -> dict[str, object]:
@@ -74,6 +88,7 @@ def features(run: Run) -> dict[str, object]:
     with explaining(PySparkException, finished):
         # Computed once: both tables are parts of it.
         rows = computed(rows)
+    _refuse_odd_texts(rows, run.pipeline)
     definition = definitions(run.pipeline)[TRAINING]
     origin = _origin_of_training(run, outcomes, knowledge, definition)
     trained = tables.stage_rows(run, TRAINING, _training(run, rows), origin=origin)
@@ -345,13 +360,13 @@ def _columns(run: Run, rows: DataFrame) -> list[str]:
             f"Neither {pipeline.entity_table} nor the feature views of '{pipeline.name}' give "
             f"{missing}, which the pipeline declares."
         )
-    _refuse_odd_numbers(rows.schema, pipeline)
+    _refuse_odd_kinds(rows.schema, pipeline)
     # Each once: what is carried may be a feature too.
     return list(dict.fromkeys(wanted))
 
 
-def _refuse_odd_numbers(given: StructType, pipeline: Pipeline) -> None:
-    """Refuse numeric features that no model could read: the night would end in its training."""
+def _refuse_odd_kinds(given: StructType, pipeline: Pipeline) -> None:
+    """Refuse features that no model could read: the night would end in its training."""
     for name in pipeline.training.numeric:
         kind = given[name].dataType
         refuse_unless(
@@ -359,4 +374,29 @@ def _refuse_odd_numbers(given: StructType, pipeline: Pipeline) -> None:
             f"The numeric feature '{name}' of '{pipeline.name}' is of type {kind.simpleString()}, "
             "which is no number. Make one of it in the transform that gives it: of a date or an "
             "instant, how long ago it was.",
+        )
+    for name in pipeline.training.categorical:
+        kind = given[name].dataType
+        refuse_unless(
+            isinstance(kind, _READ_AS_TEXTS),
+            f"The categorical feature '{name}' of '{pipeline.name}' is of type "
+            f"{kind.simpleString()}, of which a model makes no category. Make a text of it in the "
+            "transform that gives it: of a list, `array_join`.",
+        )
+
+
+def _refuse_odd_texts(rows: DataFrame, pipeline: Pipeline) -> None:
+    """Refuse texts of numeric features that say no number: the training, or predict, would end."""
+    kinds = {field.name: field.dataType for field in rows.schema}
+    texts = [name for name in pipeline.training.numeric if isinstance(kinds.get(name), StringType)]
+    for name in texts:
+        odd = rows.where(~F.col(name).rlike(_SAYS_A_NUMBER))
+        first = F.min(F.left(name, F.lit(_SHOWN)))
+        found = odd.agg(F.count(name).alias("rows"), first.alias("first")).first()
+        assert found is not None, "an aggregate without groups has a row"
+        refuse_unless(
+            not found["rows"],
+            f"The numeric feature '{name}' of '{pipeline.name}' is a text, which is no number in "
+            f"{found['rows']:,} rows, such as '{found['first']}'. Make a number of it in the "
+            f"transform that gives it: `try_cast({name} AS DOUBLE)` is null where there is none.",
         )

@@ -39,6 +39,7 @@ from jobs.lake.transforms import labels_of
 from jobs.spark.session import plan_for
 from jobs.stages import features
 from jobs.stages.transform import transform
+from jobs.training.encoding import doubles
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
@@ -629,3 +630,34 @@ def test_a_numeric_feature_that_is_no_number_is_told_before_anything_is_publishe
     message = rf"numeric feature 'seats' of 'flights' is of type {kind}, which is no number"
     with pytest.raises(UsageError, match=message):
         features._columns(run, given(kinds | {"seats": kind}))
+
+
+@pytest.mark.parametrize("kind", ["array<string>", "struct<of:int>", "binary"])
+def test_a_categorical_feature_that_is_no_text_is_told_before_anything_is_published(
+    environment: Environment, spark: SparkSession, kind: str
+) -> None:
+    run = run_of(environment, "features", Days.of(date(2013, 1, 1)))
+    wanted = {*PIPELINE.entity, *PIPELINE.carried, "event_timestamp"}
+    wanted |= set(PIPELINE.training.features)
+    kinds = dict.fromkeys(wanted, "int")
+
+    def given(types: dict[str, str]) -> DataFrame:
+        schema = ", ".join(f"{name} {type_}" for name, type_ in types.items())
+        return spark.createDataFrame([], schema)
+
+    for good in ("date", "timestamp", "timestamp_ntz", "decimal(9,2)", "boolean", "string"):
+        assert "dest" in features._columns(run, given(kinds | {"dest": good}))
+    message = rf"categorical feature 'dest' of 'flights' is of type {kind}, of which a model"
+    with pytest.raises(UsageError, match=message):
+        features._columns(run, given(kinds | {"dest": kind}))
+
+
+def test_a_text_of_a_numeric_feature_that_says_no_number_is_told(spark: SparkSession) -> None:
+    numbers = ["1", "-.5", "+1.e-3", "Infinity", "NaN", None]
+    good = spark.createDataFrame([(text,) for text in numbers], "seats string")
+    features._refuse_odd_texts(good, PIPELINE)
+    odd = good.union(spark.createDataFrame([("n/a",), ("",), ("1 ",), ("1d",)], "seats string"))
+    message = r"numeric feature 'seats' of 'flights' is a text, which is no number in 4 rows, such"
+    with pytest.raises(UsageError, match=message):
+        features._refuse_odd_texts(odd, PIPELINE)
+    assert np.isnan(doubles(pa.chunked_array([numbers]))).tolist() == [False] * 4 + [True] * 2
