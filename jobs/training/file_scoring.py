@@ -218,8 +218,10 @@ def _write(asked: Asked, part: Part, scorer: Scorer, place: str) -> Counter[Odd]
     wanted = (*asked.shown, *scorer.encoding.columns)
     with _Files(place, part, asked.told_by) as files:
         for rows in parts.read(asked.source, part, wanted):
+            # First: it tells of a column that the model cannot read.
+            told = scoring.predictions(scorer, rows, asked.shown, asked.prediction, constants)
             odd += odd_inputs.count(rows, scorer.encoding)
-            files.add(scoring.predictions(scorer, rows, asked.shown, asked.prediction, constants))
+            files.add(told)
     return odd
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.training.candidate import JUDGED
-from jobs.training.encoding import ENCODING, Encoding, Examples, encode
+from jobs.training.encoding import ENCODING, Encoding, Examples, doubles, encode
 from jobs.training.families import family_of
 from jobs.training.families.light import EXACT, Model, Variant
 from pipelines.errors import NightshiftError
@@ -38,8 +38,12 @@ class Scorer:
     encoding: Encoding
 
     def score(self, rows: pa.Table) -> Vector:
-        """The prediction of each row, in order."""
-        examples = encode(rows, self.encoding)
+        """The prediction of each row, in order.
+
+        Raises:
+            NightshiftError: a column that the model reads is not there, or no number any more.
+        """
+        examples = _encoded(rows, self.encoding)
         starts = range(0, len(rows), _ROWS)
         chunks = [examples.read(start, _ROWS) for start in starts]
         return np.concatenate([np.empty(0), *map(self._chunk, chunks)])
@@ -49,6 +53,25 @@ class Scorer:
             return self.model.score(examples)
         padded = examples.take(np.arange(_ROWS) % len(examples))
         return self.model.score(padded)[: len(examples)]
+
+
+def _encoded(rows: pa.Table, encoding: Encoding) -> Examples:
+    try:
+        return encode(rows, encoding)
+    except pa.ArrowException as error:
+        odd = next(name for name in encoding.numeric if not _is_number(rows, name))
+        raise NightshiftError(
+            f"The model reads '{odd}' as a number, and the rows have it as "
+            f"{rows[odd].type} ({error}): it was declared otherwise when the model was trained."
+        ) from error
+
+
+def _is_number(rows: pa.Table, name: str) -> bool:
+    try:
+        doubles(rows[name])
+    except pa.ArrowException:
+        return False
+    return True
 
 
 def load(registry: Registry, model: ModelVersion, variant: Variant = EXACT) -> Scorer:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from jobs.training.families.light import Model
@@ -9,7 +10,8 @@ from jobs.training.families.neural_network import Network, network
 from jobs.training.scoring import Scorer
 from jobs.training.tasks import task_of
 from pipelines.days import Days
-from tests.jobs.training.small import FIRST, NETWORK, data_of, rows_of
+from pipelines.errors import NightshiftError
+from tests.jobs.training.small import FIRST, NETWORK, data_of, rows_of, with_column
 
 DATA = data_of()
 TASK = task_of("binary_classification")
@@ -43,3 +45,14 @@ def test_no_rows_have_no_scores() -> None:
     scorer = Scorer(model=_linear(), encoding=DATA.encoding)
     no_rows = rows_of(Days.of(FIRST)).slice(0, 0)
     assert len(scorer.score(no_rows)) == 0
+
+
+def test_a_column_that_is_no_number_any_more_is_named() -> None:
+    scorer = Scorer(model=_linear(), encoding=DATA.encoding)
+    rows = rows_of(Days.of(FIRST))
+    texts = pa.array(["1.5"] * (len(rows) - 1) + ["north"])
+    days = pa.array([FIRST] * len(rows), pa.date32())
+    for kind, values in (("string", texts), ("date32", days)):
+        message = rf"^The model reads 'gappy' as a number, and the rows have it as {kind}"
+        with pytest.raises(NightshiftError, match=message):
+            scorer.score(with_column(rows, "gappy", values))
