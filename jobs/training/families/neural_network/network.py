@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.training import shards
 from jobs.training.encoding import Encoding, Examples
 from pipelines.model import NeuralNetwork
 
@@ -22,7 +23,11 @@ LAST = "last"
 of it."""
 _WIDE = "wide"
 """Name of the layer that holds the last unit's weights of the categories while it learns."""
+_EMBEDDING = "embedding"
+"""Name of the layer with the table of categories."""
 _WEIGHT_DECAY = 1e-4
+_MOST_ONE_HOT = 2**26
+"""Numbers of the one-hot categories of rows that are scored at once: a quarter of a gigabyte."""
 
 
 Dropout = Callable[[float], keras.layers.Layer]
@@ -78,7 +83,7 @@ def build(
     # Keras has no table without rows.
     if encoding.categorical:
         embedded = keras.layers.Embedding(
-            encoding.embedding_rows, settings.embedding_size, name="embedding"
+            encoding.embedding_rows, settings.embedding_size, name=_EMBEDDING
         )(categorical)
         given.append(keras.layers.Flatten()(embedded))
     hidden = keras.layers.Concatenate()(given)
@@ -141,8 +146,20 @@ def inputs(examples: Examples) -> dict[str, NDArray[np.generic]]:
 
 def scores(model: keras.Model, examples: Examples) -> NDArray[np.float64]:
     """What the model says of each example."""
-    given = model(inputs(examples), training=False)
-    return np.asarray(given, np.float64)[:, 0]
+    found = [np.empty(0)]
+    for piece in shards.pieces(examples, _rows_at_once(model, examples)):
+        given = model(inputs(piece), training=False)
+        found.append(np.asarray(given, np.float64)[:, 0])
+    return np.concatenate(found)
+
+
+def _rows_at_once(model: keras.Model, examples: Examples) -> int:
+    """So many that their one-hot categories, a table's width for each column, fit into memory."""
+    columns = examples.categorical.shape[1]
+    if not columns:
+        return max(1, len(examples))
+    width: int = columns * model.get_layer(_EMBEDDING).input_dim
+    return max(1, _MOST_ONE_HOT // width)
 
 
 def distances(

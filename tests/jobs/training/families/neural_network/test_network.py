@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +62,29 @@ def test_a_value_that_no_row_had_counts_as_the_nearest_that_one_had() -> None:
     far = _with_first_number(some, 50)
     further = _with_first_number(some, 5000)
     np.testing.assert_array_equal(_predict(model, far), _predict(model, further))
+
+
+def test_rows_of_many_categories_are_scored_a_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One-hot they would take rows x columns x categories: tens of gigabytes of a validation."""
+    job = job_of()
+    model = _build(job)
+    _unsettle(model)
+    whole = network.scores(model, job.fit)
+    at_once: list[int] = []
+
+    class Watched:
+        get_layer = model.get_layer
+
+        def __call__(self, given: Mapping[str, np.ndarray], training: bool) -> object:
+            at_once.append(len(given["numeric"]))
+            return model(given, training=training)
+
+    width = 2 * job.encoding.embedding_rows
+    monkeypatch.setattr(network, "_MOST_ONE_HOT", 200 * width)
+    np.testing.assert_allclose(network.scores(Watched(), job.fit), whole, rtol=1e-6)
+    assert at_once == [200, 200, 112]
 
 
 def test_an_input_that_a_day_shares_moves_a_prediction_by_less() -> None:
