@@ -161,7 +161,6 @@ class NeuralNetworkFamily:
     def _digest(self, data: Dataset, settings: NeuralNetwork) -> str:
         """Equal for two trainings that come to the same weights step by step, on as many ranks."""
         training = data.training
-        sample = data.fit.sample()
         decisive = {
             "settings": {
                 name: value
@@ -173,16 +172,13 @@ class NeuralNetworkFamily:
             "seed": training.seed,
             "encoding": data.encoding.to_json(),
             "libraries": {name: version(name) for name in self.libraries},
-            # Laid out by Spark they are in another order, of which the first rows tell.
             "rows": len(data.fit),
-            "first_rows": [
-                sample.numeric.tobytes().hex(),
-                sample.categorical.tobytes().hex(),
-            ],
         }
         digest = hashlib.sha256(json.dumps(decisive).encode())
         for piece in shards.pieces(data.fit, shards.SHARD_ROWS):
-            digest.update(piece.label.tobytes())
+            # All of it: of a category that was corrected meanwhile nothing else tells.
+            for array in (piece.numeric, piece.categorical, piece.label):
+                digest.update(array.tobytes())
         for source in self.sources:
             digest.update(source.read_bytes())
         return digest.hexdigest()

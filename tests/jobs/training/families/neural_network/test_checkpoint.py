@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from jobs.training.encoding import SAMPLE_ROWS, Examples
 from jobs.training.families.neural_network import (
     MODEL,
     NeuralNetworkFamily,
@@ -77,6 +78,21 @@ def test_the_next_attempt_of_a_night_goes_on_from_the_checkpoint_and_then_it_is_
     assert began == 1
     assert resumed.curves == undisturbed.curves
     np.testing.assert_array_equal(resumed.sample_scores, undisturbed.sample_scores)
+
+
+def test_rows_with_another_category_or_number_have_another_checkpoint() -> None:
+    """Also beyond the first of many rows, of which a correction has changed one since."""
+    data = data_of(rows=4 * SAMPLE_ROWS)
+    family = NeuralNetworkFamily()
+    digests = {family._digest(data, NETWORK)}
+    assert isinstance(data.fit, Examples)
+    for name in ("numeric", "categorical", "label"):
+        values = getattr(data.fit, name).copy()
+        values.flat[-1] += 1
+        corrected = replace(data, fit=replace(data.fit, **{name: values}))
+        digests.add(family._digest(corrected, NETWORK))
+    assert len(digests) == 4
+    assert family._digest(data_of(rows=4 * SAMPLE_ROWS), NETWORK) in digests
 
 
 def test_a_checkpoint_that_cannot_be_read_is_dropped_and_the_training_begins_anew(
