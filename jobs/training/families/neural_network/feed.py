@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from jobs.training.encoding import Examples
 from jobs.training.families.neural_network import network
 from jobs.training.shards import Shards
-from pipelines.errors import NightshiftError
+from pipelines.errors import Refused
 
 _InputsAndLabel = tuple[dict[str, tf.Tensor], tf.Tensor]
 
@@ -59,14 +59,13 @@ class Shares:
         """Batches of about `wanted` rows.
 
         Raises:
-            NightshiftError: there are fewer rows than ranks, or than parts of all ranks.
+            Refused: there are fewer rows than ranks, or than parts of all ranks.
         """
         shares = ranks * parts
         if rows < shares:
             times = f" with {parts} accumulated batches" if parts > 1 else ""
-            raise NightshiftError(
-                f"{rows} rows are too few for {ranks} ranks{times}: take fewer ranks."
-            )
+            # In words, where a fault of a rank is told by its traceback.
+            raise Refused(f"{rows} rows are too few for {ranks} ranks{times}: take fewer ranks.")
         steps = max(1, min(round(rows / wanted), rows // shares))
         batch = rows // steps
         even = batch - batch % _EVEN

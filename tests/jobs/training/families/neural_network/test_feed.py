@@ -15,7 +15,7 @@ from jobs.training.encoding import Examples
 from jobs.training.families.neural_network import feed
 from jobs.training.families.neural_network.feed import Shares
 from jobs.training.shards import Shards
-from pipelines.errors import NightshiftError
+from pipelines.errors import Refused
 from tests.jobs.training.small import job_of
 
 SEED = 1
@@ -68,9 +68,9 @@ def test_ranks_that_divide_a_batch_train_on_the_same_rows(rows: int, wanted: int
 
 
 def test_fewer_rows_than_ranks_are_refused() -> None:
-    with pytest.raises(NightshiftError, match=r"3 rows are too few for 4 ranks"):
+    with pytest.raises(Refused, match=r"3 rows are too few for 4 ranks"):
         Shares.of(3, 2048, 4)
-    with pytest.raises(NightshiftError, match=r"7 rows .* for 4 ranks with 2 accumulated batches"):
+    with pytest.raises(Refused, match=r"7 rows .* for 4 ranks with 2 accumulated batches"):
         Shares.of(7, 2048, 4, 2)
 
 
