@@ -470,22 +470,24 @@ def _require_rows(
     days: Window,
 ) -> None:
     """Refuse to train on too few rows; the message says how many there are."""
+    more_to_fit = "raise Training.window_days, or lower min_rows"
     uses = (
-        ("fit", fit, days.fit, run.pipeline.training.min_rows),
-        ("validate", validation, days.validation, 1),
+        ("fit", fit, days.fit, run.pipeline.training.min_rows, more_to_fit),
+        ("validate", validation, days.validation, 1, "raise Training.validation_days"),
     )
-    short = [
-        f"{rows} labelled rows to {use} on {part}, and needs {needed}"
-        for use, rows, part, needed in uses
-        if rows < needed
-    ]
+    short: list[str] = []
+    ways: list[str] = []
+    for use, rows, part, needed, way in uses:
+        if rows < needed:
+            short.append(f"{rows} labelled rows to {use} on {part}, and needs {needed}")
+            ways.append(way)
     if short:
         name = run.pipeline.name
         raise Refused(
             f"Training '{name}' as of {run.days.last} has {'; '.join(short)}. "
             "Publish more days first: "
             f"nightshift run {name} --from {days.trained.first} --to {run.days.last}. Where they "
-            "are published: raise Training.window_days, or lower min_rows."
+            f"are published: {', and '.join(ways)}."
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from jobs.lake import publications
@@ -215,6 +216,23 @@ def test_days_without_any_label_are_refused(tmp_path: Path) -> None:
         Refused, match=r"0 labelled rows to validate on 2013-01-15..2013-01-18, and needs 1"
     ):
         stage.train(small.run_of(environment, "train"))
+
+
+def test_what_would_help_is_said_of_the_rows_that_are_too_few(tmp_path: Path) -> None:
+    environment = small.environment_at(tmp_path)
+    rows = small.rows_of(ALL_DAYS)
+    validated = Days(date(2013, 1, 15), date(2013, 1, 18))
+    is_validated = pc.is_in(rows["landed_date"], pa.array([*validated], pa.date32()))
+    few = small.rows_of(ALL_DAYS, per_day=5)
+    to_fit, to_validate = "raise Training.window_days, or lower min_rows", "validation_days"
+    for published, help_ in (
+        (few, rf"are published: {to_fit}\.$"),
+        (rows.filter(pc.invert(is_validated)), rf"are published: raise Training.{to_validate}\.$"),
+        (rows.slice(0, 40), rf"are published: {to_fit}, and raise Training.{to_validate}\.$"),
+    ):
+        small.publish(environment, published)
+        with pytest.raises(Refused, match=help_):
+            stage.train(small.run_of(environment, "train"))
 
 
 def test_days_of_two_definitions_are_not_learned_from_as_one_unless_told(tmp_path: Path) -> None:
