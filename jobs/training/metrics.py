@@ -88,14 +88,26 @@ def impossible(task: LearningTask, prediction: Vector) -> str | None:
     return f"{odd:,} of {len(prediction):,} predictions are no {task.foretells}" if odd else None
 
 
-def slice_values(column: pa.ChunkedArray) -> NDArray[np.str_]:
+def slice_values(column: pa.ChunkedArray) -> NDArray[np.object_]:
     """The values of a slice's column as people read them; a row without one is a slice too."""
     # In Arrow: a numpy column of whole numbers with a gap is one of fractions, and 1 becomes 1.0.
     texts = pc.fill_null(column.cast(pa.string()), WITHOUT)
-    return np.asarray(texts.to_numpy(zero_copy_only=False).astype(str))
+    # No array of texts: in one each has the room of the longest.
+    return np.asarray(texts.to_numpy(zero_copy_only=False), object)
 
 
 def groups(values: NDArray[Any]) -> Iterator[Group]:
     """Each distinct value with the rows that have it, sorted."""
+    if values.dtype == object:
+        yield from _groups_of_texts(values)
+        return
     for value in np.unique(values):
         yield value, values == value
+
+
+def _groups_of_texts(values: NDArray[np.object_]) -> Iterator[Group]:
+    # By Arrow: numpy sorts texts slowly, and compares them without the zeros at their end.
+    coded = pa.array(values, pa.string()).dictionary_encode()
+    codes = coded.indices.to_numpy()
+    for place in pc.array_sort_indices(coded.dictionary).to_pylist():
+        yield coded.dictionary[place].as_py(), codes == place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -241,3 +242,15 @@ def test_rows_that_differ_are_counted() -> None:
     assert drift.differing(column("a", None), column("a", None)) == 0
     assert drift.differing(column("a", None), column("b", "c")) == 1
     assert drift.differing(column(1, 2), column(1, 3)) == 0.5
+
+
+def test_a_long_text_among_many_rows_takes_no_more_memory_than_it_has() -> None:
+    values = np.full(NIGHTS * PER_NIGHT, "north", object)
+    values[0] = "x" * 100_000
+    values[LAST] = "south"
+    tracemalloc.start()
+    found = judged(values, "jensen_shannon")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found and found.value > 0.9
+    assert most < 50_000_000

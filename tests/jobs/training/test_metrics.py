@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -82,9 +83,20 @@ def test_numbers_that_came_apart_are_refused_by_name() -> None:
 
 
 def test_groups_are_the_distinct_values_with_their_rows() -> None:
-    values = np.array(["b", "a", "b"])
+    for values in (np.array(["b", "a", "b"]), np.array(["b", "a", "b"], object)):
+        groups = {value: rows.tolist() for value, rows in metrics.groups(values)}
+        assert list(groups) == ["a", "b"]
+        assert groups == {"a": [False, True, False], "b": [True, False, True]}
+
+
+def test_texts_that_end_with_a_zero_are_groups_of_their_own() -> None:
+    values = metrics.slice_values(pa.chunked_array([["a\0", "a", None, "a\0"]]))
     groups = {value: rows.tolist() for value, rows in metrics.groups(values)}
-    assert groups == {"a": [False, True, False], "b": [True, False, True]}
+    assert groups == {
+        "(none)": [False, False, True, False],
+        "a": [False, True, False, False],
+        "a\0": [True, False, False, True],
+    }
 
 
 @pytest.mark.parametrize(
@@ -101,6 +113,16 @@ def test_groups_are_the_distinct_values_with_their_rows() -> None:
 )
 def test_rows_without_a_value_are_a_slice_of_their_own(values: pa.Array, told: list[str]) -> None:
     assert metrics.slice_values(pa.chunked_array([values])).tolist() == told
+
+
+def test_a_long_value_among_many_rows_takes_no_more_memory_than_it_has() -> None:
+    values = pa.chunked_array([["a"] * 10_000, ["b" * 100_000]])
+    tracemalloc.start()
+    sizes = [int(rows.sum()) for _, rows in metrics.groups(metrics.slice_values(values))]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sizes == [10_000, 1]
+    assert most < 10_000_000
 
 
 @pytest.mark.parametrize(
