@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from pipelines.spec import Pipeline
 
 CHANGED = 1e-6
-"""By more than this a prediction must differ to count as changed: less is the last digits of a
-number."""
+"""By more than this, for each unit of the night's largest, a prediction must differ to count as
+changed: less is the last digits of a number."""
 _Slice = tuple[str, str]
 """Column and value."""
 Both = tuple[float | None, float | None]
@@ -52,6 +52,8 @@ class Pairs:
     now: Vector
     label: Vector
     """NaN where it is not known."""
+    largest: float = 1.0
+    """Size of the night's largest prediction."""
 
     def where(self, chosen: NDArray[Any]) -> Pairs:
         """Some of the rows, by their places or by whether each is wanted."""
@@ -59,7 +61,18 @@ class Pairs:
             published=self.published[chosen],
             now=self.now[chosen],
             label=self.label[chosen],
+            largest=self.largest,
         )
+
+    @property
+    def sizes(self) -> Vector:
+        """Of the differences."""
+        return np.abs(self.now - self.published)
+
+    @property
+    def is_changed(self) -> NDArray[np.bool_]:
+        """Whether each prediction is another one: see `CHANGED`."""
+        return np.asarray(self.sizes > CHANGED * self.largest)
 
     @property
     def labelled(self) -> Pairs:
@@ -81,7 +94,7 @@ class Difference:
     largest: float = 0.0
     """The largest of these sizes."""
     changed: int = 0
-    """Rows whose predictions differ by more than `CHANGED`."""
+    """Rows whose predictions are others: see `CHANGED`."""
     labels: int = 0
     """Rows whose label is known; losses are over them."""
     loss_published: float = 0.0
@@ -90,7 +103,7 @@ class Difference:
     @classmethod
     def of(cls, task: LearningTask, pairs: Pairs) -> Difference:
         """That of some rows."""
-        sizes = np.abs(pairs.now - pairs.published)
+        sizes = pairs.sizes
         known = pairs.labelled
         return cls(
             rows=len(sizes),
@@ -98,7 +111,7 @@ class Difference:
             now=float(pairs.now.sum()),
             absolute=float(sizes.sum()),
             largest=float(sizes.max(initial=0.0)),
-            changed=int((sizes > CHANGED).sum()),
+            changed=int(pairs.is_changed.sum()),
             labels=len(known.label),
             loss_published=float(task.losses(known.label, known.published).sum()),
             loss_now=float(task.losses(known.label, known.now).sum()),
@@ -259,10 +272,12 @@ class Rescorer:
         run = Run(pipeline=self.pipeline, days=Days.of(night), environment=self.environment)
         rows = served.scored_rows(run, predictions)
         self._require_columns(night, predictions, rows)
+        published = predictions[self.pipeline.prediction].to_numpy()
         pairs = Pairs(
-            published=predictions[self.pipeline.prediction].to_numpy(),
+            published=published,
             now=self.scorer.score(rows),
             label=self._labels(run, predictions),
+            largest=float(np.abs(published).max()),
         )
         return Night(
             night=night,
@@ -341,10 +356,9 @@ class Rescorer:
         pairs: Pairs,
         most: int,
     ) -> tuple[Change, ...]:
-        sizes = np.abs(pairs.now - pairs.published)
         # Of equal ones the first: in the order of their key.
-        largest = np.argsort(-sizes, kind="stable")[:most]
-        chosen = largest[sizes[largest] > CHANGED]
+        largest = np.argsort(-pairs.sizes, kind="stable")[:most]
+        chosen = largest[pairs.is_changed[largest]]
         rows = predictions.take(pa.array(chosen))
         entity = [rows[name].to_pylist() for name in self.pipeline.entity]
         keys = zip(*entity, strict=True)

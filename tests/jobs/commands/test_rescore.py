@@ -257,6 +257,16 @@ def test_differences_of_parts_add_up_to_that_of_all() -> None:
     assert 0 < whole.changed < whole.rows
 
 
+def test_what_counts_as_changed_follows_the_unit_of_the_predictions() -> None:
+    task = task_of("regression")
+    unknown = np.full(2, np.nan)
+    for unit in (1e-9, 1.0, 1e9):
+        published = np.array([3.0, -4.0]) * unit
+        now = np.array([3.0 + 1e-7, -4.1]) * unit
+        pairs = rescoring.Pairs(published=published, now=now, label=unknown, largest=4 * unit)
+        assert rescoring.Difference.of(task, pairs).changed == 1
+
+
 def test_the_largest_changes_of_all_nights_are_told_with_their_keys(
     environment: Environment, told: Told
 ) -> None:
