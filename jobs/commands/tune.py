@@ -88,6 +88,8 @@ def tune(
 
 def advice(pipeline: Pipeline, rows: Iterable[tuple[object, ...]]) -> str:
     """What to do with the best trial."""
+    from jobs.training.page_parts import shown
+
     best = next(iter(rows), None)
     if best is None:
         return "No trial has ended yet: the same command goes on from where it stopped."
@@ -109,15 +111,15 @@ def advice(pipeline: Pipeline, rows: Iterable[tuple[object, ...]]) -> str:
     elif low <= 0:
         doubt = " Its interval holds 0: it might be chance."
     return (
-        f"Trial {number} is better than the declared settings of '{pipeline.name}' by {gain:.4f} a "
-        f"row.{doubt} The best of many trials looks better than it is: before you declare it in "
-        f"pipelines/{pipeline.name}.py, try it on other days: nightshift backtest {pipeline.name} "
-        "--set …"
+        f"Trial {number} is better than the declared settings of '{pipeline.name}' by "
+        f"{shown(gain)} a row.{doubt} The best of many trials looks better than it is: before you "
+        f"declare it in pipelines/{pipeline.name}.py, try it on other days: nightshift backtest "
+        f"{pipeline.name} --set …"
     )
 
 
 def _tell(tried: Tried) -> None:
-    loss = "no loss" if tried.loss is None else f"loss {tried.loss:.5f}"
+    loss = "no loss" if tried.loss is None else f"loss {tried.loss:.5g}"
     why = f": {tried.why}" if tried.why else ""
     print(f"Trial {tried.number} {tried.state}, {loss}{why}", file=sys.stderr, flush=True)
 

@@ -17,6 +17,7 @@ from jobs.training import candidate, pins, proof
 from jobs.training.candidate import recipe_of
 from jobs.training.families import TIMELINE
 from jobs.training.machine import free_cores
+from jobs.training.metrics import shortened
 from pipelines.days import Days
 from pipelines.errors import Refused
 from pipelines.run import Run
@@ -102,7 +103,7 @@ def _train(
         "validation_rows": made.validation_rows,
         "fresh_rows": made.fresh.fit_rows,
         **judged.facts,
-        "validation_loss": round(judged.curves["val_loss"][-1], 5),
+        "validation_loss": shortened(judged.curves["val_loss"][-1]),
         "calibration_slope": None if slope is None else round(slope, 4),
         "training_seconds": round(seconds, 2),
         "megabytes": round(proven.megabytes, 3),

@@ -17,7 +17,7 @@ from jobs.commands import tune
 from jobs.training import backtest, tuning
 from jobs.training.backtest import Backtest
 from jobs.training.families import NeedsMore
-from jobs.training.tuning import Tuning
+from jobs.training.tuning import Tried, Tuning
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused, UsageError
@@ -531,6 +531,24 @@ def test_a_declared_value_is_found_among_those_to_try_however_it_is_written(
     search: dict[str, Choice] = {"l2": OneOf(values=(20_000.0, 1.0))}
     rows = _tune(environment, 1, pipeline=_pipeline(search))
     assert rows[0][6] == "l2=20000"
+
+
+def test_losses_of_labels_in_a_small_unit_are_told_by_digits_that_count(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tried = Tried(
+        number=3,
+        state="done",
+        loss=1.23456e-12,
+        settings={"l2": 1.0},
+        backtest="abc",
+        why="",
+        gain=None,
+    )
+    tune._tell(tried)
+    assert capsys.readouterr().err == "Trial 3 done, loss 1.2346e-12\n"
+    row = (3, "done", tried.loss, 2.5e-13, 1e-13, 3e-13, "l2=1.0", "abc")
+    assert "declared settings of 'small' by 2.5e-13 a row. The" in tune.advice(_pipeline(), [row])
 
 
 def test_optuna_says_nothing_beside_us(
