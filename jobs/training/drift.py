@@ -7,7 +7,7 @@ each row is looked at once, however many nights are compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +46,8 @@ class Summaries:
     distance: Distance
     most: float = np.inf
     """No distance is larger."""
+    categories: tuple[str, ...] = ()
+    """Of which the numbers are shares, in order; none: of a number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +74,24 @@ def summaries_of(
     is_whole = pa.types.is_integer(kind)
     is_number = is_whole or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     return _of_numbers(values, nights, bend) if is_number else [_of_categories(values, nights)]
+
+
+def joined(parts: Sequence[Summaries]) -> Summaries:
+    """Those of nights that follow one another, as if they had been summed up together."""
+    categories = sorted({name for part in parts for name in part.categories})
+    places = {name: place for place, name in enumerate(categories)}
+    by_night: list[Matrix] = []
+    for part in parts:
+        numbers = part.by_night
+        if categories:
+            shares = np.zeros((len(numbers), len(categories)))
+            shares[:, [places[name] for name in part.categories]] = numbers
+            # Of nights without rows none is known, of whatever category.
+            is_empty = np.isnan(numbers).any(axis=1) if part.categories else slice(None)
+            shares[is_empty] = np.nan
+            numbers = shares
+        by_night.append(numbers)
+    return replace(parts[0], by_night=np.concatenate(by_night), categories=tuple(categories))
 
 
 def judge(summaries: Summaries, position: int, watch: Watch) -> Judged | None:
@@ -151,8 +171,8 @@ def _of_categories(values: pa.ChunkedArray, nights: Sequence[slice]) -> Summarie
     # In Arrow: in an array of texts numpy gives each the room of the longest.
     coded = texts.combine_chunks().dictionary_encode()
     # The same rows in another order must give the same sums.
-    in_order = pc.array_sort_indices(coded.dictionary).to_numpy()
-    places = np.argsort(in_order)
+    in_order = pc.array_sort_indices(coded.dictionary)
+    places = np.argsort(in_order.to_numpy())
     codes = places[coded.indices.to_numpy()]
     shares = np.full((len(nights), len(places)), np.nan)
     for position, rows in enumerate(nights):
@@ -164,6 +184,7 @@ def _of_categories(values: pa.ChunkedArray, nights: Sequence[slice]) -> Summarie
         by_night=shares,
         distance=_jensen_shannon,
         most=1,
+        categories=tuple(coded.dictionary.take(in_order).to_pylist()),
     )
 
 

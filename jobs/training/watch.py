@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from jobs.lake import model_events, ops, snapshots
 from jobs.lake.locations import exists
 from jobs.training import drift, paired
+from jobs.training.drift import Summaries
 from jobs.training.metrics import Vector
 from jobs.training.tasks import LearningTask, task_of
 from pipelines.days import Days
@@ -30,7 +32,10 @@ _What = tuple[WatchKind, str, str]
 """Kind, feature and statistic."""
 _COVERAGE = {"labels": "share_unpredicted", "predictions": "share_unlabelled"}
 _PART_NIGHTS = 28
-"""Nights whose rows are in memory at once, with those that they are compared with."""
+"""Nights that are looked at together, with those that they are compared with."""
+_ROWS_AT_ONCE = 500_000
+"""Of several nights that are in memory together; one that has more is there alone."""
+_ONE_DAY = timedelta(days=1)
 _FEWEST_DAYS = 7
 """Of labels, for an interval of live quality."""
 
@@ -44,8 +49,73 @@ def rows(run: Run) -> Iterator[Row]:
         first = last + timedelta(days=1)
 
 
+class _Nights:
+    """What a table says of some nights, few of which are in memory at once."""
+
+    def __init__(
+        self,
+        run: Run,
+        table: str,
+        nights: Days,
+        columns: tuple[str, ...],
+    ) -> None:
+        """Begin without rows.
+
+        Args:
+            run: Whose pipeline's table it is.
+            table: Which may never have been published.
+            nights: That may be asked for.
+            columns: Those to read, beside partition and key.
+        """
+        self._run = run
+        self._declared = run.pipeline.table(table)
+        self._columns = columns
+        self._held: tuple[Days, pa.Table] | None = None
+        self.parts = tuple(self._together(nights)) if exists(run, table) else ()
+        """Of the nights, in order: those of each are read together. None: nothing was published."""
+
+    def read(self, part: Days) -> pa.Table:
+        """The rows of one of the parts, in the order of their days."""
+        if self._held is None or self._held[0] != part:
+            self._held = None
+            table = self._declared.name
+            days = part.shifted(self._declared.partition_lead_days)
+            newest = snapshots.newest(self._run, table)
+            found = snapshots.read(self._run, newest, days, self._columns)
+            self._held = part, found.combine_chunks()
+        return self._held[1]
+
+    def of(self, night: date) -> pa.Table | None:
+        """The rows of a night; None: it is none of these nights."""
+        for part in self.parts:
+            if night in part:
+                day = self._declared.day_of(night)
+                return snapshots.between(self.read(part), self._declared.partition, Days.of(day))
+        return None
+
+    def cuts(self, part: Days) -> list[slice]:
+        """Of a part the rows of each night."""
+        made = self.read(part)[self._declared.partition].to_numpy().astype("datetime64[D]")
+        return [cut(made, self._declared.day_of(night)) for night in part]
+
+    def _together(self, nights: Days) -> Iterator[Days]:
+        rows_: Counter[date] = Counter()
+        newest = snapshots.newest(self._run, self._declared.name)
+        days = nights.shifted(self._declared.partition_lead_days)
+        for file in snapshots.files(self._run, newest, days):
+            rows_[file.day] += file.rows
+        first, together = nights.first, 0
+        for night in nights:
+            own = rows_[self._declared.day_of(night)]
+            if together and together + own > _ROWS_AT_ONCE:
+                yield Days(first, night - _ONE_DAY)
+                first, together = night, 0
+            together += own
+        yield Days(first, nights.last)
+
+
 class _Part:
-    """Some nights, and the rows that tell of them, each table read once."""
+    """Some nights, and the rows that tell of them."""
 
     def __init__(self, run: Run, nights: Days) -> None:
         self._run = run
@@ -59,21 +129,21 @@ class _Part:
         # A day whose labels come so late was scored and foretold in the night before it.
         asked = nights.since(max(compared, lag + 1))
         training = run.pipeline.training
-        self._scored = self._read(SCORING, asked, training.features)
-        self._foretold = self._read(PREDICTIONS, asked, (run.pipeline.prediction,))
+        self._scored = _Nights(run, SCORING, asked, training.features)
+        self._outcomes = _Nights(run, TRAINING, nights, training.features)
+        due = nights.since(max(self._watch.nights, lag) + 1)
+        self._foretold = self._read(PREDICTIONS, due, ())
         # The labels of a day come on that day or later.
-        labels = nights.since(lag)
-        self._learned = self._read(TRAINING, labels, (*training.features, training.label))
+        self._learned = self._read(TRAINING, nights.since(lag), (training.label,))
 
     def told(self) -> Iterator[Row]:
         """Every row of these nights."""
         training = self._pipeline.training
         watched = [name for name in training.features if name not in self._watch.unwatched]
-        for name in watched:
-            bend = training.bends.get(name)
-            yield from self._drift("feature", SCORING, self._scored, name, bend)
+        yield from self._drift("feature", self._scored, watched, training.bends)
         prediction = self._pipeline.prediction
-        yield from self._drift("prediction", PREDICTIONS, self._foretold, prediction)
+        foretold = _Nights(self._run, PREDICTIONS, self._span, (prediction,))
+        yield from self._drift("prediction", foretold, [prediction], {})
         for night in self._nights:
             yield from self._skew(night)
             yield from self._coverage(night)
@@ -95,47 +165,50 @@ class _Part:
     def _drift(
         self,
         kind: WatchKind,
-        table: str,
-        found: pa.Table | None,
-        name: str,
-        bend: float | None = None,
+        made: _Nights,
+        names: Sequence[str],
+        bends: Mapping[str, float],
     ) -> Iterator[Row]:
-        """A row for each night and statistic of the column that can be told."""
-        # Of a column that was declared since no row has one yet.
-        if found is None or name not in found.column_names:
-            return
-        declared = self._pipeline.table(table)
-        made = found[declared.partition].to_numpy().astype("datetime64[D]")
-        cuts = [cut(made, declared.day_of(night)) for night in self._span]
-        first = len(self._span) - len(self._nights)
-        for one in drift.summaries_of(found[name], cuts, bend):
-            for position, night in enumerate(self._nights, start=first):
-                judged = drift.judge(one, position, self._watch)
-                # Most features never lack a value: rows that say so would be half of the table.
-                is_news = judged and (judged.value or one.statistic != "null_share")
-                if judged and is_news:
-                    what = (kind, name, one.statistic)
-                    yield _row(self._run, night, what, judged.value, judged.threshold)
+        """A row for each night and statistic of the columns that can be told."""
+        nights = [night for part in made.parts for night in part]
+        for name, summaries in _summaries(made, names, bends).items():
+            for one in summaries:
+                for night in self._nights:
+                    judged = drift.judge(one, nights.index(night), self._watch)
+                    # Most features never lack a value: rows that say so would be half of the
+                    # table.
+                    is_news = judged and (judged.value or one.statistic != "null_share")
+                    if judged and is_news:
+                        what = (kind, name, one.statistic)
+                        yield _row(self._run, night, what, judged.value, judged.threshold)
 
     def _skew(self, night: date) -> Iterator[Row]:
         """Labelled rows beside the rows that were scored for the same event, by feature."""
-        if self._learned is None or self._scored is None:
+        own = self._outcomes.of(night)
+        if own is None:
             return
-        landed = self._pipeline.table(TRAINING).partition
-        own = snapshots.between(self._learned, landed, Days.of(night))
-        pairs = _numbered(own, self._keys, "own").join(
-            _numbered(self._scored, self._keys, "scored"), keys=self._keys, join_type="inner"
-        )
-        if not len(pairs):
+        learned: list[pa.Table] = []
+        scored: list[pa.Table] = []
+        events = pc.unique(own[self._pipeline.event_date]).drop_null()
+        for event in sorted(events.to_pylist()):
+            # What is about a day was scored in the night before it.
+            there = self._scored.of(event - _ONE_DAY)
+            if there is None:
+                continue
+            pairs = _numbered(own, self._keys, "own").join(
+                _numbered(there, self._keys, "scored"), keys=self._keys, join_type="inner"
+            )
+            learned.append(own.take(pairs["own"]))
+            scored.append(there.take(pairs["scored"]))
+        if not any(map(len, learned)):
             return
-        there = {*own.column_names} & {*self._scored.column_names}
-        features = [name for name in self._pipeline.training.features if name in there]
-        left = own.select(features).take(pairs["own"])
-        right = self._scored.select(features).take(pairs["scored"])
-        for name in features:
-            share = drift.differing(left[name], right[name])
-            what: _What = ("skew", name, "share_differing")
-            yield _row(self._run, night, what, share, self._watch.max_skew)
+        left, right = pa.concat_tables(learned), pa.concat_tables(scored)
+        known = {*left.column_names} & {*right.column_names}
+        for name in self._pipeline.training.features:
+            if name in known:
+                share = drift.differing(left[name], right[name])
+                what: _What = ("skew", name, "share_differing")
+                yield _row(self._run, night, what, share, self._watch.max_skew)
 
     def _coverage(self, night: date) -> Iterator[Row]:
         """Labels that nothing was foretold for, and predictions whose label is still not known."""
@@ -181,6 +254,24 @@ class _Part:
         turns = model_events.turns(self._run.environment, self._pipeline.name)
         predictions = self._pipeline.table(PREDICTIONS)
         return predictions.day_of(turns[0].night) if turns else None
+
+
+def _summaries(
+    made: _Nights, names: Sequence[str], bends: Mapping[str, float]
+) -> dict[str, list[Summaries]]:
+    """Of each column that the table has what is kept of all nights."""
+    of_parts: dict[str, list[list[Summaries]]] = {}
+    for part in made.parts:
+        found, cuts = made.read(part), made.cuts(part)
+        for name in names:
+            # Not of a column that was declared since no row has one yet.
+            if name in found.column_names:
+                summed = drift.summaries_of(found[name], cuts, bends.get(name))
+                of_parts.setdefault(name, []).append(summed)
+    of_all: dict[str, list[Summaries]] = {}
+    for name, own in of_parts.items():
+        of_all[name] = [drift.joined(of_one) for of_one in zip(*own, strict=True)]
+    return of_all
 
 
 def _quality(run: Run, nights: Days) -> Iterator[Row]:

@@ -231,6 +231,28 @@ def test_calm_nights_stay_calm(seed: int, shared: float, tail: bool) -> None:
     assert sum(over) < 0.05 * nights
 
 
+def test_spans_that_are_summed_up_one_after_another_are_joined() -> None:
+    draw = np.random.default_rng(0)
+    # The first span lacks a category, the second has no row in its last night, the third has none.
+    lines = pa.chunked_array([draw.choice(["b", "c"], 20), draw.choice(["a", "b"], 10)])
+    counts = pa.chunked_array([draw.normal(size=30)])
+    cuts = [*(slice(5 * night, 5 * night + 5) for night in range(6)), slice(30, 30), slice(30, 30)]
+    spans = [slice(0, 4), slice(4, 7), slice(7, 8)]
+    for column in (lines, counts):
+        whole = drift.summaries_of(column, cuts)
+        parts = []
+        for span in spans:
+            own = cuts[span]
+            first = own[0].start
+            moved = [slice(one.start - first, one.stop - first) for one in own]
+            rows = column.slice(first, own[-1].stop - first)
+            parts.append(drift.summaries_of(rows, moved))
+        for one, of_spans in zip(whole, zip(*parts, strict=True), strict=True):
+            joined = drift.joined(of_spans)
+            assert joined.categories == one.categories
+            np.testing.assert_array_equal(joined.by_night, one.by_night)
+
+
 def test_rows_that_differ_are_counted() -> None:
     def column(*values: object) -> pa.ChunkedArray:
         return pa.chunked_array([pa.array(values)])

@@ -13,12 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from jobs.lake import model_events, ops
+from jobs.lake import model_events, ops, snapshots
+from jobs.lake.snapshots import Snapshot
 from jobs.stages.monitor import monitor
 from jobs.training import alarms
+from jobs.training import watch as watching
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.model import Watch
+from pipelines.run import Run
 from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
@@ -126,6 +129,10 @@ def last_quality(environment: Environment) -> dict[str, Any]:
 
 def since(rows_: pa.Table, column: str, first: date = CHANGE) -> np.ndarray:
     return np.asarray(pc.greater_equal(rows_[column], pa.scalar(first)))
+
+
+def is_of(rows_: pa.Table, night: date) -> np.ndarray:
+    return np.asarray(pc.equal(rows_["landed_date"], pa.scalar(night)))
 
 
 def one_in(number: int, rows_: pa.Table) -> np.ndarray:
@@ -245,6 +252,35 @@ def test_one_pass_tells_what_nights_do_and_a_rerun_changes_nothing(
     assert rows(environment) == nightly
     watch(environment, pipeline, few.first, few.first)
     assert rows(environment) == nightly
+
+
+def test_few_nights_are_in_memory_at_once_where_they_have_many_rows(
+    environment: Environment, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tables(pipeline)
+    shifted(made, pipeline)
+    publish(environment, pipeline, made)
+    # Each line is one of few nights, so that no two of them know the same categories.
+    lines = made["scoring"]["line"].to_pylist()
+    lines = [f"{line}{number // (3 * PER_NIGHT)}" for number, line in enumerate(lines)]
+    made["scoring"] = small.with_column(made["scoring"], "line", pa.array(lines))
+    made["scoring"] = made["scoring"].filter(pa.array(~is_of(made["scoring"], NIGHTS.first)))
+    publish(environment, pipeline, {"scoring": made["scoring"]})
+    watch(environment, pipeline, NIGHTS.first, NIGHTS.last)
+    together = rows(environment)
+    most: dict[str, int] = {}
+
+    def read(run: Run, snapshot: Snapshot, *others: Any) -> pa.Table:
+        found = real(run, snapshot, *others)
+        most[snapshot.table] = max(most.get(snapshot.table, 0), len(found))
+        return found
+
+    real = snapshots.read
+    monkeypatch.setattr(snapshots, "read", read)
+    monkeypatch.setattr(watching, "_ROWS_AT_ONCE", 2 * PER_NIGHT + 1, raising=False)
+    watch(environment, pipeline, NIGHTS.last, NIGHTS.last)
+    assert rows(environment) == together
+    assert most["scoring"] == 2 * PER_NIGHT
 
 
 def test_the_night_in_which_an_alarm_begins_and_that_in_which_it_has_ended_tell_it(
