@@ -391,8 +391,9 @@ def _refuse_odd_texts(rows: DataFrame, pipeline: Pipeline) -> None:
     texts = [name for name in pipeline.training.numeric if isinstance(kinds.get(name), StringType)]
     for name in texts:
         odd = rows.where(~F.col(name).rlike(_SAYS_A_NUMBER))
-        first = F.min(F.left(name, F.lit(_SHOWN)))
-        found = odd.agg(F.count(name).alias("rows"), first.alias("first")).first()
+        rows_ = F.count(name).alias("rows")
+        first = F.min(F.left(name, F.lit(_SHOWN))).alias("first")
+        found = odd.agg(rows_, first).first()
         assert found is not None, "an aggregate without groups has a row"
         refuse_unless(
             not found["rows"],

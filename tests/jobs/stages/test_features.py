@@ -656,8 +656,10 @@ def test_a_text_of_a_numeric_feature_that_says_no_number_is_told(spark: SparkSes
     numbers = ["1", "-.5", "+1.e-3", "Infinity", "NaN", None]
     good = spark.createDataFrame([(text,) for text in numbers], "seats string")
     features._refuse_odd_texts(good, PIPELINE)
-    odd = good.union(spark.createDataFrame([("n/a",), ("",), ("1 ",), ("1d",)], "seats string"))
+    texts = [(text,) for text in ("n/a", "", "1 ", "1d")]
+    odd = good.union(spark.createDataFrame(texts, "seats string"))
     message = r"numeric feature 'seats' of 'flights' is a text, which is no number in 4 rows, such"
     with pytest.raises(UsageError, match=message):
         features._refuse_odd_texts(odd, PIPELINE)
-    assert np.isnan(doubles(pa.chunked_array([numbers]))).tolist() == [False] * 4 + [True] * 2
+    read = doubles(pa.chunked_array([numbers]))
+    assert np.isnan(read).tolist() == [False] * 4 + [True] * 2

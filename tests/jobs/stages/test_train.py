@@ -222,7 +222,8 @@ def test_what_would_help_is_said_of_the_rows_that_are_too_few(tmp_path: Path) ->
     environment = small.environment_at(tmp_path)
     rows = small.rows_of(ALL_DAYS)
     validated = Days(date(2013, 1, 15), date(2013, 1, 18))
-    is_validated = pc.is_in(rows["landed_date"], pa.array([*validated], pa.date32()))
+    days = pa.array([*validated], pa.date32())
+    is_validated = pc.is_in(rows["landed_date"], days)
     few = small.rows_of(ALL_DAYS, per_day=5)
     to_fit, to_validate = "raise Training.window_days, or lower min_rows", "validation_days"
     for published, help_ in (

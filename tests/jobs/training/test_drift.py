@@ -234,18 +234,21 @@ def test_calm_nights_stay_calm(seed: int, shared: float, tail: bool) -> None:
 def test_spans_that_are_summed_up_one_after_another_are_joined() -> None:
     draw = np.random.default_rng(0)
     # The first span lacks a category, the second has no row in its last night, the third has none.
-    lines = pa.chunked_array([draw.choice(["b", "c"], 20), draw.choice(["a", "b"], 10)])
+    first = draw.choice(["b", "c"], 20)
+    then = draw.choice(["a", "b"], 10)
+    lines = pa.chunked_array([first, then])
     counts = pa.chunked_array([draw.normal(size=30)])
-    cuts = [*(slice(5 * night, 5 * night + 5) for night in range(6)), slice(30, 30), slice(30, 30)]
+    cuts = [slice(begin, begin + 5) for begin in range(0, 30, 5)]
+    cuts += [slice(30, 30)] * 2
     spans = [slice(0, 4), slice(4, 7), slice(7, 8)]
     for column in (lines, counts):
         whole = drift.summaries_of(column, cuts)
         parts = []
         for span in spans:
             own = cuts[span]
-            first = own[0].start
-            moved = [slice(one.start - first, one.stop - first) for one in own]
-            rows = column.slice(first, own[-1].stop - first)
+            begin = own[0].start
+            moved = [slice(one.start - begin, one.stop - begin) for one in own]
+            rows = column.slice(begin, own[-1].stop - begin)
             parts.append(drift.summaries_of(rows, moved))
         for one, of_spans in zip(whole, zip(*parts, strict=True), strict=True):
             joined = drift.joined(of_spans)

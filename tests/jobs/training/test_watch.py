@@ -264,8 +264,8 @@ def test_few_nights_are_in_memory_at_once_where_they_have_many_rows(
     lines = made["scoring"]["line"].to_pylist()
     lines = [f"{line}{number // (3 * PER_NIGHT)}" for number, line in enumerate(lines)]
     made["scoring"] = small.with_column(made["scoring"], "line", pa.array(lines))
-    made["scoring"] = made["scoring"].filter(pa.array(~is_of(made["scoring"], NIGHTS.first)))
-    publish(environment, pipeline, {"scoring": made["scoring"]})
+    is_first = pa.array(is_of(made["scoring"], NIGHTS.first))
+    publish(environment, pipeline, {"scoring": made["scoring"].filter(pc.invert(is_first))})
     watch(environment, pipeline, NIGHTS.first, NIGHTS.last)
     together = rows(environment)
     most: dict[str, int] = {}
