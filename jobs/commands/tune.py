@@ -102,7 +102,8 @@ def advice(pipeline: Pipeline, rows: Iterable[tuple[object, ...]]) -> str:
     if gain is None:
         return (
             f"Trial {number} is the best that was tried. By how much it is better than the "
-            f"declared settings of '{pipeline.name}' is not known: their own trial was not done."
+            f"declared settings of '{pipeline.name}' is not known: their own trial was not done, "
+            "or results of one of both are gone."
         )
     assert isinstance(low, float | None)
     doubt = ""

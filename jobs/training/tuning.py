@@ -145,7 +145,7 @@ class Tried:
     """It failed or was cut off; empty: it did not, and was not."""
     gain: Difference | None
     """By how much its loss of a row is below that of the declared settings; None: these are they,
-    or one of both was not done."""
+    or one of both was not done, or its results are gone."""
 
 
 def tune(
@@ -484,11 +484,11 @@ def _gain(tuning: Tuning, settings: Mapping[str, Any]) -> Difference | None:
     asked = tuning.trial(settings)
     if asked.digest == tuning.declared.digest:
         return None
-    own = backtest.read(asked)
     try:
-        declared = backtest.read(tuning.declared)
+        own, declared = backtest.read(asked), backtest.read(tuning.declared)
     except FileNotFoundError:
-        # Another trial came in before the first one, which runs beside it.
+        # Another trial came in before the first one, which runs beside it; or somebody has deleted
+        # what backtests have kept.
         return None
     task = task_of(tuning.pipeline.training.task)
     before = task.losses(declared.label, declared.predictions[MODEL])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -439,6 +440,17 @@ def test_where_the_declared_settings_have_failed_nothing_is_said_to_be_better_th
     told = tune.advice(_pipeline(), rows)
     assert told.startswith(f"Trial {rows[0][0]} is the best that was tried.")
     assert "their own trial was not done" in told
+
+
+def test_trials_whose_results_were_deleted_are_told_without_their_gain(
+    environment: Environment,
+) -> None:
+    before = _tune(environment, 3)
+    shutil.rmtree(environment.home / "backtests")
+    rows = _tune(environment, 3)
+    assert [row[:3] for row in rows] == [row[:3] for row in before]
+    assert {row[3] for row in rows} == {None}
+    assert "is not known: their own trial was not done, or" in tune.advice(_pipeline(), rows)
 
 
 def test_trials_are_in_mlflow(environment: Environment) -> None:
