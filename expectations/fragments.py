@@ -34,10 +34,17 @@ def first_true(conditions: Mapping[str, str]) -> str:
 
 
 def joined(columns: str) -> str:
-    """The values of columns (`a, b`) joined by '|'; null when one is."""
+    """The values of columns (`a, b`) joined by '|', as transforms join them; null when one is."""
+    names = columns.split(", ")
+    texts = names if len(names) == 1 else map(_escaped, names)
     # concat, unlike concat_ws, is null when one of its values is.
-    values = ", '|', ".join(columns.split(", "))
+    values = ", '|', ".join(texts)
     return f"concat({values})"
+
+
+def _escaped(column: str) -> str:
+    # Four make two: in SQL's texts a backslash escapes, and in a regular expression's too.
+    return rf"regexp_replace({column}, '[|\\\\]', '\\\\$0')"
 
 
 def relative_humidity(temp: str, dewp: str) -> str:

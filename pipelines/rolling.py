@@ -64,7 +64,8 @@ class Grain:
 
     name: str
     columns: tuple[str, ...]
-    """A row's key is their values joined by '|'; a row that lacks one of them does not count."""
+    """A row's key is their values joined by '|', as `joined` of `jobs/transforms/columns.py` does
+    it; a row that lacks one of them does not count."""
     windows: tuple[int, ...]
     """Days of the windows that models read; each ends with the day of the scoring moment."""
     statistics: tuple[str, ...]

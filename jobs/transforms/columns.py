@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from pipelines.features import Feature
 
-_SEPARATOR = "|"
-"""Suites compare keys with it: `expectations/fragments.py`."""
+_SEPARATOR, _ESCAPE = "|", "\\"
+"""Suites compare keys with them: `expectations/fragments.py`."""
 
 
 def made_by(features: Iterable[Feature]) -> list[Column]:
@@ -25,13 +25,24 @@ def made_by(features: Iterable[Feature]) -> list[Column]:
 
 
 def joined(*columns: str) -> Column:
-    """The values of columns joined by '|'; null when one of them is."""
-    first, *others = [F.col(column).cast("string") for column in columns]
+    """The values of columns joined by '|'; null when one of them is.
+
+    Of several, a '|' or backslash within a value has a backslash before it: else 'a|b' with 'c'
+    would be the key that 'a' with 'b|c' is.
+    """
+    texts = [F.col(column).cast("string") for column in columns]
+    first, *others = texts if len(texts) == 1 else map(_escaped, texts)
     parts = [first]
     for other in others:
         parts += [F.lit(_SEPARATOR), other]
     # concat_ws would skip a null, and two keys could become one.
     return F.concat(*parts)
+
+
+def _escaped(text: Column) -> Column:
+    for sign in (_ESCAPE, _SEPARATOR):
+        text = F.replace(text, F.lit(sign), F.lit(_ESCAPE + sign))
+    return text
 
 
 def scoring_moment(timezone: str, day: str = "landed_date") -> Column:
