@@ -32,8 +32,10 @@ class _Values:
     most: float
     """Neither bound is a value that a prediction may have."""
     says: str
+    spread: str
+    """SQL of a day's spread, of `{0}`: the prediction."""
     least_spread: float
-    """Standard deviation of a day below which the model says the same of everything."""
+    """Below it the model says the same of everything."""
 
 
 _TASKS: Mapping[Task, _Values] = {
@@ -42,13 +44,17 @@ _TASKS: Mapping[Task, _Values] = {
         least=0,
         most=1,
         says="The probability lies between 0 and 1, and is neither.",
-        least_spread=0.001,
+        # As a share of the largest that probabilities of their mean can have: of what is rare all
+        # are small.
+        spread="stddev({0}) / nullif(sqrt(avg({0}) * (1 - avg({0}))), 0)",
+        least_spread=0.002,
     ),
     "regression": _Values(
         noun="prediction",
         least=-_LARGEST,
         most=_LARGEST,
         says="The prediction is a finite number.",
+        spread="stddev({0})",
         # In the unit of the label, of which nothing is known here: only a constant is refused.
         least_spread=sys.float_info.min,
     ),
@@ -80,13 +86,15 @@ def prediction_rows(pipeline: Pipeline) -> tuple[Expectation, ...]:
 def prediction_measures(pipeline: Pipeline) -> dict[str, str]:
     """Measures of a day of predictions.
 
-    `probability_mean` and `probability_spread` of a binary task, `prediction_mean` and
-    `prediction_spread` of a regression; `models`, how many made them.
+    `probability_mean` and `probability_spread` (0: all are alike, 1: all are 0 or 1) of a binary
+    task, `prediction_mean` and `prediction_spread` (the standard deviation) of a regression;
+    `models`, how many made them.
     """
-    noun = _TASKS[pipeline.training.task].noun
+    values = _TASKS[pipeline.training.task]
+    prediction = f"`{pipeline.prediction}`"
     return {
-        f"{noun}_mean": f"avg(`{pipeline.prediction}`)",
-        f"{noun}_spread": f"stddev(`{pipeline.prediction}`)",
+        f"{values.noun}_mean": f"avg({prediction})",
+        f"{values.noun}_spread": values.spread.format(prediction),
         "models": "count(DISTINCT model_name, model_version)",
     }
 

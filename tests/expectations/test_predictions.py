@@ -76,6 +76,8 @@ def _predicted(spark: SparkSession, pipeline: Pipeline, *values: float | None) -
     ("pipeline", "values"),
     [
         (BINARY, (0.2, 0.7, 1e-7)),
+        # What happens to one of a few thousand.
+        (BINARY, (0.0002, 0.0009, 0.0004)),
         (NUMBERS, (-40.0, 0.0, 1e12)),
     ],
 )
@@ -108,6 +110,20 @@ def test_a_model_that_says_the_same_of_everything_is_refused(
 ) -> None:
     constant = _predicted(spark, pipeline, 0.5, 0.5, 0.5)
     assert _broken_by(constant, _suite(pipeline)) == {spread}
+
+
+def test_a_model_that_says_next_to_the_same_of_everything_is_refused(spark: SparkSession) -> None:
+    for frame in (
+        _predicted(spark, BINARY, 0.5, 0.5005, 0.4995),
+        _predicted(spark, BINARY, 0.00040001, 0.0004, 0.00039999),
+    ):
+        assert _broken_by(frame, _suite(BINARY)) == {"probability_spread"}
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_day_of_what_cannot_be_is_judged(spark: SparkSession, value: float) -> None:
+    constant = _predicted(spark, BINARY, value, value)
+    assert _broken_by(constant, _suite(BINARY)) == {"likely"}
 
 
 def test_a_day_of_two_models_is_refused(spark: SparkSession) -> None:
