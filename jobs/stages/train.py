@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from jobs.lake import publications
+from jobs.lake.locations import sql_name
 from jobs.survey import training_definition
 from jobs.training import candidate, pins, proof
 from jobs.training.candidate import recipe_of
@@ -24,6 +25,7 @@ from pipelines.run import Run
 from pipelines.spec import TRAINING
 
 if TYPE_CHECKING:
+    from jobs.lake.publications import Publication
     from jobs.training.candidate import Candidate, Recipe
     from jobs.training.families import Fit
     from jobs.training.proof import Proof
@@ -71,16 +73,30 @@ def _require_one_definition(run: Run, days: Days) -> None:
     newest = known[max(known)].definition
     last_day = max(day for day, one in known.items() if one.definition != newest)
     name = run.pipeline.name
-    # The first of them read days before them: figures over four weeks need these anew too.
-    windows = [table.window_days for table in run.pipeline.derived]
-    since = days.first - timedelta(days=max(windows, default=1) - 1)
-    first = max(since, run.pipeline.first_day)
+    first = max(_first_day_read(run, days, known.values()), run.pipeline.first_day)
     raise Refused(
         f"The rows to learn from, {name}.{TRAINING} of {days}, were made by {len(made)} "
         "definitions: the declaration or a transform has changed, and the days until "
         f"{last_day} are as they were. Make them anew: nightshift run {name} --restate "
         f"--from {first} --to {run.days.last}. Or say --allow-mixed."
     )
+
+
+def _first_day_read(run: Run, days: Days, rows: Collection[Publication]) -> date:
+    """The first day of data by which training rows of those days differ when it is made anew.
+
+    They are those of the evenings before, in which they were scored, and these sum up the days
+    before them: figures over four weeks need these anew too.
+    """
+    scored = sql_name(run, run.pipeline.entity_table)
+    evenings = [days.first]
+    for one in rows:
+        evenings += [given.first_day for given in one.inputs if given.name == scored]
+    before: dict[str, int] = {}
+    for table in run.pipeline.derived:
+        read = [before.get(name, 0) for name in table.reads]
+        before[table.name] = max(read, default=0) + table.window_days - 1
+    return min(evenings) - timedelta(days=max(before.values(), default=0))
 
 
 def _train(

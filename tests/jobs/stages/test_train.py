@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from jobs.lake import publications
-from jobs.lake.publications import Publication
+from jobs.lake.publications import Input, Publication
 from jobs.stages import train as stage
 from jobs.training import dataset
 from jobs.training.families.linear import LinearFamily, LinearFit
@@ -263,6 +263,28 @@ def test_days_of_two_definitions_are_not_learned_from_as_one_unless_told(tmp_pat
     assert stage.train(replace(run, allow_mixed=True))["model_version"] == "1"
     publications.record(run, "training", [_publication(day, "after") for day in ALL_DAYS])
     assert stage.train(run)["reused"]
+
+
+def test_what_is_to_be_made_anew_reaches_back_to_what_the_oldest_evening_sums_up(
+    tmp_path: Path,
+) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, small.rows_of(ALL_DAYS))
+    tiles = Table(name="tiles", made_by="transform", key=("line",), window_days=2)
+    sums = replace(tiles, name="sums", reads=("tiles",), window_days=7)
+    long_ago = ALL_DAYS.first - timedelta(days=99)
+    pipeline = replace(small.SMALL, derived=(tiles, sums), first_day=long_ago)
+    run = small.run_of(environment, "train", pipeline=pipeline)
+    days = Days(ALL_DAYS.first, small.LAST)
+    made = [_publication(day, f"of {day}") for day in ALL_DAYS]
+    # Its labels came four days after the evening in which their rows were scored.
+    evening = days.first - timedelta(days=4)
+    name = f"{run.pipeline.name}.{run.pipeline.entity_table}"
+    scored = Input(name=name, first_day=evening, last_day=evening, digest="1")
+    made[0] = replace(made[0], inputs=(scored,))
+    publications.record(run, "training", made)
+    with pytest.raises(Refused, match=rf"--restate --from {evening - timedelta(days=7)} "):
+        stage._require_one_definition(run, days)
 
 
 def test_what_became_known_later_by_another_definition_refuses_no_night_of_before(
