@@ -321,6 +321,7 @@ class Pipeline:
         self._refuse_odd_views()
         self._refuse_late_labels()
         self._refuse_odd_columns()
+        self._refuse_twins()
         self._refuse_odd_search()
         self._refuse_unknown_columns()
         refuse_unless(
@@ -705,6 +706,20 @@ class Pipeline:
             f"Pipeline '{self.name}': {taken} cannot name a feature or a carried column: the "
             "entity or the platform has columns of these names.",
         )
+
+    def _refuse_twins(self) -> None:
+        """Of training, scoring and predictions: to Spark 'Id' and 'id' are one column."""
+        training = self.training
+        features = (*feature_names.names(self.views), *training.features, *training.unread)
+        named = (*self.entity, *self.carried, *features, training.label, self.prediction)
+        spelt = {name: name for name in _MADE_COLUMNS}
+        for name in named:
+            there = spelt.setdefault(name.lower(), name)
+            refuse_unless(
+                there == name,
+                f"Pipeline '{self.name}': the columns '{there}' and '{name}' differ only in case. "
+                "Write both alike where one column is meant, or rename one of them.",
+            )
 
     def _refuse_unknown_columns(self) -> None:
         """What the model reads is given, and what is given is read."""

@@ -366,6 +366,23 @@ def test_the_label_must_have_a_name_of_its_own(name: str) -> None:
         replace(TOY, training=replace(TOY.training, label=name))
 
 
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"prediction": "Amount"},
+        {"prediction": "Reading_date"},
+        {"prediction": "Run_id"},
+        {"carried": ("ID",)},
+        {"training": replace(TOY.training, label="AMOUNT")},
+        {"training": replace(TOY.training, numeric=(*TOY.training.numeric, "Amount"))},
+    ],
+    ids=lambda declared: next(iter(declared)),
+)
+def test_columns_that_differ_only_in_case_are_refused(declared: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="' and '.*' differ only in case"):
+        replace(TOY, **declared)
+
+
 def test_a_carried_column_that_the_platform_adds_is_refused() -> None:
     with pytest.raises(UsageError, match=r"\['run_id'\] cannot name"):
         replace(TOY, carried=("run_id",))
