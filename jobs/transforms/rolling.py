@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pipelines.days import Days
     from pipelines.rolling import Grain, Rolling, Statistic
 
+_GRAIN, _KEY = "_grain", "_key"
+"""Columns beside those of the rows: no feed has one whose name begins so."""
+
 
 def daily_sums(rows: DataFrame, rolling: Rolling) -> DataFrame:
     """The declared sums of each day by grain and key; rows without a key do not count."""
@@ -22,13 +25,14 @@ def daily_sums(rows: DataFrame, rolling: Rolling) -> DataFrame:
     keys = [_key(grain) for grain in rolling.grains]
     keyed = rows.select("*", F.inline(F.array(*keys)))
     sums = [F.expr(one.sql).alias(one.name) for one in rolling.sums]
-    known = keyed.where(F.col("key").isNotNull())
-    return known.groupBy("landed_date", "grain", "key").agg(*sums)
+    known = keyed.where(F.col(_KEY).isNotNull())
+    by = [F.col(_GRAIN).alias("grain"), F.col(_KEY).alias("key")]
+    return known.groupBy("landed_date", *by).agg(*sums)
 
 
 def _key(grain: Grain) -> Column:
-    name = F.lit(grain.name).alias("grain")
-    return F.struct(name, joined(*grain.columns).alias("key"))
+    name = F.lit(grain.name).alias(_GRAIN)
+    return F.struct(name, joined(*grain.columns).alias(_KEY))
 
 
 def window_figures(daily: DataFrame, rolling: Rolling, days: Days, timezone: str) -> DataFrame:

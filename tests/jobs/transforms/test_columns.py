@@ -45,3 +45,15 @@ def test_the_past_of_one_thing_is_not_summed_up_with_another_s(spark: SparkSessi
     values = [(day, "a|b", "c", 1), (day, "a", "b|c", 20)]
     rows = spark.createDataFrame(values, "landed_date date, shop string, product string, units int")
     assert sorted(row["sold"] for row in daily_sums(rows, rolling).collect()) == [1, 20]
+
+
+def test_rows_may_have_columns_named_as_those_of_the_sums(spark: SparkSession) -> None:
+    grain = Grain(name="field", columns=("grain",), windows=(7,), statistics=("kilos",))
+    kilos = Statistic(name="kilos", amount="kilos")
+    sums = (DailySum(name="kilos", sql="sum(key)"),)
+    rolling = Rolling(sums=sums, statistics=(kilos,), grains=(grain,))
+    values = [(date(2024, 4, 1), "rye", 3), (date(2024, 4, 1), "rye", 4)]
+    rows = spark.createDataFrame(values, "landed_date date, grain string, key int")
+    told = daily_sums(rows, rolling)
+    assert told.columns == ["landed_date", "grain", "key", "kilos"]
+    assert [tuple(row)[1:] for row in told.collect()] == [("field", "rye", 7)]
