@@ -88,7 +88,8 @@ def _why_no_model(run: Run, notification: Notification, standing: Sequence[Row])
     no_model = NONE_IN_FORCE.format(name=run.pipeline.name, days=run.days)
     if not notification.message.startswith(no_model):
         return None
-    for row in standing:
+    # The newest first: what kept a model from being made before may have been mended since.
+    for row in reversed(standing):
         makes_models = row["stage"] in _MODEL_MAKING_STAGES
         if makes_models and row["last_day"] == run.days.last and not _is_over(run, row["stage"]):
             return row

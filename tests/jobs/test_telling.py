@@ -215,6 +215,18 @@ def test_a_night_without_any_model_is_told_by_the_stage_that_made_none(
     )
 
 
+def test_of_two_reasons_why_a_night_has_no_model_the_later_is_why(
+    night: Callable[[str], Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = night("2013-01-05")
+    tell(run, replace(wrong(run, why="Too few labels."), stage="train"))
+    tell(run, replace(wrong(run, Event.STAGE_FAILED, why="It was killed."), stage="train"))
+    tell(run, no_model(run))
+    assert "People know why: stage_failed 2013-01-05 train: It was killed." in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_night_without_any_model_is_told_when_its_training_was_told_of_and_has_succeeded_since(
     night: Callable[[str], Run], environment: Environment
 ) -> None:
