@@ -35,6 +35,7 @@ from jobs.spark.session import connect
 from jobs.stages import reports
 from pipelines.days import Days
 from pipelines.errors import DataRefused, Failure, NightshiftError
+from pipelines.landing import expected_files
 from pipelines.spec import QUARANTINE_SUFFIX
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ _BAD_ROWS_KEPT = 20
 """Of a feed: what its report shows."""
 _RECORD_CHARACTERS = 500
 """Of such a row: a record may be a whole file that lacks its line breaks."""
+_FROM_RAW_TABLES = ("transform", "check_clean", "features")
+"""Stages that make all data from what is published of the files."""
 _BAD_CONTENT = ("source_line", "reason", "record")
 T = TypeVar("T")
 R = TypeVar("R")
@@ -123,7 +126,8 @@ def ingest(run: Run) -> dict[str, object]:
         knowledge = Knowledge.of_now(run)
         found = _dated(run, found, knowledge)
     except FilesRefused as unreadable:
-        raise _refused(run, str(unreadable), unreadable.files) from None
+        told = f"{unreadable}{_way_around(run, unreadable.files)}"
+        raise _refused(run, told, unreadable.files) from None
     staging.prune(run)
     cached: list[DataFrame] = []
     try:
@@ -142,6 +146,24 @@ def ingest(run: Run) -> dict[str, object]:
         feeds.append(report.FeedFigures(table=sql_name(run, name), **figures))
     index = _report(run, report.Files(feeds=tuple(feeds), bad_rows=bad_rows))
     return {**_totals(metrics.values()), "report": str(index), "feeds": metrics}
+
+
+def _way_around(run: Run, files: Iterable[str]) -> str:
+    """How days that are asked for by name are made anew although their files are refused.
+
+    Empty where one of them was never published: it has no rows.
+    """
+    expected = {one.name: one for one in expected_files(run.pipeline, run.days)}
+    for name in files:
+        one = expected[name]
+        if one.day < run.named_from or one.day not in in_force(run, one.feed.name):
+            return ""
+    stages = " ".join(f"--stage {name}" for name in _FROM_RAW_TABLES)
+    return (
+        "\nThese days have their rows from before. To make anew what follows from them, without "
+        f"their files: nightshift run {run.pipeline.name} --from {run.days.first} "
+        f"--to {run.days.last} {stages}"
+    )
 
 
 def _refuse_unfitting_columns(run: Run, found: Mapping[str, list[Drop]]) -> None:

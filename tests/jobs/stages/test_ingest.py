@@ -473,6 +473,27 @@ def test_damaged_files_of_every_format_are_named_at_once(toy: Environment) -> No
     assert not any(tables.is_staged(run, feed.name) for feed in feeds)
 
 
+def test_a_day_with_rows_whose_file_lacks_what_is_declared_since_is_told_how_it_goes_on_without(
+    toy: Environment,
+) -> None:
+    _night(toy, "2013-01-01", "2013-01-02")
+    for day in ("2013-01-02", "2013-01-03"):
+        drop(toy, f"readings/{day}.csv", b"id,taken,amount\n")
+    without = (
+        "from 2013-01-02 --to 2013-01-02 --stage transform --stage check_clean --stage features"
+    )
+    with pytest.raises(Refused, match=f"column 'note' is missing(.|\n)*have their rows.*{without}"):
+        ingest(run_of(toy, "2013-01-02"))
+    # Of a day without rows nothing follows.
+    with pytest.raises(Refused) as refused:
+        ingest(run_of(toy, "2013-01-02", "2013-01-03"))
+    assert "have their rows" not in str(refused.value)
+    # A night that finds such a file waits for a better one.
+    with pytest.raises(Refused) as refused:
+        ingest(replace(run_of(toy, "2013-01-02"), named=date(2013, 1, 4)))
+    assert "have their rows" not in str(refused.value)
+
+
 def test_what_a_killed_attempt_left_in_the_servers_cache_is_not_taken_for_the_file(
     toy: Environment,
 ) -> None:
