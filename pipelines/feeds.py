@@ -75,8 +75,8 @@ class Feed:
     key: tuple[str, ...]
     """Columns that identify a row within one drop."""
     format: Format = "csv"
-    """`csv` and `csv_gzip`: UTF-8 with a header line. `json_lines`: one JSON object a line.
-    `parquet`: flat columns."""
+    """`csv` and `csv_gzip`: UTF-8 with a header line, then a record a line, in quotes too.
+    `json_lines`: one JSON object a line. `parquet`: flat columns."""
     first_day: date | None = None
     """First day with a drop; None: the pipeline's own first day."""
     last_day: date | None = None
