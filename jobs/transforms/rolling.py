@@ -26,8 +26,9 @@ def daily_sums(rows: DataFrame, rolling: Rolling) -> DataFrame:
     keyed = rows.select("*", F.inline(F.array(*keys)))
     sums = [F.expr(one.sql).alias(one.name) for one in rolling.sums]
     known = keyed.where(F.col(_KEY).isNotNull())
-    by = [F.col(_GRAIN).alias("grain"), F.col(_KEY).alias("key")]
-    return known.groupBy("landed_date", *by).agg(*sums)
+    grain = F.col(_GRAIN).alias("grain")
+    key = F.col(_KEY).alias("key")
+    return known.groupBy("landed_date", grain, key).agg(*sums)
 
 
 def _key(grain: Grain) -> Column:
