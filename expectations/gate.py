@@ -490,7 +490,8 @@ def _by_day(figures: DataFrame) -> tuple[pd.DataFrame, list[Row]]:
     rows = [row for row in answer if row[0] is not None]
     days = [row[0] for row in rows]
     measures = [list(map(_as_spark_orders, row[1:])) for row in rows]
-    table = pd.DataFrame(measures, index=days, columns=figures.columns[1:], dtype="float64")
+    columns = figures.columns[1:]
+    table = pd.DataFrame(measures, index=days, columns=columns, dtype="float64")
     return table, [row for row in answer if row[0] is None]
 
 
