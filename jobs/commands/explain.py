@@ -6,9 +6,11 @@ what it takes.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from functools import partial
 from operator import itemgetter
@@ -41,7 +43,9 @@ BEHIND = ("table", "days", "row", "file", "line", "read_for")
 _MOST_ROWS = 4000
 """Explained of all nights together: the means of more would be the same to two digits."""
 _LONGEST_NAME = 80
-"""Characters of the name of a picture."""
+"""Characters of the name of a picture that can be read."""
+_PLAIN = re.compile(r"[A-Za-z0-9-]+")
+"""A value that a file's name tells as it is."""
 _Row = tuple[object, ...]
 
 
@@ -338,10 +342,15 @@ def _title(entity: Mapping[str, object]) -> str:
     return " ".join(str(value) for value in entity.values())
 
 
-def _file_name(values: Any) -> str:
-    text = "_".join(str(value) for value in values)
+def _file_name(values: Iterable[object]) -> str:
+    parts = list(map(str, values))
     # What rows hold is text: it must not lead out of the folder.
-    return re.sub(r"[^A-Za-z0-9_-]", "-", text)[:_LONGEST_NAME]
+    readable = re.sub(r"[^A-Za-z0-9_-]", "-", "_".join(parts))[:_LONGEST_NAME]
+    if all(_PLAIN.fullmatch(part) for part in parts) and len(readable) < _LONGEST_NAME:
+        return readable
+    # Other keys read alike.
+    digest = hashlib.sha256(json.dumps(parts).encode())
+    return f"{readable}-{digest.hexdigest()[:8]}"
 
 
 def _short(value: object) -> str:

@@ -280,14 +280,27 @@ def test_a_picture_lies_beside_the_reports_and_its_name_leads_nowhere_else(
     )
     _, words = explained(key=KEY)
     folder = environment.reports / "small" / "2013-01-24..2013-01-24" / "explanations"
-    assert [file.name for file in folder.iterdir()] == [
-        f"2013-01-25_{said['line'][7]}_7_------x-y-.png"
-    ]
+    (name,) = [file.name for file in folder.iterdir()]
+    assert re.fullmatch(rf"2013-01-25_{said['line'][7]}_7_------x-y--[0-9a-f]{{8}}\.png", name)
     assert "revision 3 of 3" in words
     explained()
     night = (folder / "night.png").read_bytes()
     assert night.startswith(b"\x89PNG")
     assert f"Picture: {folder}" in words
+
+
+def test_pictures_of_keys_that_read_alike_have_names_of_their_own() -> None:
+    assert command._file_name([date(2013, 1, 24), "EWR", 7]) == "2013-01-24_EWR_7"
+    keys = (
+        ["a_b", "c"],
+        ["a", "b_c"],
+        ["قلم"],
+        ["كتب"],
+        ["x" * 90 + "y"],
+        ["x" * 90 + "z"],
+        ["---"],
+    )
+    assert len({command._file_name(key) for key in keys}) == len(keys)
 
 
 def test_as_a_table_the_rows_behind_are_told_too(
