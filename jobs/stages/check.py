@@ -93,6 +93,8 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
     suites = {name: suite_of(run.pipeline, name) for name in names}
     # Looked up once: what is published is the very staging that was judged.
     stagings = {name: staging.require(run, name) for name in names if _is_staged(run, name)}
+    if not stagings:
+        return {"tables": 0, "rows": 0, "published": {}}
     declared: dict[str, Suite] = {}
     for name, waiting in stagings.items():
         nights = _nights(run, name, waiting)
@@ -262,10 +264,13 @@ def _as_quarantined(run: Run, name: str, bad: DataFrame) -> DataFrame:
 def _is_staged(run: Run, name: str) -> bool:
     """False for a reference feed that brought nothing new: its stage has staged nothing.
 
-    Of any other table something must be.
+    And for nights that a later one catches up, and that have no model. Of any other table something
+    must be.
     """
-    references = [feed.name for feed in run.pipeline.feeds if feed.is_reference]
-    return name not in references or tables.is_staged(run, name)
+    may_be_none = [feed.name for feed in run.pipeline.feeds if feed.is_reference]
+    if run.days.last < run.night:
+        may_be_none.append(PREDICTIONS)
+    return name not in may_be_none or tables.is_staged(run, name)
 
 
 def _by_table(

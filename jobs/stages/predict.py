@@ -55,9 +55,18 @@ def predict(run: Run) -> dict[str, object]:
     served.require_not_lost(run)
     registry = Registry(run.environment, run.pipeline.name)
     put_back = serving.put_right(run.environment, registry)
-    champions = _champions(run, registry)
+    champions, others = _champions(run, registry)
     if not champions:
-        raise _without_model(run)
+        if others and run.days.last < run.night:
+            # Nights that a later one catches up, which has a model itself: theirs stay without.
+            tables.unstage(run, PREDICTIONS)
+            return {
+                "predictions": 0,
+                "models": [],
+                "nights_without_model": list(map(str, run.days)),
+                "alias_was_moved_to": put_back,
+            }
+        raise _without_model(run, others)
     knowledge = Knowledge.of_now(run)
     # Only the nights that have a champion: what others hold from runs of their own stays.
     nights = Days(min(champions), max(champions))
@@ -87,8 +96,12 @@ def predict(run: Run) -> dict[str, object]:
     }
 
 
-def _champions(run: Run, registry: Registry) -> dict[date, ModelVersion]:
-    """The model of each night that has one; one of another label is none, and people are told."""
+def _champions(run: Run, registry: Registry) -> tuple[dict[date, ModelVersion], Mapping[str, str]]:
+    """The model of each night that has one; one of another label is none, and people are told.
+
+    Returns:
+        The models, and by version what those of another label have learned.
+    """
     found = serving.serving_models(run.environment, registry, run.days)
     others: dict[str, str] = {}
     for model in {model.version: model for model in found.values()}.values():
@@ -96,18 +109,26 @@ def _champions(run: Run, registry: Registry) -> dict[date, ModelVersion]:
             others[model.version] = other
             told = f"Warning: version {model.version} {other}: it scores no night."
             print(told, file=sys.stderr, flush=True)
-    return {night: model for night, model in found.items() if model.version not in others}
+    own = {night: model for night, model in found.items() if model.version not in others}
+    return own, others
 
 
-def _without_model(run: Run) -> Refused:
-    """Why nothing can be scored, and the way out."""
+def _without_model(run: Run, others: Mapping[str, str]) -> Refused:
+    """Why nothing can be scored, and the way out.
+
+    Args:
+        run: Of the nights.
+        others: By version what models have learned that scored them otherwise.
+    """
     name = run.pipeline.name
     none = model_events.NONE_IN_FORCE.format(name=name, days=run.days)
     recorded = model_events.events(run.environment, name)
     waiting = approvals.undecided(recorded, run.pipeline, ops.now())
     awaited = approvals.awaited_on(waiting, run.days.last)
     if awaited is None:
-        return Refused(f"{none} Run stages train and evaluate until one is promoted.")
+        why = [f"Version {version} {other}." for version, other in others.items()]
+        way = "Run stages train and evaluate until one is promoted."
+        return Refused(" ".join([none, *why, way]))
     way = approvals.command(run.pipeline, awaited["model_version"])
     return AwaitsApproval(
         f"{none} One awaits a person: {way}. Then the next night scores this one too, or this one "

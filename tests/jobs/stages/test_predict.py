@@ -20,7 +20,7 @@ from jobs.commands.decide import Said
 from jobs.lake import model_events, ops, tables
 from jobs.lake.commits import publish
 from jobs.lake.locations import path
-from jobs.stages import predict
+from jobs.stages import check, predict
 from jobs.training import parts, scoring
 from jobs.training.dataset import Dataset
 from jobs.training.encoding import ENCODING
@@ -265,7 +265,10 @@ def test_without_any_model_the_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_that_has_learned_another_label_scores_no_night(
-    tmp_path: Path, staged: list[pa.Table], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    staged: list[pa.Table],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     environment = small.models_at(tmp_path)
     small.publish(environment, ROWS, "scoring")
@@ -281,8 +284,17 @@ def test_a_model_that_has_learned_another_label_scores_no_night(
         "Warning: version 1 has learned 'weight' (regression) and not 'failed' (binary "
         "classification), which 'small' declares: it scores no night."
     ) in capsys.readouterr().err
-    with pytest.raises(Refused, match="No model of 'small' was in force on 2013-01-24"):
-        predict.predict(small.run_of(environment, "predict", date(2013, 1, 24)))
+    night = small.run_of(environment, "predict", date(2013, 1, 24))
+    told = r"No model of 'small' was in force on 2013-01-24.* Version 1 has learned 'weight'"
+    with pytest.raises(Refused, match=told):
+        predict.predict(night)
+    # Caught up by a night that has a model itself, it keeps that one from nothing.
+    caught_up = replace(night, as_of=date(2013, 1, 25))
+    assert predict.predict(caught_up)["nights_without_model"] == ["2013-01-24"]
+    monkeypatch.setattr(check, "suite_of", lambda *_: None)
+    judged = check.audit_and_publish(caught_up, [PREDICTIONS])
+    assert (judged["tables"], judged["published"]) == (0, {})
+    assert check._is_staged(night, PREDICTIONS), "or else its check tells that it is not"
 
 
 def test_after_a_rollback_every_night_is_scored_by_the_model_of_before(
