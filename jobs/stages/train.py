@@ -85,8 +85,8 @@ def _require_one_definition(run: Run, days: Days) -> None:
 def _first_day_read(run: Run, days: Days, rows: Collection[Publication]) -> date:
     """The first day of data by which training rows of those days differ when it is made anew.
 
-    They are those of the evenings before, in which they were scored, and these sum up the days
-    before them: figures over four weeks need these anew too.
+    They are those of the evenings before, in which they were scored. Each of these looks up facts
+    of days before it, as old as the views let them be, and those sum up the days before them.
     """
     scored = sql_name(run, run.pipeline.entity_table)
     evenings = [days.first]
@@ -96,7 +96,11 @@ def _first_day_read(run: Run, days: Days, rows: Collection[Publication]) -> date
     for table in run.pipeline.derived:
         read = [before.get(name, 0) for name in table.reads]
         before[table.name] = max(read, default=0) + table.window_days - 1
-    return min(evenings) - timedelta(days=max(before.values(), default=0))
+    ages = [view.max_age_hours for view in run.pipeline.views]
+    if None in ages:
+        return run.pipeline.first_day
+    oldest = max((age // 24 + 1 for age in ages if age is not None), default=0)
+    return min(evenings) - timedelta(days=max(before.values(), default=0) + oldest)
 
 
 def _train(

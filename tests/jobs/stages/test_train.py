@@ -21,6 +21,7 @@ from jobs.training.scoring import load, load_judged
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import Refused
+from pipelines.features import Feature, FeatureView
 from pipelines.model import Family
 from pipelines.run import Run
 from pipelines.spec import Pipeline, Table
@@ -285,6 +286,20 @@ def test_what_is_to_be_made_anew_reaches_back_to_what_the_oldest_evening_sums_up
     publications.record(run, "training", made)
     with pytest.raises(Refused, match=rf"--restate --from {evening - timedelta(days=7)} "):
         stage._require_one_definition(run, days)
+    # A fact of 48 hours ago may have landed on the day before that.
+    for hours, first in ((48, evening - timedelta(days=7 + 3)), (None, long_ago)):
+        view = FeatureView(
+            name="sums",
+            table="sums",
+            keys={"line": "line"},
+            features=(Feature(name="spent", doc="spent"),),
+            max_age_hours=hours,
+        )
+        numeric = (*pipeline.training.numeric, "spent")
+        training = replace(pipeline.training, numeric=numeric)
+        looking = replace(run, pipeline=replace(pipeline, views=(view,), training=training))
+        with pytest.raises(Refused, match=rf"--restate --from {first} "):
+            stage._require_one_definition(looking, days)
 
 
 def test_what_became_known_later_by_another_definition_refuses_no_night_of_before(
