@@ -356,9 +356,9 @@ def _hosts_without_proxy(environment: Environment, names: Sequence[str]) -> str:
 
     Args:
         environment: Whose platform it is.
-        names: Variables by which it may be said, of which the first that is set counts.
+        names: Variables by which it may be said, of which the first that says something counts.
     """
-    given = [os.environ[name] for name in names if name in os.environ]
+    given = [os.environ[name] for name in names if os.environ.get(name)]
     others = given[0].strip() if given else ""
     if others == _NO_PROXY_AT_ALL:
         # Among others it would be the name of a host.

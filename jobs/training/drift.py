@@ -34,6 +34,8 @@ _MISSING = "\0missing"
 _DIGITS = 6
 _NEAR = 1e-8
 """Of a sum that comes to nothing, the last digits of numbers around 1."""
+_NOTHING = 1e-15
+"""What is left of numbers around 1 that are taken from each other; no unit is as small."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,8 +134,9 @@ def differing(own: pa.ChunkedArray, other: pa.ChunkedArray) -> float:
     """Share of rows that differ; two missing values do not, nor do the last digits of numbers."""
     if pa.types.is_floating(own.type) or pa.types.is_floating(other.type):
         numbers = (doubles(own), doubles(other))
-        # Of a feature in a small unit every difference would lie near 0.
-        near = _NEAR * min(1.0, max(map(_largest, numbers)))
+        # Of a feature in a small unit every difference would lie near 0. Of one that is 0 but for
+        # the last bits of sums, none is.
+        near = max(_NOTHING, _NEAR * min(1.0, max(map(_largest, numbers))))
         is_close = np.isclose(*numbers, rtol=1e-6, atol=near, equal_nan=True)
         return float(1 - is_close.mean())
     both_missing = pc.and_(pc.is_null(own), pc.is_null(other))

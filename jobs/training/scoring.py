@@ -59,7 +59,11 @@ def _encoded(rows: pa.Table, encoding: Encoding) -> Examples:
     try:
         return encode(rows, encoding)
     except pa.ArrowException as error:
-        odd = next(name for name in encoding.numeric if not _is_number(rows, name))
+        unlike = (name for name in encoding.numeric if not _is_number(rows, name))
+        odd = next(unlike, None)
+        if odd is None:
+            told = f"The model cannot read the rows as they are now: {error}"
+            raise NightshiftError(told) from error
         raise NightshiftError(
             f"The model reads '{odd}' as a number, and the rows have it as "
             f"{rows[odd].type} ({error}): it was declared otherwise when the model was trained."

@@ -312,7 +312,7 @@ def test_a_proxy_that_is_told_in_capital_letters_counts_where_the_server_has_ano
     # As `nightshift up` has made the server's.
     server = {"no_proxy": "127.0.0.1,localhost", "https_proxy": "http://theirs:3128"}
     in_child = {**server, **forwarded.variables(client, ["notify"])}
-    assert in_child["no_proxy"] == "chat.example"
+    assert in_child["no_proxy"] == "127.0.0.1,localhost,chat.example"
     assert in_child["https_proxy"] == "http://ours:3128"
     assert in_child["http_proxy"] == "http://plain:3128"
 
