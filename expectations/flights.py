@@ -324,7 +324,7 @@ def departures(days: Days) -> Suite:
             **_DEPARTURES_RULES.derived,
             "days_ahead": "datediff(flight_date, landed_date)",
             "event_error": midnight_error("event_timestamp", "landed_date", TIMEZONE),
-            "id_error": f"departure_id <> concat_ws('|', {', '.join(PIPELINE.entity)})",
+            "id_error": f"departure_id <> {joined(', '.join(PIPELINE.entity))}",
             "key_error": first_true(
                 {
                     # '<=>' takes two nulls for equal: without a plane there is no key of one.

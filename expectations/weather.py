@@ -13,7 +13,13 @@ from great_expectations.expectations.expectation import Expectation
 
 from expectations import feature_rules
 from expectations import predictions as model_rules
-from expectations.fragments import clock_error, first_true, midnight_error, relative_humidity
+from expectations.fragments import (
+    clock_error,
+    first_true,
+    joined,
+    midnight_error,
+    relative_humidity,
+)
 from expectations.row_rules import quarantine_up_to
 from expectations.suite import ROWS, Suite, absent, all_present, between, matches, one_of, present
 from pipelines.days import Days
@@ -123,7 +129,7 @@ def hours(days: Days) -> Suite:
             "days_ahead": "datediff(forecast_date, landed_date)",
             "event_error": midnight_error("event_timestamp", "landed_date", TIMEZONE),
             "clock_error": clock_error("forecast_at", "forecast_date", TIMEZONE),
-            "key_error": "hour_key <> concat(station, '|', hour) OR hr_key <> hour_key",
+            "key_error": f"hour_key <> {joined('station, hour')} OR hr_key <> hour_key",
         },
         each_row=(
             *all_present(["hour", "event_timestamp", "hour_key", "hr_key"]),
