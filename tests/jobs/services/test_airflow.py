@@ -82,6 +82,10 @@ def test_two_lists_of_hosts_without_a_proxy_stay_two(monkeypatch: pytest.MonkeyP
     told = airflow.variables(_environment(8080))
     assert told["NO_PROXY"].endswith(",one.example")
     assert told["no_proxy"].endswith(",another.example")
+    # As containers have it.
+    monkeypatch.setenv("NO_PROXY", "")
+    told = airflow.variables(_environment(8080))
+    assert told["NO_PROXY"].endswith(",another.example")
 
 
 def _environment(port: int) -> Environment:

@@ -56,3 +56,6 @@ def test_a_column_that_is_no_number_any_more_is_named() -> None:
         message = rf"^The model reads 'gappy' as a number, and the rows have it as {kind}"
         with pytest.raises(NightshiftError, match=message):
             scorer.score(with_column(rows, "gappy", values))
+    lists = pa.array([["AA"]] * len(rows))
+    with pytest.raises(NightshiftError, match="^The model cannot read the rows as they are now"):
+        scorer.score(with_column(rows, "line", lists))
