@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from jobs.training.scoring import Scorer
     from pipelines.environment import Environment
 
+_Champions = Mapping[date, "ModelVersion"]
+"""By night the model that scores it."""
 ROWS_IN_PROCESS = 200_000
 """More are scored by Spark's workers, where they lie. Up to some hundred thousand one process is
 the faster way (docs/performance.md). Either has few of them in memory."""
@@ -96,7 +98,7 @@ def predict(run: Run) -> dict[str, object]:
     }
 
 
-def _champions(run: Run, registry: Registry) -> tuple[dict[date, ModelVersion], Mapping[str, str]]:
+def _champions(run: Run, registry: Registry) -> tuple[_Champions, Mapping[str, str]]:
     """The model of each night that has one; one of another label is none, and people are told.
 
     Returns:

@@ -287,7 +287,8 @@ def test_what_is_to_be_made_anew_reaches_back_to_what_the_oldest_evening_sums_up
     with pytest.raises(Refused, match=rf"--restate --from {evening - timedelta(days=7)} "):
         stage._require_one_definition(run, days)
     # A fact of 48 hours ago may have landed on the day before that.
-    for hours, first in ((48, evening - timedelta(days=7 + 3)), (None, long_ago)):
+    far_back = evening - timedelta(days=7 + 3)
+    for hours, first in ((48, far_back), (None, long_ago)):
         view = FeatureView(
             name="sums",
             table="sums",

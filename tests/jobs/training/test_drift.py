@@ -272,7 +272,8 @@ def test_rows_that_differ_are_counted() -> None:
     assert drift.differing(tiny, column(1e-12 + 1e-24, 2e-12, None, 1e-24)) == 0
     assert drift.differing(column(0.0, 5.0), column(1e-16, float("inf"))) == 0.5
     # What is left of numbers around 1 that are taken from each other.
-    assert drift.differing(column(0.0, 0.0, 0.0), column(0.0, 1e-17, -2e-16)) == 0
+    rounded = column(0.0, 1e-17, -2e-16)
+    assert drift.differing(column(0.0, 0.0, 0.0), rounded) == 0
 
 
 def test_a_long_text_among_many_rows_takes_no_more_memory_than_it_has() -> None:
