@@ -14,6 +14,7 @@ from itertools import chain
 from pipelines.errors import refuse_unless
 from pipelines.kinds import refuse_odd_kinds
 
+_HOURS_OF_A_DAY = 24
 _PLAIN = re.compile(r"[A-Za-z_]\w*")
 """The name of a column; anything else is an expression."""
 
@@ -115,6 +116,14 @@ def known_since(view: FeatureView, timezone: str) -> str | None:
     if view.created is None and view.event != landed:
         return landed
     return view.created
+
+
+def days_back(view: FeatureView) -> int | None:
+    """How many days before a night a fact may have landed that the view gives it; None: any."""
+    if view.max_age_hours is None:
+        return None
+    # A fact of an evening may have landed on the day before.
+    return view.max_age_hours // _HOURS_OF_A_DAY + 1
 
 
 def is_plain(text: str) -> bool:

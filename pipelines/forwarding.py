@@ -12,13 +12,12 @@ from typing import Any
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.for_ranks import for_ranks, store_credentials
-from pipelines.places import address_of_store
+from pipelines.places import THIS_MACHINE, address_of_store, hosts_without_proxy
 
 FUNCTION = "jobs.__main__:in_child"
 """The entry for the stage server, which allows it."""
 FORWARDED = ("run", "plan", "notify", "rollback", "approve")
 """Commands that are done so."""
-_THIS_MACHINE = "127.0.0.1,localhost"
 LOST = 70
 """How a child ends that could tell nobody: it was asked to end, or a library came apart."""
 _OF_PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -27,12 +26,6 @@ _OF_NETWORK = (*_OF_PROXY, "SSL_CERT_FILE", "SSL_CERT_DIR")
 _WITHOUT_PROXY = ("NO_PROXY", "no_proxy")
 _OF_TERMINAL = ("COLUMNS", "LINES", "TERM")
 """Variables by which a person says how wide a table may be."""
-
-
-def _with_this_machine(hosts: str) -> str:
-    """Hosts that are reached without a proxy: the platform's own lie on loopback."""
-    is_all = hosts.strip() == "*"
-    return hosts if is_all else ",".join(filter(None, (_THIS_MACHINE, hosts)))
 
 
 def argument(environment: Environment, words: Sequence[str]) -> dict[str, Any]:
@@ -65,7 +58,7 @@ def variables(
             found.setdefault(name.lower(), found[name])
     for name in _WITHOUT_PROXY:
         if name in found:
-            found[name] = _with_this_machine(found[name])
+            found[name] = hosts_without_proxy(found[name], THIS_MACHINE)
     if words[0] != "run":
         found |= address_of_store(given) | store_credentials(given)
     return {**for_ranks(given), **of_terminal(given), **found}

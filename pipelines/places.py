@@ -35,6 +35,10 @@ ENDPOINTS = ("AWS_ENDPOINT_URL_S3", ENDPOINT)
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 """Programs differ in which of the two they read."""
 _ALLOW_HTTP = "AWS_ALLOW_HTTP"
+_NO_PROXY_AT_ALL = "*"
+"""Of `NO_PROXY`: every host is reached without one."""
+THIS_MACHINE = ("127.0.0.1", "localhost")
+"""Where no proxy leads."""
 PROXY_OF_HADOOP = "spark.hadoop.fs.s3a.proxy."
 """How settings of Spark begin that say through which proxy it reaches the store."""
 _HTTP_PORT = 80
@@ -328,6 +332,20 @@ def address_of_store(environ: Mapping[str, str]) -> dict[str, str]:
     known = {**environ, **agreed(environ)}
     names = (*ENDPOINTS, *_REGIONS, _ALLOW_HTTP)
     return {name: known[name] for name in names if known.get(name)}
+
+
+def hosts_without_proxy(said: str, own: Iterable[str]) -> str:
+    """The list of hosts that are reached without a proxy, as `NO_PROXY` has it.
+
+    Args:
+        said: What a person says.
+        own: Those that are so in any case.
+    """
+    others = said.strip()
+    # Among others it would be the name of a host.
+    if others == _NO_PROXY_AT_ALL:
+        return others
+    return ",".join(filter(None, [*own, others]))
 
 
 def proxy(environ: Mapping[str, str]) -> str:

@@ -25,12 +25,13 @@ from jobs.services import accounts, addresses, executors
 from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.home import private_home
 from jobs.services.leftovers import Cleaned, Rule
-from jobs.services.processes import LOOPBACK, MARK, is_clock_put_back
+from jobs.services.processes import MARK, is_clock_put_back
 from jobs.services.secrets import private_folder
 from jobs.services.stage_client import python_path
 from jobs.services.text import tail
 from pipelines.environment import ADMIN, ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
+from pipelines.places import THIS_MACHINE, hosts_without_proxy
 
 USER = ADMIN
 _CONFIGURATION = ROOT / "airflow.cfg"
@@ -69,8 +70,6 @@ _SET_BY = {
     "AIRFLOW__OPENLINEAGE__NAMESPACE": "NIGHTSHIFT_LINEAGE",
 }
 """Variables of Airflow's that `variables` may set -> our own by which it does."""
-_NO_PROXY_AT_ALL = "*"
-"""Of `NO_PROXY`: every host is reached without one."""
 NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """No proxy, whatever the environment says: Airflow is on loopback, where none leads."""
 
@@ -359,15 +358,9 @@ def _hosts_without_proxy(environment: Environment, names: Sequence[str]) -> str:
         names: Variables by which it may be said, of which the first that says something counts.
     """
     given = [os.environ[name] for name in names if os.environ.get(name)]
-    others = given[0].strip() if given else ""
-    if others == _NO_PROXY_AT_ALL:
-        # Among others it would be the name of a host.
-        return others
     # The platform is on loopback and on machines of its own, whatever proxy is used for the world.
-    hosts = [LOOPBACK, "localhost"]
+    own = list(THIS_MACHINE)
     api = urlsplit(addresses.of_api(environment)).hostname
-    if api and api not in hosts:
-        hosts.append(api)
-    if others:
-        hosts.append(others)
-    return ",".join(hosts)
+    if api and api not in own:
+        own.append(api)
+    return hosts_without_proxy(given[0] if given else "", own)

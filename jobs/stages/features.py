@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 _LANDED = "landed_date"
 _LEARNED = "learned"
 """The day on which a row's label became known; null in rows to be scored."""
-_HOURS_OF_A_DAY = 24
 _LABEL_TYPES = {"binary_classification": "int", "regression": "double"}
 """Learning task -> Spark's type of its label."""
 _READ_AS_NUMBERS = (NumericType, BooleanType, NullType, StringType)
@@ -330,10 +329,10 @@ def _inputs_of_scoring(run: Run, nights: Days, knowledge: Knowledge) -> tuple[In
 
 def _days_of_facts(run: Run, view: FeatureView, nights: Days) -> Days:
     """The days on which facts may have landed that the view gives on these nights."""
-    if view.max_age_hours is None:
+    back = declared.days_back(view)
+    if back is None:
         return Days(min(run.pipeline.first_day, nights.first), nights.last)
-    # A fact of an evening may have landed on the day before.
-    return nights.since(view.max_age_hours // _HOURS_OF_A_DAY + 1)
+    return nights.since(back)
 
 
 def _training(run: Run, rows: DataFrame) -> DataFrame:

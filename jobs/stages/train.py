@@ -21,6 +21,7 @@ from jobs.training.machine import free_cores
 from jobs.training.metrics import shortened
 from pipelines.days import Days
 from pipelines.errors import Refused
+from pipelines.features import days_back
 from pipelines.run import Run
 from pipelines.spec import TRAINING
 
@@ -96,10 +97,12 @@ def _first_day_read(run: Run, days: Days, rows: Collection[Publication]) -> date
     for table in run.pipeline.derived:
         read = [before.get(name, 0) for name in table.reads]
         before[table.name] = max(read, default=0) + table.window_days - 1
-    ages = [view.max_age_hours for view in run.pipeline.views]
-    if None in ages:
-        return run.pipeline.first_day
-    oldest = max((age // 24 + 1 for age in ages if age is not None), default=0)
+    oldest = 0
+    for view in run.pipeline.views:
+        back = days_back(view)
+        if back is None:
+            return run.pipeline.first_day
+        oldest = max(oldest, back)
     return min(evenings) - timedelta(days=max(before.values(), default=0) + oldest)
 
 

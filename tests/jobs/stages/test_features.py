@@ -613,6 +613,11 @@ def test_a_declared_feature_that_nobody_gives_is_named(
         features._columns(run, rows)
 
 
+def _without_rows(spark: SparkSession, types: dict[str, str]) -> DataFrame:
+    schema = ", ".join(f"{name} {type_}" for name, type_ in types.items())
+    return spark.createDataFrame([], schema)
+
+
 @pytest.mark.parametrize("kind", ["date", "timestamp", "array<int>"])
 def test_a_numeric_feature_that_is_no_number_is_told_before_anything_is_published(
     environment: Environment, spark: SparkSession, kind: str
@@ -622,14 +627,10 @@ def test_a_numeric_feature_that_is_no_number_is_told_before_anything_is_publishe
     wanted |= set(PIPELINE.training.features)
     kinds = dict.fromkeys(wanted, "int") | {"seats": "boolean"}
 
-    def given(types: dict[str, str]) -> DataFrame:
-        schema = ", ".join(f"{name} {type_}" for name, type_ in types.items())
-        return spark.createDataFrame([], schema)
-
-    assert "seats" in features._columns(run, given(kinds))
+    assert "seats" in features._columns(run, _without_rows(spark, kinds))
     message = rf"numeric feature 'seats' of 'flights' is of type {kind}, which is no number"
     with pytest.raises(UsageError, match=message):
-        features._columns(run, given(kinds | {"seats": kind}))
+        features._columns(run, _without_rows(spark, kinds | {"seats": kind}))
 
 
 @pytest.mark.parametrize("kind", ["array<string>", "struct<of:int>", "binary"])
@@ -641,15 +642,11 @@ def test_a_categorical_feature_that_is_no_text_is_told_before_anything_is_publis
     wanted |= set(PIPELINE.training.features)
     kinds = dict.fromkeys(wanted, "int")
 
-    def given(types: dict[str, str]) -> DataFrame:
-        schema = ", ".join(f"{name} {type_}" for name, type_ in types.items())
-        return spark.createDataFrame([], schema)
-
     for good in ("date", "timestamp", "timestamp_ntz", "decimal(9,2)", "boolean", "string"):
-        assert "dest" in features._columns(run, given(kinds | {"dest": good}))
+        assert "dest" in features._columns(run, _without_rows(spark, kinds | {"dest": good}))
     message = rf"categorical feature 'dest' of 'flights' is of type {kind}, of which a model"
     with pytest.raises(UsageError, match=message):
-        features._columns(run, given(kinds | {"dest": kind}))
+        features._columns(run, _without_rows(spark, kinds | {"dest": kind}))
 
 
 def test_a_text_of_a_numeric_feature_that_says_no_number_is_told(spark: SparkSession) -> None:
