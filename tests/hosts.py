@@ -43,7 +43,9 @@ def two_hosts() -> Iterator[Network]:
     hosts = (f"a{os.getpid()}", f"b{os.getpid()}")
     addresses = {host: f"{subnet}.{place}" for place, host in enumerate(hosts, start=2)}
     try:
-        ip(f"link add {bridge} type bridge")
+        # Its own, for good: else it takes that of a host, and another once that host is lost. The
+        # other would go on sending to the one that is gone for a minute.
+        ip(f"link add {bridge} address 02:00:0a:59:{number:02x}:01 type bridge")
         ip(f"addr add {subnet}.1/24 dev {bridge}")
         ip(f"link set {bridge} up")
         for host, address in addresses.items():

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import tempfile
+import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -32,7 +33,13 @@ from pipelines.errors import NightshiftError
 
 _TIMELINE = "HOROVOD_TIMELINE"
 _READ_BYTES = 1024
-_REACHED_SECONDS = 10
+_REACHED_SECONDS = 60
+"""As long as Horovod would wait.
+
+Where a machine was lost, a network may need most of it to learn the new ways."""
+_TRY_SECONDS = 5
+"""Of one connection: one that waits longer tries ever more rarely by itself."""
+_PAUSE_SECONDS = 0.2
 LEFT_ALONE = 75
 """Exit code: a temporary failure (sysexits.h)."""
 _SHELL_OF_SIGNALS = 128
@@ -144,14 +151,21 @@ def _require_meeting_point(address: str, port: int) -> None:
     Raises:
         NightshiftError: it does not.
     """
-    try:
-        socket.create_connection((address, port), _REACHED_SECONDS).close()
-    except OSError as error:
-        raise NightshiftError(
-            f"This host does not reach {address}:{port}, where ranks find each other: "
-            f"{error.strerror or error}. Set NIGHTSHIFT_RENDEZVOUS_ADDRESS to an address of the "
-            "stage's machine that the hosts reach, at any port."
-        ) from error
+    deadline = time.monotonic() + _REACHED_SECONDS
+    while True:
+        try:
+            socket.create_connection((address, port), _TRY_SECONDS).close()
+            return
+        except OSError as error:
+            is_final = isinstance(error, ConnectionRefusedError | socket.gaierror)
+            if is_final or time.monotonic() > deadline:
+                raise NightshiftError(
+                    f"This host does not reach {address}:{port}, where ranks find each other: "
+                    f"{error.strerror or error}. Set NIGHTSHIFT_RENDEZVOUS_ADDRESS to an address "
+                    "of the stage's machine that the hosts reach, at any port."
+                ) from error
+        # A network that knows no way says so at once.
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _interface(own: str) -> str:

@@ -7,12 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from socket import gethostbyname, gethostname, socket
+from socket import create_connection, gethostbyname, gethostname, socket
 from types import SimpleNamespace
 
 import numpy as np
@@ -249,6 +250,28 @@ def test_a_meeting_point_that_a_host_does_not_reach_is_told_with_its_setting() -
         told = rf"reach 127\.0\.0\.1:{port}, .*: Connection refused.*NIGHTSHIFT_RENDEZVOUS_ADDRESS"
         with pytest.raises(NightshiftError, match=told):
             on_host._require_meeting_point("127.0.0.1", port)
+
+
+def test_a_meeting_point_that_a_network_finds_only_after_a_while_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(on_host, "_TRY_SECONDS", 0.2)
+    with socket() as full, socket() as first:
+        full.bind(("127.0.0.1", 0))
+        # One connection waits to be taken, and of the next ones the system drops what they send.
+        full.listen(0)
+        address, port = full.getsockname()
+        first.connect((address, port))
+        with pytest.raises(TimeoutError):
+            create_connection((address, port), 0.2)
+        monkeypatch.setattr(on_host, "_REACHED_SECONDS", 0.5)
+        with pytest.raises(NightshiftError, match=rf"reach 127\.0\.0\.1:{port}, .*: timed out"):
+            on_host._require_meeting_point(address, port)
+        monkeypatch.setattr(on_host, "_REACHED_SECONDS", 30)
+        found = threading.Timer(1, full.accept)
+        found.start()
+        on_host._require_meeting_point(address, port)
+        found.join()
 
 
 def test_a_host_that_does_not_see_the_job_or_its_rows_is_told_what_it_lacks(
