@@ -310,7 +310,7 @@ class Rescorer:
         """Empty: nobody knows, as of a version that is gone."""
         with suppress(NightshiftError):
             model = self.registry.version(version)
-            return _thing(*served.learned_by(self.registry, model, self.pipeline))
+            return _thing(*serving.learned_by(self.pipeline, self.registry, model))
         return ""
 
     def _require_columns(self, night: date, predictions: pa.Table, rows: pa.Table) -> None:

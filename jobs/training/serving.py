@@ -16,6 +16,7 @@ from jobs.lake.store_faults import explain_mlflow_fault, explain_store_fault
 from jobs.training import comparison, scoring
 from jobs.training.families.light import EXACT, QUANTISED, Variant
 from jobs.training.registry import CHAMPION, NOWHERE, ModelVersion, Registry
+from jobs.training.tasks import LearningTask, task_of
 from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -61,19 +62,26 @@ def turn_of(
     return model_events.in_turn(_turns(environment, registry, besides), night)
 
 
+def learned_by(
+    pipeline: Pipeline, registry: Registry, model: ModelVersion
+) -> tuple[LearningTask, str]:
+    """Task and label of a version; of one that was kept before they were told those declared."""
+    training = pipeline.training
+    told = registry.params(model)
+    return task_of(told.get("task", training.task)), told.get("label", training.label)
+
+
 def other_label(pipeline: Pipeline, registry: Registry, model: ModelVersion) -> str | None:
     """In words that a version has learned another label, or to tell it otherwise; None: it has not.
 
-    What it says is not what the pipeline declares to foretell: it serves no night. One that was
-    kept before this was told counts as of the declared label.
+    What it says is not what the pipeline declares to foretell: it serves no night.
     """
     training = pipeline.training
-    told = registry.params(model)
-    label, task = told.get("label", training.label), told.get("task", training.task)
-    if (label, task) == (training.label, training.task):
+    task, label = learned_by(pipeline, registry, model)
+    if (label, task.name) == (training.label, training.task):
         return None
     return (
-        f"has learned '{label}' ({_spaced(task)}) and not '{training.label}' "
+        f"has learned '{label}' ({_spaced(task.name)}) and not '{training.label}' "
         f"({_spaced(training.task)}), which '{pipeline.name}' declares"
     )
 

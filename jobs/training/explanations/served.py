@@ -16,13 +16,13 @@ from pyarrow import dataset as arrow
 
 from jobs.lake import as_left, datasets, publications, snapshots
 from jobs.lake.snapshots import Snapshot
-from jobs.training import scoring
+from jobs.training import scoring, serving
 from jobs.training.explanations import attribute
 from jobs.training.explanations.attribution import Attribution
 from jobs.training.families.light import EXACT, QUANTISED
 from jobs.training.registry import ModelVersion, Registry
 from jobs.training.scoring import Scorer
-from jobs.training.tasks import LearningTask, task_of
+from jobs.training.tasks import LearningTask
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError, no_such, refuse_unless
@@ -141,7 +141,7 @@ class Explainer:
     def _learned(self, model: ModelVersion) -> tuple[LearningTask, str]:
         """Task and label of the model, whatever is declared by now."""
         if model.version not in self.learned:
-            self.learned[model.version] = learned_by(self.registry, model, self.pipeline)
+            self.learned[model.version] = serving.learned_by(self.pipeline, self.registry, model)
         return self.learned[model.version]
 
     def _run(self, night: date) -> Run:
@@ -177,22 +177,6 @@ class Explainer:
                 scoring.load(self.registry, model, variant) for variant in there
             ]
         return self.speakers[model.version]
-
-
-def learned_by(
-    registry: Registry,
-    model: ModelVersion,
-    pipeline: Pipeline,
-) -> tuple[LearningTask, str]:
-    """Task and label of a model; of one that tells none those that are declared.
-
-    Raises:
-        NightshiftError: what it was trained from cannot be read.
-    """
-    pins = registry.pins(model).get("training") or {}
-    training = pipeline.training
-    task = task_of(pins.get("task") or training.task)
-    return task, pins.get("label") or training.label
 
 
 def nights_with_predictions(
