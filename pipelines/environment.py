@@ -748,6 +748,14 @@ class Environment:
             _absolute,
         )
     )
+    rank_executors: str = field(
+        metadata=setting(
+            "NIGHTSHIFT_RANK_EXECUTORS",
+            "'on': the executors of NIGHTSHIFT_SPARK_MASTER train, with a core for each rank",
+            "off",
+            _one_of("on", "off"),
+        )
+    )
     kubernetes_api: str = field(
         metadata=setting(
             "NIGHTSHIFT_KUBERNETES_API",
@@ -768,8 +776,8 @@ class Environment:
     rendezvous_address: str | None = field(
         metadata=setting(
             "NIGHTSHIFT_RENDEZVOUS_ADDRESS",
-            "this machine's private IPv4 address, at which ranks on other hosts, or in Pods, find "
-            "each other; such ranks need it",
+            "this machine's private IPv4 address, at which ranks on other hosts, in Pods, or on "
+            "executors find each other; such ranks need it",
             None,
             _private_address,
         )
@@ -860,10 +868,9 @@ class Environment:
         found = cls(**values)
         found._refuse_overlaps()
         found._refuse_one_database()
-        if found.hosts and found.rank_pod:
-            raise UsageError(
-                "NIGHTSHIFT_RANK_HOSTS and NIGHTSHIFT_RANK_POD both say where ranks are: unset one."
-            )
+        one, *others = found._places_of_ranks() or [""]
+        if others:
+            raise UsageError(f"{one} and {others[0]} both say where ranks are: unset one.")
         if any(map(places.is_url, found._places().values())):
             _require_address_of_store(environ)
             if environ is os.environ:
@@ -929,10 +936,20 @@ class Environment:
         parts = [one.partition(":") for one in told]
         return {name: int(ranks) for name, _, ranks in parts}
 
+    def _places_of_ranks(self) -> list[str]:
+        """Variables that say that ranks are not on this machine."""
+        said = {
+            "rank_hosts": bool(self.hosts),
+            "rank_pod": self.rank_pod is not None,
+            "rank_executors": self.rank_executors == "on",
+        }
+        names = self.settings()
+        return [names[name].variable for name, is_set in said.items() if is_set]
+
     @property
-    def ranks_are_elsewhere(self) -> bool:
-        """Whether ranks are on other hosts or in Pods, and not on this machine."""
-        return bool(self.hosts) or self.rank_pod is not None
+    def place_of_ranks(self) -> str | None:
+        """The variable that says that ranks are not on this machine; None: they are."""
+        return next(iter(self._places_of_ranks()), None)
 
     @property
     def keeps_models(self) -> bool:

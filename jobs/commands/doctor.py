@@ -74,6 +74,11 @@ _FOR_GPUS = "make setup GPU=1, or the image for GPUs: docs/how-to/horovod.md#gpu
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 """Variable of CUDA's: which GPUs a program sees, by number or name; empty: none."""
 _FEWER_RANKS = f"NIGHTSHIFT_RANKS={{}}, or {_VISIBLE}= for the processor"
+_WHERE_RANKS_ARE = {
+    "NIGHTSHIFT_RANK_HOSTS": "on other hosts",
+    "NIGHTSHIFT_RANK_POD": "in Pods of their own",
+    "NIGHTSHIFT_RANK_EXECUTORS": "on executors of Spark",
+}
 State = Literal["ok", "warning", "problem"]
 
 
@@ -186,8 +191,8 @@ def _build(_: Environment) -> Iterator[Finding]:
 
 
 def _devices(environment: Environment) -> Iterator[Finding]:
-    if environment.ranks_are_elsewhere:
-        yield from _hosts(environment) if environment.hosts else _pods(environment)
+    if environment.place_of_ranks:
+        yield from _ranks_elsewhere(environment)
         return
     gpus = seen_gpus()
     by = f" ({_VISIBLE}={os.environ[_VISIBLE]})" if _VISIBLE in os.environ else ""
@@ -204,6 +209,30 @@ def _devices(environment: Environment) -> Iterator[Finding]:
     found = "NCCL" if goes_by_nccl else "Gloo, through the host's memory"
     way_out = _FEWER_RANKS.format(len(gpus)) if has_nccl else _FOR_GPUS
     yield _judged("gradients go by", found, goes_by_nccl, way_out, "warning")
+
+
+def _ranks_elsewhere(environment: Environment) -> Iterator[Finding]:
+    if environment.rank_executors == "on":
+        return _executors(environment)
+    return _hosts(environment) if environment.hosts else _pods(environment)
+
+
+def _executors(environment: Environment) -> Iterator[Finding]:
+    """Whether executors can train."""
+    from jobs.training.families.neural_network.executors import OnExecutors
+
+    what = "ranks are tasks of"
+    ranks = _ranks(environment)
+    try:
+        launcher = OnExecutors(environment)
+        launcher.hosts(ranks)
+    except UsageError as error:
+        way_out = "docs/how-to/horovod.md#on-the-executors-of-a-spark-cluster"
+        yield Finding(what=what, found=str(error), state="problem", way_out=way_out)
+        return
+    cores = environment.spark_cores
+    yield Finding(what=what, found=f"{environment.spark_master}, {ranks} of {cores} cores")
+    yield _at(launcher.address)
 
 
 def _hosts(environment: Environment) -> Iterator[Finding]:
@@ -284,8 +313,8 @@ def _ranks_on_gpus(environment: Environment, gpus: int) -> Finding:
 
 def _processor(environment: Environment) -> Iterator[Finding]:
     cores = at_least_one()
-    if environment.ranks_are_elsewhere:
-        where = "on other hosts" if environment.hosts else "in Pods of their own"
+    if environment.place_of_ranks:
+        where = _WHERE_RANKS_ARE[environment.place_of_ranks]
         yield Finding(what="processor", found=f"{cores} cores; ranks are {where}")
         return
     ranks = _ranks(environment)

@@ -55,11 +55,10 @@ def tune(
     from jobs.training.tuning import Tuning
     from jobs.training.tuning import tune as try_settings
 
-    if at_once > 1 and environment.ranks_are_elsewhere:
-        setting = "NIGHTSHIFT_RANK_HOSTS" if environment.hosts else "NIGHTSHIFT_RANK_POD"
+    if at_once > 1 and environment.place_of_ranks:
         raise UsageError(
-            f"--at-once is of trials on this machine, and {setting} names others: unset it, or try "
-            "one after the other."
+            f"--at-once is of trials on this machine, and {environment.place_of_ranks} names "
+            "others: unset it, or try one after the other."
         )
     # Trials side by side share the cores: the number of ranks does not change a model.
     alone = environment if at_once == 1 else replace(environment, ranks=1)

@@ -28,7 +28,7 @@ def free_cores(environment: Environment) -> int:
     whose cores and GPUs two trainings would take twice.
     """
     has_gpu = any(_DEVICES.glob("nvidia[0-9]*"))
-    return 0 if has_gpu or environment.ranks_are_elsewhere else cores()
+    return 0 if has_gpu or environment.place_of_ranks else cores()
 
 
 def machine() -> dict[str, object]:

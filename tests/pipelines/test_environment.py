@@ -83,6 +83,7 @@ def test_nothing_set_means_a_laptop() -> None:
         rank_hosts=None,
         host_command=None,
         rank_pod=None,
+        rank_executors="off",
         kubernetes_api="https://kubernetes.default.svc",
         kubernetes_account=Path("/var/run/secrets/kubernetes.io/serviceaccount").resolve(),
         rendezvous_address=None,
@@ -104,9 +105,16 @@ def test_hosts_that_train_are_read_with_their_ranks() -> None:
     assert Environment.read({}).hosts == {}
 
 
-def test_ranks_are_on_hosts_or_in_pods_and_not_in_both() -> None:
+def test_ranks_are_on_hosts_in_pods_or_on_executors_and_nowhere_twice() -> None:
+    executors = {"NIGHTSHIFT_RANK_EXECUTORS": "on"}
+    assert Environment.read(executors).place_of_ranks == "NIGHTSHIFT_RANK_EXECUTORS"
+    assert Environment.read({}).place_of_ranks is None
+    twice = {"NIGHTSHIFT_RANK_POD": "/pod.json", **executors}
+    with pytest.raises(UsageError, match=r"RANK_POD and NIGHTSHIFT_RANK_EXECUTORS both say"):
+        Environment.read(twice)
     both = {"NIGHTSHIFT_RANK_HOSTS": "one", "NIGHTSHIFT_RANK_POD": "/pod.json"}
-    assert Environment.read({"NIGHTSHIFT_RANK_POD": "/pod.json"}).ranks_are_elsewhere
+    found = Environment.read({"NIGHTSHIFT_RANK_POD": "/pod.json"})
+    assert found.place_of_ranks == "NIGHTSHIFT_RANK_POD"
     with pytest.raises(UsageError, match=r"RANK_HOSTS and NIGHTSHIFT_RANK_POD both say"):
         Environment.read(both)
 

@@ -541,3 +541,22 @@ def test_ranks_in_pods_that_cannot_be_started_are_a_problem(
     assert (code, row["state"]) == (3, "problem")
     assert "NIGHTSHIFT_RANK_POD needs NIGHTSHIFT_JOBS in an object store" in row["found"]
     assert "ranks are in Pods of their own" in rows["processor"]["found"]
+
+
+def test_ranks_on_executors_are_told_with_what_they_lack(variables: dict[str, str]) -> None:
+    given = {
+        "NIGHTSHIFT_RANK_EXECUTORS": "on",
+        "NIGHTSHIFT_SPARK_MASTER": "spark://127.0.0.1:1",
+        "NIGHTSHIFT_SPARK_CORES": "4",
+        "NIGHTSHIFT_RANKS": "3",
+    }
+    code, rows = _asked({**variables, **given})
+    assert (code, rows["ranks are tasks of"]["state"]) == (3, "problem")
+    assert "needs NIGHTSHIFT_RENDEZVOUS_ADDRESS" in rows["ranks are tasks of"]["found"]
+    assert "ranks are on executors of Spark" in rows["processor"]["found"]
+    given["NIGHTSHIFT_RENDEZVOUS_ADDRESS"] = "127.0.0.1"
+    rows = _asked({**variables, **given})[1]
+    assert rows["ranks are tasks of"]["found"] == "spark://127.0.0.1:1, 3 of 4 cores"
+    given["NIGHTSHIFT_RANKS"] = "5"
+    rows = _asked({**variables, **given})[1]
+    assert "5 ranks were asked for" in rows["ranks are tasks of"]["found"]

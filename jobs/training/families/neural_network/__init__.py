@@ -187,7 +187,7 @@ class NeuralNetworkFamily:
 @contextmanager
 def _seen_by_ranks(environment: Environment, folder: Path) -> Iterator[Path]:
     """A folder for the job that its ranks see, and that is gone afterwards."""
-    if not environment.ranks_are_elsewhere:
+    if environment.place_of_ranks is None:
         yield folder
         return
     seen = environment.jobs / f"job-{uuid4().hex}"

@@ -1,4 +1,7 @@
-"""Where ranks are started: on this machine, on hosts by a command that reaches them, or in Pods."""
+"""Where ranks are started.
+
+On this machine, on hosts by a command that reaches them, in Pods, or on Spark's executors.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from jobs.services import stage_client
 from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.stage_client import Work
 from jobs.training.families.neural_network import job
+from jobs.training.families.neural_network.executors import OnExecutors
 from jobs.training.families.neural_network.pods import OnPods
 from jobs.training.families.neural_network.rendezvous import HERE, LOOPBACK, Place
 from jobs.training.families.neural_network.told import told_by_variables
@@ -80,6 +84,8 @@ def launcher_of(environment: Environment) -> Launcher:
     """The one that the environment asks for."""
     if environment.rank_pod:
         return OnPods(environment)
+    if environment.rank_executors == "on":
+        return OnExecutors(environment)
     return OnHosts(environment) if environment.hosts else OnThisMachine(environment)
 
 

@@ -6,6 +6,7 @@ Its place is in its variables, as Kubernetes and the launcher have set them.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 
 from jobs.services.child import end
@@ -20,17 +21,27 @@ INDEX = "JOB_COMPLETION_INDEX"
 
 def main(folder: str, port: int) -> int:
     """Take part in the training as soon as all ranks can; gives the exit code."""
-    number = os.environ[INDEX]
+    number = int(os.environ[INDEX])
+    line = come(port, number)
+    if line is None:
+        print("Nobody wants this rank any more: its stage has ended.", file=sys.stderr)
+        return LEFT_ALONE
+    return take_part(folder, number, line)
+
+
+def come(port: int, number: int) -> socket.socket | None:
+    """The rank's end of the line to the stage, once all ranks are there; None: nobody wants it."""
     # Imported before the ranks wait for each other, as one may need a minute longer for it.
     import_tensorflow()
     import horovod.tensorflow  # noqa: F401 - the rank is a fork of this process
 
-    line = wanted.reach(os.environ[ADDRESS], port, int(number))
-    if line is None:
-        print("Nobody wants this rank any more: its stage has ended.", file=sys.stderr)
-        return LEFT_ALONE
-    # A Pod is a host of its own, with one rank.
-    place = {"HOROVOD_RANK": number, "HOROVOD_CROSS_RANK": number}
+    return wanted.reach(os.environ[ADDRESS], port, number)
+
+
+def take_part(folder: str, number: int, line: socket.socket) -> int:
+    """Take part in the training while the stage holds the line; gives the exit code."""
+    # Each has a place of its own, with one rank.
+    place = {"HOROVOD_RANK": str(number), "HOROVOD_CROSS_RANK": str(number)}
     return take_part_while_wanted(folder, {**os.environ, **place}, line.fileno())
 
 

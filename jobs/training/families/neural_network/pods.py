@@ -24,9 +24,9 @@ from jobs.training.families.neural_network.kubernetes import (
     Kubernetes,
     Unanswered,
 )
-from jobs.training.families.neural_network.rendezvous import Place
+from jobs.training.families.neural_network.rendezvous import OF_A_RANK, Place
 from jobs.training.families.neural_network.told import told_by_variables
-from jobs.training.families.neural_network.wanted import Line
+from jobs.training.families.neural_network.wanted import LOST, Line
 from pipelines import places
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
@@ -35,10 +35,6 @@ _MODULE = "jobs.training.families.neural_network.on_pod"
 _LABEL = "batch.kubernetes.io/job-name"
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _NOT_THERE, _THERE_ALREADY = 404, 409
-_OF_PLACE = ("HOROVOD_RANK", "HOROVOD_CROSS_RANK", "HOROVOD_HOSTNAME")
-"""Variables that each Pod tells itself."""
-_LOST = 255
-"""In the place of an exit code that nobody knows: as of an ssh that has lost its host."""
 _LOOK_SECONDS = 1
 _PATIENCE_SECONDS = 30
 """Until it is told what a Pod waits for."""
@@ -139,7 +135,7 @@ class OnPods:
     ) -> Found:
         told = told_by_variables(self._environment, folder, ranks[0])
         told = {**places.address_of_store(os.environ), **told}
-        variables = {one: value for one, value in told.items() if one not in _OF_PLACE}
+        variables = {one: value for one, value in told.items() if one not in OF_A_RANK}
         template = deepcopy(self._template)
         template["spec"]["restartPolicy"] = "Never"
         container = template["spec"]["containers"][0]
@@ -212,19 +208,19 @@ class _Pods:
         """Exit code of a rank; None: it has not ended, or nobody can tell now."""
         code = self._code(number)
         # Whatever became of its Pod afterwards: the training was done.
-        return 0 if code == _LOST and job.has_outcome(self._folder) else code
+        return 0 if code == LOST and job.has_outcome(self._folder) else code
 
     def _code(self, number: int) -> int | None:
         self._look_if_due()
         if number in self._lost:
-            return _LOST
+            return LOST
         pod = self._found.get(number, {})
         ended = self._state(pod).get("terminated")
         if ended:
             return int(ended["exitCode"])
         if pod.get("status", {}).get("phase") == "Failed":
             # Such as one that its node has evicted.
-            return _LOST
+            return LOST
         if pod.get("status", {}).get("phase") != "Running":
             return self._patience(number, pod)
         return None
@@ -294,7 +290,7 @@ class _Pods:
         waited = time.monotonic() - self._began
         if waited > _PATIENCE_SECONDS:
             self._tell_once(f"Rank {number} waits: {self._what_lacks(pod)}.")
-        return _LOST if waited > _START_SECONDS else None
+        return LOST if waited > _START_SECONDS else None
 
     def _state(self, pod: Found) -> Found:
         """Of the container of the rank: a Pod may have others beside it."""

@@ -22,6 +22,8 @@ LOOPBACK = "127.0.0.1"
 HERE = "localhost"
 ADDRESS, PORT = "HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"
 """Variables by which a rank is told of this server."""
+OF_A_RANK = ("HOROVOD_RANK", "HOROVOD_CROSS_RANK", "HOROVOD_HOSTNAME")
+"""Variables of each rank alone, which one in a Pod or on an executor tells itself."""
 DEFAULTS = {
     # Gloo needs nothing but sockets, and MPI would be one more thing to install.
     "HOROVOD_CONTROLLER": "gloo",

@@ -17,7 +17,7 @@ _OF_A_MACHINE = "_VISIBLE_DEVICES"
 def told_by_variables(environment: Environment, folder: Path, place: Place) -> dict[str, str]:
     """The variables of the rank of that place: switches of libraries, and its place."""
     own = for_ranks(os.environ)
-    if environment.ranks_are_elsewhere:
+    if environment.place_of_ranks:
         own = {name: value for name, value in own.items() if not name.endswith(_OF_A_MACHINE)}
     timeline = {"HOROVOD_TIMELINE": str(folder / TIMELINE)} if environment.timeline == "on" else {}
     return {

@@ -1,13 +1,17 @@
-"""A line to each rank in a Pod: it says when all are there, and for how long they are wanted.
+"""A line to each rank in a Pod or on an executor: it says when all are there, and are wanted.
 
-Pods start one after another, as their images arrive, and Horovod gives up who comes a minute after
-the others. And nothing in Kubernetes ends a rank whose stage was killed while its Pod lives on.
+They start one after another, as images arrive and cores get free, and Horovod gives up who comes a
+minute after the others. And neither Kubernetes nor Spark ends a rank whose stage was killed while
+the Pod, or the cluster, lives on. A rank on an executor tells by it how it has ended, as well.
 """
 
 from __future__ import annotations
 
+import json
+import select
 import socket
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from threading import Thread
 
 ALL_THERE = b"\n"
@@ -17,6 +21,19 @@ _NUMBER_BYTES = 16
 _SILENT_SECONDS = 10
 """Without a word from the other machine, until it is asked whether it is there."""
 _PROBES = 3
+_READ_BYTES = 4096
+LOST = 255
+"""In the place of an exit code that nobody knows: as of an ssh that has lost its host."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Of a rank."""
+
+    code: int
+    """Its exit code."""
+    said: str
+    """The last words of its output."""
 
 
 class Line:
@@ -33,6 +50,7 @@ class Line:
         self.port: int = self._listener.getsockname()[1]
         self._ranks = ranks
         self._held: dict[int, socket.socket] = {}
+        self._ends: dict[int, End] = {}
         self._is_closed = False
         Thread(target=self._hold_all, daemon=True).start()
 
@@ -42,6 +60,23 @@ class Line:
         # It wakes the thread that waits there, as closing alone would not.
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+
+    def is_held(self, number: int) -> bool:
+        """Whether the rank of that number has come, also when it has gone since."""
+        return number in self._held
+
+    def end_of(self, number: int) -> End | None:
+        """How a rank that has come has ended; None: it has not.
+
+        One that has gone without a word is lost, as with its executor.
+        """
+        if number not in self._ends:
+            watched = select.poll()
+            watched.register(self._held[number], select.POLLIN)
+            if not watched.poll(0):
+                return None
+            self._ends[number] = _told(self._held[number])
+        return self._ends[number]
 
     def _hold_all(self) -> None:
         # Also when all are there: one that comes in vain is to hear so.
@@ -56,6 +91,7 @@ class Line:
 
     def _hold(self, connection: socket.socket) -> None:
         connection.settimeout(_SAY_SECONDS)
+        _notice_silence(connection)
         try:
             number = int(connection.recv(_NUMBER_BYTES))
         except (OSError, ValueError):
@@ -76,13 +112,35 @@ def reach(address: str, port: int, number: int) -> socket.socket | None:
     line = None
     with suppress(OSError):
         line = socket.create_connection((address, port))
-        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _SILENT_SECONDS)
-        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _SILENT_SECONDS)
-        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+        _notice_silence(line)
         line.sendall(b"%d" % number)
         if line.recv(1) == ALL_THERE:
             return line
     if line is not None:
         line.close()
     return None
+
+
+def tell_end(line: socket.socket, end: End) -> None:
+    """Say by the rank's end of the line how it has ended; nobody may listen any more."""
+    with suppress(OSError):
+        line.sendall(json.dumps(asdict(end)).encode())
+
+
+def _told(line: socket.socket) -> End:
+    said = b""
+    try:
+        while part := line.recv(_READ_BYTES):
+            said += part
+        found = json.loads(said)
+        return End(int(found["code"]), str(found["said"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return End(LOST, "")
+
+
+def _notice_silence(line: socket.socket) -> None:
+    """Have the system close a line to a machine that is gone."""
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _SILENT_SECONDS)
+    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _SILENT_SECONDS)
+    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)

@@ -1,0 +1,241 @@
+"""Ranks on the executors of a Spark cluster: a task of one query is a rank."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from jobs.services.die_with_parent import dying_with_parent
+from jobs.services.stage_client import Work
+from jobs.spark.server import running_server
+from jobs.spark.session import connect
+from jobs.training.families.neural_network.rendezvous import OF_A_RANK, Place
+from jobs.training.families.neural_network.told import told_by_variables
+from jobs.training.families.neural_network.wanted import LOST, Line
+from pipelines import places
+from pipelines.environment import Environment
+from pipelines.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_MODULE = "jobs.training.families.neural_network.on_executor"
+_LOOK_SECONDS = 0.05
+_PATIENCE_SECONDS = 30
+"""Until it is told that a rank waits."""
+_START_SECONDS = 600
+"""For executors to have a core for each rank."""
+_GONE_SECONDS = 10
+"""For a query to end that nobody wants."""
+_TOLD_CHARACTERS = 1000
+"""Of what Spark says: Java's stack follows."""
+
+
+class OnExecutors:
+    """A query of Spark, each task of which is one rank.
+
+    Horovod's own `horovod.spark.run` is no way here: it needs a classic session of Spark, and what
+    its servers receive they unpickle (see `rendezvous`).
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        """Those of the environment.
+
+        Raises:
+            UsageError: there are none, or they could not reach this machine.
+        """
+        if environment.spark_remote or not environment.spark_master:
+            raise UsageError(
+                "NIGHTSHIFT_RANK_EXECUTORS=on needs a Spark cluster whose executors have our code: "
+                "NIGHTSHIFT_SPARK_MASTER, and no SPARK_REMOTE."
+            )
+        if environment.rendezvous_address is None:
+            raise UsageError(
+                "NIGHTSHIFT_RANK_EXECUTORS=on needs NIGHTSHIFT_RENDEZVOUS_ADDRESS: this machine's "
+                "private address, at which the ranks on the executors find each other."
+            )
+        self._environment = environment
+        self._address = environment.rendezvous_address
+        self._query: _Query | None = None
+
+    @property
+    def address(self) -> str:
+        """See `Launcher`."""
+        return self._address
+
+    def hosts(self, ranks: int) -> Mapping[str, int]:
+        """See `Launcher`: Spark finds a core for each."""
+        cores = self._environment.spark_cores
+        if ranks > cores:
+            raise UsageError(
+                f"{ranks} ranks were asked for, and NIGHTSHIFT_SPARK_CORES takes {cores} cores of "
+                "the cluster, of which each rank needs one: raise it, or lower NIGHTSHIFT_RANKS."
+            )
+        return {f"task-{number}": 1 for number in range(ranks)}
+
+    def left(self, ranks: int) -> Mapping[str, int]:
+        """See `Launcher`: Spark finds executors that are left, or new ones."""
+        return self.hosts(ranks)
+
+    def prepare(self, folder: Path, places: Sequence[Place], timeout_seconds: float) -> None:
+        """See `Launcher`: the query, with all its tasks."""
+        self._query = _Query(self._environment, self._address, folder, places)
+
+    def start(self, folder: Path, place: Place) -> Work:
+        """See `Launcher`."""
+        assert self._query is not None, "they are prepared before one is started"
+        return _Rank(self._query, int(place.variables["HOROVOD_RANK"]))
+
+    def last_words(self, rank: Work) -> str:
+        """See `Launcher`."""
+        assert isinstance(rank, _Rank)
+        return rank.last_words()
+
+    def await_end(self, folder: Path, ranks: int) -> None:
+        """See `Launcher`."""
+        if self._query:
+            self._query.end()
+
+
+class _Query:
+    """It runs beside the training, on the Spark that is up or on one of its own."""
+
+    def __init__(
+        self, environment: Environment, address: str, folder: Path, ranks: Sequence[Place]
+    ) -> None:
+        self._ranks = len(ranks)
+        self._began = time.monotonic()
+        self._has_told = False
+        self._fault = ""
+        self._tag = f"ranks-{uuid4().hex}"
+        told = told_by_variables(environment, folder, ranks[0])
+        variables = {**places.address_of_store(os.environ), **told}
+        with ExitStack() as opened:
+            self._session = connect(opened.enter_context(running_server(environment)))
+            self._line = Line(address, self._ranks)
+            self._server = opened.pop_all()
+        work = _BeRanks(
+            folder=str(folder),
+            port=self._line.port,
+            variables={one: value for one, value in variables.items() if one not in OF_A_RANK},
+        )
+        self._thread = Thread(target=self._run, args=(work,), daemon=True)
+        self._thread.start()
+
+    def code(self, number: int) -> int | None:
+        """Exit code of a rank; None: it has not ended."""
+        # Before the line is asked: what a task tells comes before its query ends.
+        is_over = not self._thread.is_alive()
+        if self._line.is_held(number):
+            end = self._line.end_of(number)
+            return end.code if end else None
+        return LOST if is_over else self._patience(number)
+
+    def last_words(self, number: int) -> str:
+        """What a rank has said last; of one that never came, what Spark says of the query."""
+        end = self._line.end_of(number) if self._line.is_held(number) else None
+        return (end.said if end else "") or self._fault
+
+    def want_no_more(self) -> None:
+        """Have all ranks end."""
+        self._line.close()
+
+    def end(self) -> None:
+        """Return when the ranks are gone, and Spark is free of them."""
+        self.want_no_more()
+        self._thread.join(_GONE_SECONDS)
+        if self._thread.is_alive():
+            # Such as one on an executor that hangs.
+            with suppress(Exception):
+                self._session.interruptTag(self._tag)
+            self._thread.join(_GONE_SECONDS)
+        self._server.close()
+
+    def _run(self, work: _BeRanks) -> None:
+        self._session.addTag(self._tag)
+        try:
+            numbers = self._session.range(0, self._ranks, 1, self._ranks)
+            numbers.mapInArrow(work, "id long").collect()
+        except Exception as error:  # of Spark, whatever it is: it is told of ranks that never came
+            self._fault = " ".join(str(error).split())[:_TOLD_CHARACTERS]
+        finally:
+            self._session.removeTag(self._tag)
+
+    def _patience(self, number: int) -> int | None:
+        waited = time.monotonic() - self._began
+        if waited > _PATIENCE_SECONDS and not self._has_told:
+            self._has_told = True
+            told = f"Rank {number} waits: no core of the executors is free for it."
+            print(told, file=sys.stderr, flush=True)
+        if waited > _START_SECONDS:
+            self._fault = f"no executor had a core for it within {_START_SECONDS} s"
+            return LOST
+        return None
+
+
+class _Rank:
+    """Work of the task with one number."""
+
+    def __init__(self, query: _Query, number: int) -> None:
+        self._query = query
+        self._number = number
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """See `Work`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            code = self._query.code(self._number)
+            if code is not None:
+                return code
+            if deadline is not None and time.monotonic() >= deadline:
+                return None
+            time.sleep(_LOOK_SECONDS)
+
+    def kill(self) -> None:
+        """See `Work`; one is never ended without the others."""
+        self._query.want_no_more()
+
+    def last_words(self) -> str:
+        """See `_Query.last_words`."""
+        return self._query.last_words(self._number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BeRanks:
+    """Is the rank of each number that it gets; Spark sends it to its workers."""
+
+    folder: str
+    port: int
+    variables: dict[str, str]
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for number in batch["id"].to_pylist():
+                arguments = [self.folder, str(self.port), str(number)]
+                # A process of its own, as other tasks of this worker need no TensorFlow. What
+                # becomes of it goes by its line, since Spark tells nothing before all have ended.
+                subprocess.run(
+                    dying_with_parent([sys.executable, "-m", _MODULE, *arguments]),
+                    env={**os.environ, **self.variables, **_own_gpus()},
+                    stdin=subprocess.DEVNULL,
+                    check=False,
+                )
+            yield batch
+
+
+def _own_gpus() -> dict[str, str]:
+    """The variable of those that Spark has given this task; empty: Spark gives out none."""
+    from pyspark import TaskContext
+
+    task = TaskContext.get()
+    given = task.resources().get("gpu") if task else None
+    return {"CUDA_VISIBLE_DEVICES": ",".join(given.addresses)} if given else {}
