@@ -115,6 +115,8 @@ def test_ranks_on_an_executor_that_hangs_are_given_up_and_spark_is_told(
             launch(spread, tmp_path, 2, timeout_seconds=20, meanwhile=stop)
         assert stopped
         _await_none()
+        # What Spark still had to do for it would be named.
+        assert not connect(spread).interruptAll()
     finally:
         for one in stopped:
             one.resume()
