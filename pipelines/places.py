@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BufferedReader, RawIOBase
@@ -217,8 +218,16 @@ def overlap(one: object, other: object) -> bool:
 
 
 def opened(path: Path) -> BufferedReader:
-    """The file, to be read as bytes; of an object what is read is fetched, in large pieces."""
+    """The file, to be read as bytes; of an object what is read is fetched, in large pieces.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe, a socket or a device.
+    """
     if not is_url(path):
+        mode = path.stat().st_mode
+        # Who opens a pipe waits until somebody writes into it.
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
         return path.open("rb")
     of_store: Any = path
     # The object's own kind reads no more than lines of any length.

@@ -16,6 +16,7 @@ import pytest
 from jobs.ingestion.contents import Contents, Unfit
 from jobs.ingestion.csv import Csv
 from jobs.ingestion.drops import find_drops, require_unchanged
+from jobs.lake.publications import digest_of_file
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, NotLanded, Refused
 from pipelines.feeds import Feed
@@ -261,6 +262,17 @@ def test_a_header_that_differs_from_the_declaration_is_refused(
 def test_a_folder_in_place_of_a_file_is_refused(alone: Environment) -> None:
     (alone.landing / "toy/readings/2013-01-01.csv").mkdir(parents=True)
     assert "toy/readings/2013-01-01.csv: the file cannot be read: Is a directory" in _refusal(alone)
+
+
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(alone: Environment) -> None:
+    pipe = drop_readings(alone, "2013-01-01")
+    pipe.unlink()
+    os.mkfifo(pipe)
+    assert "readings/2013-01-01.csv: the file cannot be read: it is no regular file" in _refusal(
+        alone
+    )
+    with pytest.raises(OSError, match="no regular file"):
+        digest_of_file(pipe)
 
 
 def test_a_file_with_a_colon_in_its_name_is_refused_on_a_disk(alone: Environment) -> None:
