@@ -38,6 +38,8 @@ _SQL_TYPES = {"long": "bigint"}
 """Declared type -> Spark's name of it, where that is another."""
 _MINUTE = r"[1-9]\d{3}-\d{2}-\d{2}[T ]\d{2}:\d{2}"
 _ZONE = r"(Z|[+-]\d{2}:?\d{2})"
+_WITHOUT_SECOND = rf"\A({_MINUTE}){_ZONE}\z"
+"""An instant that Spark's cast does not read, as it is."""
 _FORMS = {
     "int": r"[+-]?\d+",
     "long": r"[+-]?\d+",
@@ -205,6 +207,8 @@ def _cast(column: Column) -> Expression:
         return text
     # A value may have the form and still not exist, such as 2013-02-30.
     is_formed = _has_form(text, _FORMS[column.type])
+    if column.type == "timestamp":
+        text = F.regexp_replace(text, _WITHOUT_SECOND, "$1:00$2")
     cast = F.when(is_formed, text.try_cast(_sql_type(column)))
     if column.type != "double":
         return cast

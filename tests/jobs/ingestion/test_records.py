@@ -235,6 +235,18 @@ def test_an_instant_needs_its_zone(spark: SparkSession, sensed: Environment) -> 
     assert rows[2]["reason"] == "at: '2013-03-10T05:00:00' is not a timestamp with its zone"
 
 
+def test_an_instant_on_the_minute_needs_no_second(spark: SparkSession, sensed: Environment) -> None:
+    rows = _read_as(
+        spark,
+        sensed,
+        Column(name="at", type="timestamp"),
+        *("2013-03-10T05:00Z", "2013-03-10 01:00-04:00", "2013-03-10T05:60Z"),
+    )
+    moment = datetime(2013, 3, 10, 5)  # noqa: DTZ001
+    assert [row["at"] for row in rows] == [moment, moment, None]
+    assert rows[2]["reason"] == "at: '2013-03-10T05:60Z' is not a timestamp with its zone"
+
+
 def test_an_instant_finer_than_microseconds_is_told_so(
     spark: SparkSession, sensed: Environment
 ) -> None:
