@@ -138,11 +138,22 @@ def _reread(
     if not readable:
         return []
     with running_server(run.environment):
-        problems = {one.column: migration.unreadable(run, one) for one in readable}
+        problems = {one.column: _problem(run, one) for one in readable}
         fitting = [one for one in readable if problems[one.column] is None]
+        of_key = [one for one in fitting if one.column in feed.key]
+        clash = migration.sharing_keys(run, of_key) if of_key else None
+        if clash:
+            told = f"refused, because rows would share a key: {clash}. {_ways_out(run)}"
+            problems.update((one.column, told) for one in of_key)
+            fitting = [one for one in fitting if one not in of_key]
         if fitting:
             migration.rewrite(run, fitting)
     return [_read(one, problems[one.column], days) for one in readable]
+
+
+def _problem(run: Run, one: Change) -> str | None:
+    unreadable = migration.unreadable(run, one)
+    return unreadable and f"refused, because not all is {one.after}: {unreadable}"
 
 
 def _refused_for(run: Run, one: Change, corrected: Sequence[date]) -> _Outcome:
@@ -157,8 +168,7 @@ def _refused_for(run: Run, one: Change, corrected: Sequence[date]) -> _Outcome:
 
 def _read(one: Change, problem: str | None, days: int) -> _Outcome:
     if problem:
-        what = f"refused, because not all is {one.after}: {problem}"
-        return _Outcome(change=one, what=what, is_refused=True)
+        return _Outcome(change=one, what=problem, is_refused=True)
     what = f"{days} days rewritten; what is made of them is made anew by the next night"
     return _Outcome(change=one, what=what)
 
@@ -173,10 +183,13 @@ def _other(run: Run, one: Change) -> _Outcome:
     if one.kind == "twin":
         what = "refused: the names differ only in case; declare it by its name in the table"
         return _Outcome(change=one, what=what, is_refused=True)
-    what = (
-        f"refused: not every {one.before} is read as {one.after} without loss. "
+    what = f"refused: not every {one.before} is read as {one.after} without loss. {_ways_out(run)}"
+    return _Outcome(change=one, what=what, is_refused=True)
+
+
+def _ways_out(run: Run) -> str:
+    return (
         "Make all days of the table anew from their files in one run "
         f"(nightshift run {run.pipeline.name} --restate --from F --to L), "
         "or declare it under another name"
     )
-    return _Outcome(change=one, what=what, is_refused=True)

@@ -16,6 +16,7 @@ from deltalake import DeltaTable, Field, PostCommitHookProperties
 from deltalake.schema import PrimitiveType
 from pyspark.sql import functions as F
 
+from jobs.ingestion import records
 from jobs.ingestion.records import COMPLAINT, reread
 from jobs.lake import commits, publications, staging, tables
 from jobs.lake.definition import digest
@@ -89,17 +90,25 @@ def add(run: Run, found: Sequence[Change]) -> None:
 
 def unreadable(run: Run, one: Change) -> str | None:
     """What of the column cannot be read as its declared type, and where; None: all can."""
-    rows = _reread(run, tables.read(run, one.feed.name), one)
-    wrong = rows.where(F.col(COMPLAINT).isNotNull())
-    values = F.count(F.lit(1))
+    rows = reread(tables.read(run, one.feed.name), one.feed, one.feed.column(one.column))
+    return _told(rows.where(F.col(COMPLAINT).isNotNull()), "value(s)")
+
+
+def sharing_keys(run: Run, found: Sequence[Change]) -> str | None:
+    """Which rows have one key when these columns are read anew, and where; None: none has."""
+    feed = found[0].feed
+    return _told(records.sharing_keys(_all_reread(run, found), feed), "row(s)")
+
+
+def _told(wrong: DataFrame, what: str) -> str | None:
+    count = F.count(F.lit(1))
     first = F.min(F.struct("source_file", "source_line", COMPLAINT))
-    found = wrong.agg(values.alias("values"), first.alias("first")).first()
+    found = wrong.agg(count.alias("count"), first.alias("first")).first()
     assert found is not None, "an aggregation without keys has one row"
-    count = found["values"]
-    if not count:
+    if not found["count"]:
         return None
     file, line, complaint = found["first"]
-    return f"{count} value(s), the first in {file}, line {line}: {complaint}"
+    return f"{found['count']} {what}, the first in {file}, line {line}: {complaint}"
 
 
 def corrected_days(run: Run, feed: Feed) -> list[date]:
@@ -116,9 +125,7 @@ def rewrite(run: Run, found: Sequence[Change]) -> None:
     nights saw is in the old type.
     """
     feed = found[0].feed
-    rows = tables.read(run, feed.name)
-    for one in found:
-        rows = _reread(run, rows, one).drop(COMPLAINT)
+    rows = _all_reread(run, found)
     days = published_days(run, feed.name)
     known = publications.in_force(run, feed.name)
     inputs = {day: known[day].inputs for day in days if day in known}
@@ -151,6 +158,8 @@ def _change(
     )
 
 
-def _reread(run: Run, rows: DataFrame, one: Change) -> DataFrame:
-    column = one.feed.column(one.column)
-    return reread(rows, column, one.feed.null_token_of(column))
+def _all_reread(run: Run, found: Sequence[Change]) -> DataFrame:
+    rows = tables.read(run, found[0].feed.name)
+    for one in found:
+        rows = reread(rows, one.feed, one.feed.column(one.column)).drop(COMPLAINT)
+    return rows

@@ -60,6 +60,8 @@ _ARTICLES = {"int": "an int", "timestamp": "a timestamp with its zone"}
 """How a reason names a type, where 'a' and the type would not do."""
 _TEXT = "_text_of_"
 """Prefix of the columns with the texts from which values are cast."""
+_BEFORE = "_before"
+"""Column for the text of a value before it is read anew."""
 
 
 def columns(feed: Feed) -> tuple[str, ...]:
@@ -119,18 +121,32 @@ def no_rows(spark: SparkSession, feed: Feed) -> DataFrame:
     return records(spark, feed, ()).select(*columns(feed))
 
 
-def reread(rows: DataFrame, column: Column, null_token: str) -> DataFrame:
+def reread(rows: DataFrame, feed: Feed, column: Column) -> DataFrame:
     """Rows of a raw table with the values of a column read as the type that it is declared with.
 
     Returns:
-        The rows, and `COMPLAINT`: what is wrong with the value, null where nothing is.
+        The rows, and `COMPLAINT`: what is wrong with the value, null where nothing is. Nothing is
+        where there is no value.
     """
     # By the rules of a file, so that the rows are those that its file would give.
     texts = rows.withColumn(column.name, F.col(column.name).cast("string"))
-    texts = texts.withColumn(_TEXT + column.name, _text(column, null_token))
+    texts = texts.withColumn(_BEFORE, F.col(column.name))
+    texts = texts.withColumn(_TEXT + column.name, _text(column, feed.null_token_of(column)))
     typed = texts.withColumn(column.name, _cast(column))
-    judged = typed.withColumn(COMPLAINT, _complaint(column, required=False))
-    return judged.drop(_TEXT + column.name)
+    complaint = _complaint(column, column.name in feed.required)
+    # An older row may lack what is required since.
+    judged = typed.withColumn(COMPLAINT, F.when(F.col(_BEFORE).isNotNull(), complaint))
+    return judged.drop(_TEXT + column.name, _BEFORE)
+
+
+def sharing_keys(rows: DataFrame, feed: Feed) -> DataFrame:
+    """Those rows of a raw table whose key another of their drop has too, but the first of each.
+
+    With `COMPLAINT`.
+    """
+    unmarked = rows.withColumn("reason", F.lit(None).cast("string"))
+    marked = duplicates.marked(unmarked, feed).withColumnRenamed("reason", COMPLAINT)
+    return marked.where(F.col(COMPLAINT).isNotNull())
 
 
 def _schema(feed: Feed) -> str:

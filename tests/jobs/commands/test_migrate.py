@@ -210,6 +210,36 @@ def test_texts_that_are_no_such_value_are_told_with_the_first_and_stay(
     assert version(run, added.name) == before
 
 
+def test_a_type_in_which_rows_would_share_a_key_or_lack_what_is_required_is_refused(
+    spark: SparkSession, environment: Environment
+) -> None:
+    numbered = (Column(name="code"), Column(name="size", required=True, null_token="-9"))
+    feed = replace(feed_with("refuse"), columns=numbered, key=("code",))
+    rows = [("1", "3"), ("01", "-9.0"), ("2", "5")]
+    write_rows(environment, feed, FIRST, rows)
+    write_rows(environment, feed, SECOND, [("1", "4")])
+    night(environment, feed, FIRST, SECOND)
+    run = run_of(environment, declared(feed, "code", "int"))
+    before = version(run, feed.name)
+    clash = (
+        "refused, because rows would share a key: 1 row(s), the first in "
+        f"toy/readings/{FIRST}.csv, line 3: key: code 1 comes twice, first on line 2. Make all "
+        "days of the table anew from their files in one run (nightshift run toy --restate --from F "
+        "--to L), or declare it under another name"
+    )
+    assert migrate(run, None, is_dry=False) == (
+        1,
+        [("toy.readings", "code", "string", "integer", clash)],
+    )
+    required = Column(name="size", type="double", required=True, null_token="-9")
+    run = run_of(environment, replace(feed, columns=(numbered[0], required)))
+    assert migrate(run, None, is_dry=False)[1][0][4] == (
+        "refused, because not all is double: 1 value(s), the first in "
+        f"toy/readings/{FIRST}.csv, line 3: size: no value, but it is required"
+    )
+    assert version(run, feed.name) == before
+
+
 def publish_known(run: Run, ids: list[int], known: date) -> None:
     rows = staged(
         run,
