@@ -25,6 +25,8 @@ _LEFT_OUT = (
 )
 _ELSEWHERE = re.compile("|".join(_LEFT_OUT), re.DOTALL | re.IGNORECASE)
 """What a page of the Data Docs would run, or fetch from elsewhere, or lead to there."""
+_MOST_CHARACTERS = 2_000
+"""Of a text: a value of a row may be of any length."""
 _ICON = "html_success_icon"
 """The one part of a page's content that is HTML of Great Expectations' own."""
 
@@ -62,4 +64,5 @@ def _escaped(content: Any) -> Any:
         return [_escaped(part) for part in content]
     if content is None or isinstance(content, int | float):
         return content
-    return escape(str(content))
+    text = str(content)
+    return escape(text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…")

@@ -31,7 +31,16 @@ from great_expectations.core.expectation_validation_result import (
 )
 from great_expectations.expectations.expectation import Expectation
 
-from expectations.row_rules import ANY_BROKEN, REASON, RULE, any_broken, broken, reasons, share_of
+from expectations.row_rules import (
+    ANY_BROKEN,
+    REASON,
+    RULE,
+    VALUE_SHOWN,
+    any_broken,
+    broken,
+    reasons,
+    share_of,
+)
 from expectations.suite import LACKING, OF_THE_RUN, ROWS, ROWS_OF_KEY, SURPLUS, Suite, about
 from pipelines.errors import without_stack
 from pipelines.redaction import redacted
@@ -564,7 +573,11 @@ def _examples(details: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
 def _example(row: Mapping[str, Any], *key: str) -> dict[str, str]:
     """A bad row as text, its key first."""
     columns = dict.fromkeys([*key, *row])
-    return {column: str(row[column]) for column in columns}
+    return {column: _beginning(str(row[column])) for column in columns}
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= VALUE_SHOWN else f"{text[:VALUE_SHOWN]}…"
 
 
 def _in_words(example: Mapping[str, str]) -> str:

@@ -21,6 +21,8 @@ REASON = "_broken_reason"
 """Column of a row that breaks a rule: the rules in words, each with its column and value."""
 RULE = "_broken_rule"
 """Column beside it: the rules by the names that `nightshift quality` tells."""
+VALUE_SHOWN = 200
+"""Characters of a value that a reason or an example shows."""
 _SHARE = "quarantine_up_to"
 """Key in an expectation's `meta`."""
 
@@ -86,7 +88,7 @@ def reasons(rules: Iterable[Expectation]) -> Mapping[str, str]:
     """SQL of the columns `REASON` and `RULE`, both null for a row that breaks no rule."""
     told = {REASON: [], RULE: []}  # type: dict[str, list[str]]
     for rule in rules:
-        value = f"coalesce(CAST(`{rule.column}` AS STRING), 'null')"
+        value = f"coalesce(left(CAST(`{rule.column}` AS STRING), {VALUE_SHOWN}), 'null')"
         words = _text(f"{rule.description} Found: {rule.column} = ")
         told[REASON].append(_when(broken(rule), f"concat({words}, {value})"))
         told[RULE].append(_when(broken(rule), _text(f"{rule.expectation_type} of {rule.column}")))

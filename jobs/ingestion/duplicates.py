@@ -17,6 +17,8 @@ _FIRST = "_first_line"
 """Column for the first good line of a row's key."""
 _TIMES = "_times"
 """Column for how many good rows a key has."""
+_SHOWN = 80
+"""Characters of a value that a reason shows."""
 Keep = Callable[[DataFrame], DataFrame]
 """Has Spark keep rows that are read several times."""
 
@@ -76,4 +78,5 @@ def _with_reasons(rows: DataFrame, feed: Feed) -> DataFrame:
 
 
 def _named_value(name: str) -> Expression:
-    return F.concat(F.lit(f"{name} "), F.col(name).cast("string"))
+    shown = F.left(F.col(name).cast("string"), F.lit(_SHOWN))
+    return F.concat(F.lit(f"{name} "), shown)

@@ -17,7 +17,9 @@ from great_expectations.expectations.expectation import Expectation
 from pyspark.errors import PySparkException
 
 from expectations import gate
+from expectations.data_docs import data_docs
 from expectations.gate import MAX_EXAMPLES, Check, Verdict, judge
+from expectations.row_rules import quarantine_up_to
 from expectations.suite import Suite, between, one_of, present
 from jobs.spark import session
 from pipelines.days import Days
@@ -219,6 +221,18 @@ def test_examples_are_bounded(spark: SparkSession) -> None:
     verdict = judge_things(rows(spark, *negative))
     (doubled,) = [check for check in verdict.failures if check.column == "doubled"]
     assert len(doubled.examples) == MAX_EXAMPLES
+
+
+def test_a_text_of_any_length_is_shown_by_its_beginning(spark: SparkSession) -> None:
+    texts = "DATE '2013-01-01' AS landed_date, repeat('k', 1000000) AS id, repeat('x', 9000) AS a"
+    one_row = spark.sql(f"SELECT {texts}")
+    for rule in (one_of("a", ["q"]), quarantine_up_to(0, one_of("a", ["q"]))):
+        suite = Suite(days=Days.of(FIRST), key=("id",), has=("a",), each_row=(rule,))
+        verdict = judge(one_row, suite, "toy.things")
+        (check,) = verdict.failures
+        shown = {"landed_date": "2013-01-01", "id": "k" * 200 + "…", "a": "x" * 200 + "…"}
+        assert check.examples == (shown,)
+        assert len(data_docs(verdict)) < 100_000
 
 
 def test_rows_are_compared_with_those_of_another_table(spark: SparkSession) -> None:

@@ -143,6 +143,20 @@ def test_the_rest_is_judged_as_if_the_broken_rows_had_never_been_there(
     assert [check.column for check in lacking.failures] == ["rows"]
 
 
+def test_a_reason_shows_of_a_long_text_the_beginning(spark: SparkSession) -> None:
+    reasons = []
+
+    def set_aside(good: DataFrame, bad: DataFrame) -> DataFrame:
+        reasons.extend(row["_broken_reason"] for row in bad.collect())
+        return good
+
+    long = "DATE '2013-01-01' AS landed_date, 1 AS id, repeat('x', 9000) AS text"
+    rule = quarantine_up_to(1, one_of("text", ["q"]))
+    suite = Suite(days=Days.of(FIRST), key=("id",), has=("text",), each_row=(rule,))
+    judge(spark.sql(f"SELECT {long}"), suite, "toy.things", set_aside=set_aside)
+    assert reasons == [f"text is one of q. Found: text = {'x' * 200}"]
+
+
 def test_rows_are_set_aside_once_with_their_reasons(spark: SparkSession) -> None:
     def set_aside(good: DataFrame, bad: DataFrame) -> DataFrame:
         asides.append(bad.collect())

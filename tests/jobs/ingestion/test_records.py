@@ -25,7 +25,7 @@ from jobs.ingestion.records import records
 from pipelines.environment import Environment
 from pipelines.feeds import Column, Feed
 from tests.conftest import SWEEP_EXAMPLES
-from tests.jobs.toy import HEADER, READINGS, drop, drop_readings, drop_sensors, run_of
+from tests.jobs.toy import HEADER, READINGS, drop, drop_readings, drop_sensors, run_of, run_of_feeds
 
 DAY = "2013-01-01"
 
@@ -141,6 +141,18 @@ def test_the_first_good_row_of_a_key_is_kept_and_the_others_name_its_line(
         "key: id 1 comes twice, first on line 3",
         "key: id 1 comes twice, first on line 3",
     ]
+
+
+def test_a_key_of_any_length_that_comes_twice_is_shown_by_its_beginning(
+    spark: SparkSession, environment: Environment
+) -> None:
+    feed = replace(READINGS, columns=(Column(name="code"), Column(name="note")), key=("code",))
+    long = "k" * 5000
+    run = run_of_feeds(environment, [feed], DAY)
+    drop(environment, f"readings/{DAY}.csv", f"code,note\n{long},a\n{long},b\n".encode())
+    rows = records(spark, feed, find_drops(run)[feed.name])
+    (told,) = [row["reason"] for row in rows.collect() if row["reason"]]
+    assert told == f"key: code {'k' * 80} comes twice, first on line 2"
 
 
 def test_few_rows_and_many_have_the_same_duplicates(
