@@ -447,7 +447,7 @@ def _failure(run: Run, feed: Feed, tally: _Tally) -> Failure:
         table=sql_name(run, feed.name),
         expectation="max_quarantine_share",
         column=None,
-        says=f"At most {feed.max_quarantine_share:.1%} of a file's rows are bad. Found: {tally}.",
+        says=f"At most {_allowed(feed)} of a file's rows are bad. Found: {tally}.",
         count=tally.bad,
     )
 
@@ -457,9 +457,16 @@ def _bad_files(load: _Load) -> list[_Tally]:
 
     Judged file by file, so that a range of days refuses what a single night would.
     """
-    share = load.feed.max_quarantine_share
-    bad = [tally for tally in load.tallies if tally.bad > share * tally.rows]
+    most = load.feed.max_quarantine_share
+    # Divided, as a share that is declared is the nearest to its fraction: 0.29 x 100 is below 29.
+    bad = [tally for tally in load.tallies if tally.bad / tally.rows > most]
     return sorted(bad, key=lambda tally: (-tally.bad, tally.source_file))
+
+
+def _allowed(feed: Feed) -> str:
+    """The share of bad rows that a feed allows, for people."""
+    percent = f"{100 * feed.max_quarantine_share:.6g}"
+    return f"{percent}%" if "." in percent else f"{percent}.0%"
 
 
 def _refusal(run: Run, feed: Feed, tallies: list[_Tally]) -> str:
@@ -471,7 +478,7 @@ def _refusal(run: Run, feed: Feed, tallies: list[_Tally]) -> str:
     )
     head = (
         f"{table} was refused: {len(tallies)} file(s) of '{feed.name}' have more bad rows "
-        f"than the {feed.max_quarantine_share:.1%} that it allows (max_quarantine_share):"
+        f"than the {_allowed(feed)} that it allows (max_quarantine_share):"
     )
     lines = [head]
     lines += [f"  - {tally}" for tally in tallies[:_FILES_SHOWN]]

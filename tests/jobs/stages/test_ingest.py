@@ -373,6 +373,26 @@ def test_a_mostly_bad_file_refuses_the_range_and_its_rows_can_be_queried(toy: En
     assert "x,,,bad" not in page
 
 
+def test_a_file_may_have_the_very_share_of_bad_rows_that_is_allowed(toy: Environment) -> None:
+    # To a computer 0.29 times 100 is less than 29.
+    feed = replace(TOY.feeds[0], max_quarantine_share=0.29)
+    for count in (29, 30):
+        bad = ["x,,,"] * count
+        drop_readings(toy, "2013-01-01", *bad, *(f"{good},,," for good in range(count, 100)))
+        run = run_of_feeds(toy, [feed], "2013-01-01")
+        if count == 29:
+            assert ingest(run)["rows_quarantined"] == 29
+    with pytest.raises(DataRefused, match="more bad rows than the 29.0% that it allows"):
+        ingest(run)
+
+
+def test_a_small_share_of_bad_rows_that_is_allowed_is_told_as_it_is(toy: Environment) -> None:
+    feed = replace(TOY.feeds[0], max_quarantine_share=0.0005)
+    with pytest.raises(DataRefused, match=r"more bad rows than the 0\.05% that it allows") as told:
+        ingest(run_of_feeds(toy, [feed], "2013-01-01"))
+    assert told.value.failures[0].says.startswith("At most 0.05% of a file's rows are bad.")
+
+
 def test_a_file_that_cannot_be_read_has_a_report_too(toy: Environment) -> None:
     drop(toy, "readings/2013-01-01.csv", b"id,when,amount,note\n")
     with pytest.raises(DataRefused, match="cannot be ingested") as refused:
