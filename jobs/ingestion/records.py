@@ -190,9 +190,11 @@ def _typed(found: DataFrame, feed: Feed) -> DataFrame:
 
 def _text(column: Column, null_token: str) -> Expression:
     """The text of a value; null where the source means a missing one."""
-    field = F.col(column.name)
+    text = F.col(column.name)
     # Spaces belong to a text, but not to a number or a date.
-    text = field if column.type == "string" else F.trim(field)
+    if column.type != "string":
+        text = F.trim(text)
+        null_token = null_token.strip(" ")
     is_missing = text.isin("", null_token)
     if column.type in _COMPARED and _is_number(null_token):
         is_missing |= _equals(text, null_token, _COMPARED[column.type])

@@ -247,6 +247,19 @@ def test_an_instant_needs_its_zone(spark: SparkSession, sensed: Environment) -> 
     assert rows[2]["reason"] == "at: '2013-03-10T05:00:00' is not a timestamp with its zone"
 
 
+def test_spaces_of_a_null_token_count_where_those_of_a_value_do(
+    spark: SparkSession, sensed: Environment
+) -> None:
+    number = Column(name="at", type="int", null_token=" -9 ")
+    rows = _read_as(spark, sensed, number, " -9 ", "-9", "-9.0", "9")
+    assert [(row["at"], row["reason"]) for row in rows] == [(None, None)] * 3 + [(9, None)]
+    day = Column(name="at", type="date", null_token="N/A ")
+    rows = _read_as(spark, sensed, day, "N/A ", " N/A")
+    assert [(row["at"], row["reason"]) for row in rows] == [(None, None)] * 2
+    rows = _read_as(spark, sensed, Column(name="at", null_token="N/A "), "N/A ", "N/A")
+    assert [row["at"] for row in rows] == [None, "N/A"]
+
+
 def test_an_instant_on_the_minute_needs_no_second(spark: SparkSession, sensed: Environment) -> None:
     rows = _read_as(
         spark,
