@@ -82,7 +82,7 @@ class JsonLines:
             }
         )
         texts = [_value_of(F.lit(name)).alias(name) for name in feed.column_names]
-        broken = F.coalesce("_broken", _odd_keys(feed), _odd_value())
+        broken = F.coalesce("_broken", _unread(), _odd_keys(feed), _odd_value())
         return read.select(*texts, broken.alias("_broken"), "record", *PROVENANCE)
 
 
@@ -165,6 +165,13 @@ def _as_string(literal: Expression) -> Expression:
     is_string = literal.startswith('"') | (literal == "null")
     quoted = F.concat(F.lit('"'), literal, F.lit('"'))
     return F.when(is_string, literal).otherwise(quoted)
+
+
+def _unread() -> Expression:
+    """What Spark's parser has not read of an object, because of its limits for a number or text."""
+    is_unread = F.col("_keys").isNull() | F.col("_values").isNull()
+    too_long = "record: a number or a text in it is too long to be read"
+    return F.when(F.col("_broken").isNull() & is_unread, too_long)
 
 
 def _value_of(key: Expression) -> Expression:

@@ -81,6 +81,18 @@ def test_every_line_that_is_no_flat_object_gets_a_reason(
     assert rows[0]["record"] == '{"id": 1, "note": {"a": 1}}'
 
 
+def test_what_is_too_long_for_a_parser_is_told_so(
+    spark: SparkSession, environment: Environment
+) -> None:
+    long = {
+        "number": '{"id": 1, "note": ' + "1" * 1001 + "}",
+        "key": f'{{"id": 2, "{"k" * 50_001}": 1}}',
+    }
+    rows = _read(spark, environment, "\n".join(long.values()).encode())
+    too_long = "record: a number or a text in it is too long to be read"
+    assert [row["reason"] for row in rows] == [too_long, too_long]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
