@@ -363,10 +363,16 @@ def _examples_of_rule(
 ) -> tuple[dict[str, str], ...]:
     listed = ", ".join(f"DATE '{day}'" for day in days)
     key = list(dict.fromkeys([suite.day, *suite.key, rule.column]))
-    columns = [f"`{name}`" for name in key]
+    columns = [_as_shown(name, bad) for name in key]
     rows = bad.where(broken(rule)).where(f"`{suite.day}` IN ({listed})").selectExpr(*columns)
     shown = rows.orderBy(*key).limit(MAX_EXAMPLES).collect()
     return tuple(_example(row.asDict(), *key) for row in shown)
+
+
+def _as_shown(name: str, rows: DataFrame) -> str:
+    # Python knows no instant beyond the year 9999.
+    is_instant = dict(rows.dtypes).get(name, "").startswith("timestamp")
+    return f"CAST(`{name}` AS STRING) AS `{name}`" if is_instant else f"`{name}`"
 
 
 def _judge_rows(
@@ -377,7 +383,9 @@ def _judge_rows(
         results = _validate(batch, declared, {"result_format": "BOOLEAN_ONLY"})
         # What failed is judged a second time, now with the rows that it failed on.
         failed = _to_explain(declared, results)
-        results |= _validate(batch, failed, _detailed(suite.day, *suite.key))
+        explained = _validate(batch, failed, _detailed(suite.day, *suite.key))
+    # Rows that cannot be shown, as an instant of the year 10000, take nothing from the verdict.
+    results |= {at: result for at, result in explained.items() if _error(result) is None}
     judged = []
     for position, expectation in declared.items():
         result = results.get(position)

@@ -143,6 +143,27 @@ def test_the_rest_is_judged_as_if_the_broken_rows_had_never_been_there(
     assert [check.column for check in lacking.failures] == ["rows"]
 
 
+def test_an_instant_beyond_what_python_knows_keeps_no_verdict_from_being_told(
+    spark: SparkSession,
+) -> None:
+    end = "timestamp '9999-12-31 23:59:59-05:00'"
+    frame = spark.sql(f"SELECT DATE '2013-01-01' AS landed_date, {end} AS until, 99.0D AS amount")
+    rule = between("amount", 0, 20)
+    plain = Suite(days=Days.of(FIRST), key=("until",), has=("amount",), each_row=(rule,))
+    (failed,) = judge_things(frame, suite=plain).failures
+    assert (failed.observed, failed.error, failed.examples) == ("some of 1 rows", None, ())
+    assert judge_things(frame, waiver("amount", BOTH), suite=plain).passed
+    ruled = replace(plain, each_row=(quarantine_up_to(1, rule),))
+    verdict = judge_things(frame, suite=ruled)
+    assert (verdict.quarantined, verdict.passed) == (1, True)
+    (example,) = check_of(verdict, "amount").examples
+    assert example == {
+        "landed_date": "2013-01-01",
+        "until": "+10000-01-01 04:59:59",
+        "amount": "99.0",
+    }
+
+
 def test_a_reason_shows_of_a_long_text_the_beginning(spark: SparkSession) -> None:
     reasons = []
 
