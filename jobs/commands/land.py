@@ -79,8 +79,10 @@ def land(
         written += _write(_path(folder, drop), files.content(drop.feed, content))
         rows[drop.feed.name] += len(content)
     # Last, because feeds may share one; and one that is shared with a file that is late waits too.
+    played = _files_by_marker(folder, wanted)
     for marker in _markers(folder, dropped) - _markers(folder, held):
-        _write(marker, b"")
+        if not _announces(marker, played.get(marker, ())):
+            write_whole(marker, b"")
     return {"files_written": written, "files_unchanged": len(dropped) - written, **rows}
 
 
@@ -109,6 +111,21 @@ def _path(folder: Path, drop: _Drop) -> Path:
 def _markers(folder: Path, drops: Iterable[_Drop]) -> set[Path]:
     names = [drop.feed.marker_file(drop.day) for drop in drops]
     return {folder / name for name in names if name}
+
+
+def _files_by_marker(folder: Path, drops: Iterable[_Drop]) -> dict[Path, list[Path]]:
+    files: dict[Path, list[Path]] = {}
+    for drop in drops:
+        for marker in _markers(folder, [drop]):
+            files.setdefault(marker, []).append(_path(folder, drop))
+    return files
+
+
+def _announces(marker: Path, files: Iterable[Path]) -> bool:
+    """Whether the marker is there, and has come since these files are as they are."""
+    from jobs.lake.knowledge import is_announced
+
+    return marker.exists() and all(is_announced(file, marker) for file in files)
 
 
 def _with_rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
@@ -14,6 +15,7 @@ import pytest
 
 from jobs import examples
 from jobs.commands.land import land
+from jobs.lake.knowledge import is_reference_announced
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
@@ -158,6 +160,28 @@ def test_a_file_that_is_withheld_comes_later_with_the_marker_that_it_shares(
 def test_only_a_feed_of_the_pipeline_can_be_withheld(home: Environment) -> None:
     with pytest.raises(UsageError, match="No feed of 'toy' named 'reading'. Did you mean"):
         land(TOY, home, Days.of(FIRST), withheld=["reading"])
+
+
+@pytest.mark.usefixtures("toy_example")
+def test_the_marker_of_a_file_that_changes_is_dropped_again(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings, sensors = TOY.feeds
+    marked = replace(sensors, marker="sensors.done")
+    pipeline = replace(TOY, feeds=(readings, marked))
+    land(pipeline, home, Days.of(FIRST))
+    marker = home.landing / "toy/sensors.done"
+    before = marker.stat().st_ctime_ns
+    # By the second in which they came it is told which is older.
+    time.sleep(1.1)
+    land(pipeline, home, Days.of(FIRST))
+    assert marker.stat().st_ctime_ns == before
+    other = {**source(), "sensors": SENSORS.assign(place="cellar")}
+    monkeypatch.setattr(sys.modules["jobs.examples.toy"], "source", lambda: other)
+    land(pipeline, home, Days.of(FIRST), only_missing=True)
+    assert marker.stat().st_ctime_ns == before
+    land(pipeline, home, Days.of(FIRST))
+    assert is_reference_announced(home.landing / "toy", marked)
 
 
 @pytest.mark.usefixtures("toy_example")
