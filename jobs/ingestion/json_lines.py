@@ -9,8 +9,10 @@ Spark's parser is left what it does well, the escapes inside a string.
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,7 +96,9 @@ def _new_keys(path: Path, feed: Feed) -> tuple[str, ...]:
     declared = frozenset(feed.column_names)
     found: dict[str, None] = {}
     with opened(path) as file:
-        for line in file:
+        # Some programs begin a file with a byte order mark.
+        first = file.readline().removeprefix(BOM_UTF8)
+        for line in chain([first], file):
             found.update(dict.fromkeys(_flat_object(line).keys() - declared))
     return tuple(sorted(found))
 
@@ -102,7 +106,7 @@ def _new_keys(path: Path, feed: Feed) -> tuple[str, ...]:
 def _flat_object(line: bytes) -> dict[str, object]:
     """The object of a line; an empty one where there is none, which Spark will complain about."""
     try:
-        pairs = _DECODER.decode(line.decode("utf-8-sig"))
+        pairs = _DECODER.decode(line.decode())
         if b"\\u" in line:
             # Half a pair of surrogates is no character, and cannot be encoded.
             json.dumps(pairs, ensure_ascii=False).encode()

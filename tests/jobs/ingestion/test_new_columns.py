@@ -311,6 +311,8 @@ def test_a_broken_line_of_json_adds_no_column(
         b'{"id": 1, "new": "\\ud800"}',
         b'{"id": 1, "\\ud800": 1}',
         b'{"id": 1, "new": "\xed\xa0\x80"}',
+        # A byte order mark begins a file, as of one that was put together of two.
+        b'\xef\xbb\xbf{"id": 1, "new": 1}',
     ],
 )
 def test_what_python_takes_for_json_and_is_none_adds_no_column(tmp_path: Path, line: bytes) -> None:
