@@ -90,14 +90,15 @@ def add(run: Run, found: Sequence[Change]) -> None:
 
 def unreadable(run: Run, one: Change) -> str | None:
     """What of the column cannot be read as its declared type, and where; None: all can."""
-    rows = reread(tables.read(run, one.feed.name), one.feed, one.feed.column(one.column))
+    rows = _read_as_declared(tables.read(run, one.feed.name), one)
     return _told(rows.where(F.col(COMPLAINT).isNotNull()), "value(s)")
 
 
 def sharing_keys(run: Run, found: Sequence[Change]) -> str | None:
     """Which rows have one key when these columns are read anew, and where; None: none has."""
     feed = found[0].feed
-    return _told(records.sharing_keys(_all_reread(run, found), feed), "row(s)")
+    sharing = records.sharing_keys(_all_reread(run, found), feed)
+    return _told(sharing, "row(s)")
 
 
 def _told(wrong: DataFrame, what: str) -> str | None:
@@ -161,5 +162,9 @@ def _change(
 def _all_reread(run: Run, found: Sequence[Change]) -> DataFrame:
     rows = tables.read(run, found[0].feed.name)
     for one in found:
-        rows = reread(rows, one.feed, one.feed.column(one.column)).drop(COMPLAINT)
+        rows = _read_as_declared(rows, one).drop(COMPLAINT)
     return rows
+
+
+def _read_as_declared(rows: DataFrame, one: Change) -> DataFrame:
+    return reread(rows, one.feed, one.feed.column(one.column))

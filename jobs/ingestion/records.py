@@ -131,11 +131,13 @@ def reread(rows: DataFrame, feed: Feed, column: Column) -> DataFrame:
     # By the rules of a file, so that the rows are those that its file would give.
     texts = rows.withColumn(column.name, F.col(column.name).cast("string"))
     texts = texts.withColumn(_BEFORE, F.col(column.name))
-    texts = texts.withColumn(_TEXT + column.name, _text(column, feed.null_token_of(column)))
+    text = _text(column, feed.null_token_of(column))
+    texts = texts.withColumn(_TEXT + column.name, text)
     typed = texts.withColumn(column.name, _cast(column))
     complaint = _complaint(column, column.name in feed.required)
     # An older row may lack what is required since.
-    judged = typed.withColumn(COMPLAINT, F.when(F.col(_BEFORE).isNotNull(), complaint))
+    was_there = F.col(_BEFORE).isNotNull()
+    judged = typed.withColumn(COMPLAINT, F.when(was_there, complaint))
     return judged.drop(_TEXT + column.name, _BEFORE)
 
 

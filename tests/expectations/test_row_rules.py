@@ -149,7 +149,12 @@ def test_an_instant_beyond_what_python_knows_keeps_no_verdict_from_being_told(
     end = "timestamp '9999-12-31 23:59:59-05:00'"
     frame = spark.sql(f"SELECT DATE '2013-01-01' AS landed_date, {end} AS until, 99.0D AS amount")
     rule = between("amount", 0, 20)
-    plain = Suite(days=Days.of(FIRST), key=("until",), has=("amount",), each_row=(rule,))
+    plain = Suite(
+        days=Days.of(FIRST),
+        key=("until",),
+        has=("amount",),
+        each_row=(rule,),
+    )
     (failed,) = judge_things(frame, suite=plain).failures
     assert (failed.observed, failed.error, failed.examples) == ("some of 1 rows", None, ())
     assert judge_things(frame, waiver("amount", BOTH), suite=plain).passed
@@ -173,7 +178,12 @@ def test_a_reason_shows_of_a_long_text_the_beginning(spark: SparkSession) -> Non
 
     long = "DATE '2013-01-01' AS landed_date, 1 AS id, repeat('x', 9000) AS text"
     rule = quarantine_up_to(1, one_of("text", ["q"]))
-    suite = Suite(days=Days.of(FIRST), key=("id",), has=("text",), each_row=(rule,))
+    suite = Suite(
+        days=Days.of(FIRST),
+        key=("id",),
+        has=("text",),
+        each_row=(rule,),
+    )
     judge(spark.sql(f"SELECT {long}"), suite, "toy.things", set_aside=set_aside)
     assert reasons == [f"text is one of q. Found: text = {'x' * 200}"]
 

@@ -146,7 +146,8 @@ def test_the_first_good_row_of_a_key_is_kept_and_the_others_name_its_line(
 def test_a_key_of_any_length_that_comes_twice_is_shown_by_its_beginning(
     spark: SparkSession, environment: Environment
 ) -> None:
-    feed = replace(READINGS, columns=(Column(name="code"), Column(name="note")), key=("code",))
+    texts = (Column(name="code"), Column(name="note"))
+    feed = replace(READINGS, columns=texts, key=("code",))
     long = "k" * 5000
     run = run_of_feeds(environment, [feed], DAY)
     drop(environment, f"readings/{DAY}.csv", f"code,note\n{long},a\n{long},b\n".encode())
@@ -252,10 +253,12 @@ def test_spaces_of_a_null_token_count_where_those_of_a_value_do(
 ) -> None:
     number = Column(name="at", type="int", null_token=" -9 ")
     rows = _read_as(spark, sensed, number, " -9 ", "-9", "-9.0", "9")
-    assert [(row["at"], row["reason"]) for row in rows] == [(None, None)] * 3 + [(9, None)]
+    assert [row["reason"] for row in rows] == [None] * 4
+    assert [row["at"] for row in rows] == [None, None, None, 9]
     day = Column(name="at", type="date", null_token="N/A ")
     rows = _read_as(spark, sensed, day, "N/A ", " N/A")
-    assert [(row["at"], row["reason"]) for row in rows] == [(None, None)] * 2
+    assert [row["reason"] for row in rows] == [None, None]
+    assert [row["at"] for row in rows] == [None, None]
     rows = _read_as(spark, sensed, Column(name="at", null_token="N/A "), "N/A ", "N/A")
     assert [row["at"] for row in rows] == [None, "N/A"]
 
