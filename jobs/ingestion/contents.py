@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from jobs.ingestion.open_texts import Within
 from pipelines.landing import Stamp
 
 
@@ -39,6 +40,8 @@ class Contents:
     marks: tuple[Mark, ...] = ()
     """Of a large file of lines: its first record, and some that follow, at which it can be
     split."""
+    within_texts: tuple[Within, ...] = ()
+    """Lines that are no records, whatever they look like."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,5 +62,7 @@ class Drop:
     marks: tuple[Mark, ...] = ()
     """Of a large file of lines: its first record, and some that follow, at which it is split; none:
     it is read as a whole."""
+    within_texts: tuple[Within, ...] = ()
+    """Lines that are no records, whatever they look like."""
     stamp: Stamp
     """Of the file when all of this was read in it."""

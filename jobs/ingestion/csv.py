@@ -16,6 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.ingestion.contents import Contents, Drop, Unfit
+from jobs.ingestion.open_texts import OpenTexts
 from jobs.ingestion.provenance import numbered_lines
 from jobs.ingestion.splits import count_lines
 from jobs.ingestion.text import line_problem
@@ -36,6 +37,7 @@ _MOST_COMMAS = 10_000
 """A line with more is no record. Spark's parser would fail on it, and the stage with it."""
 _PIECE_BYTES = 4_000_000
 """Unpacked at once."""
+_WITHIN = "record: within a text that was opened in line %d; a record must be one line"
 _ODD = "_odd_record"
 """Name by which the parser returns a record with the wrong number of fields."""
 # A quote inside of quotes is written twice. A record that does not fit is kept, not dropped.
@@ -70,7 +72,7 @@ class Csv:
         lines = numbered_lines(spark, feed, drops, first_line=_FIRST_LINE)
         # One projection after the other: each is used several times by the next, and Spark would
         # not share them inside one.
-        checked = lines.withColumn("_broken", _problem())
+        checked = _with_problems(spark, lines, drops)
         is_good = F.col("_broken").isNull()
         fields = F.from_csv("record", _schema(header, feed), _PARSER)
         parsed = checked.withColumn("_fields", F.when(is_good, fields))
@@ -130,8 +132,15 @@ def _contents(file: BufferedIOBase) -> Contents:
         raise Unfit(f"the header is no line of CSV: {why}") from None
     if not header:
         raise Unfit("the file is empty; a drop without rows still has a header")
-    lines = count_lines(file, first_line=_FIRST_LINE)
-    return Contents(columns=header, layout=header, records=lines.records, marks=lines.marks)
+    texts = OpenTexts(_FIRST_LINE)
+    lines = count_lines(file, _FIRST_LINE, texts.see)
+    return Contents(
+        columns=header,
+        layout=header,
+        records=lines.records,
+        marks=lines.marks,
+        within_texts=texts.end(),
+    )
 
 
 def _schema(header: Iterable[str], feed: Feed) -> str:
@@ -143,8 +152,26 @@ def _schema(header: Iterable[str], feed: Feed) -> str:
     return ", ".join(declared)
 
 
+def _with_problems(spark: SparkSession, lines: DataFrame, drops: Sequence[Drop]) -> DataFrame:
+    """The lines with why each is no CSV record (`_broken`); null when it may be one."""
+    within = []
+    for drop in drops:
+        within += [(drop.day, one.first, one.last) for one in drop.within_texts]
+    if not within:
+        return lines.withColumn("_broken", _problem())
+    texts = spark.createDataFrame(within, "landed_date date, first int, last int")
+    inner = texts.select(
+        "landed_date",
+        F.explode(F.sequence("first", "last")).alias("source_line"),
+        F.format_string(_WITHIN, F.col("first") - 1).alias("_within"),
+    )
+    # A feed has one file a day, so that the day stands for the file.
+    told = lines.join(F.broadcast(inner), ["landed_date", "source_line"], "left")
+    return told.withColumn("_broken", F.coalesce(_problem(), "_within"))
+
+
 def _problem() -> Expression:
-    """Why a line is no CSV record; null when it may be one."""
+    """What of a line itself tells that it is no CSV record; null when nothing does."""
     record = F.col("record")
     quotes = _count(record, '"')
     not_closed = "record: a quote is opened and not closed on the line; a record must be one line"

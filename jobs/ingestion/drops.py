@@ -159,6 +159,7 @@ def _inspect(folder: Path, file: ExpectedFile, is_growing: bool) -> Drop:
         records=contents.records,
         new_columns=_new_columns(file.feed, contents),
         marks=contents.marks,
+        within_texts=contents.within_texts,
         stamp=seen,
     )
 

@@ -8,7 +8,7 @@ numbers its own split.
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from datetime import date
 from io import BufferedIOBase, BufferedReader
@@ -58,18 +58,22 @@ class _Part:
     """Of the file: those behind it are blank."""
 
 
-def count_lines(file: BufferedIOBase, first_line: int) -> CountedLines:
+def count_lines(
+    file: BufferedIOBase, first_line: int, see: Callable[[bytes], None] = lambda piece: None
+) -> CountedLines:
     """Count the lines from here to the end of the file, without blank ones at the end.
 
     Args:
         file: Open for reading.
         first_line: Number of the line that begins here.
+        see: Given all bytes that are read, one piece after the other.
     """
     first_byte = position = file.tell()
     marks = [Mark(first_byte, first_line)]
     before = 0
     records = 0
     while piece := file.read(_PIECE_BYTES):
+        see(piece)
         if position == 0 and piece.startswith(BOM_UTF8):
             # Spark leaves it out too, of a file that it reads as a whole.
             marks = [Mark(len(BOM_UTF8), first_line)]

@@ -116,6 +116,29 @@ def test_every_bad_line_gets_a_reason_that_names_column_and_value(
     assert _reasons(spark, sensed) == expected
 
 
+def test_a_line_within_a_text_of_several_is_no_row_though_it_looks_like_one(
+    spark: SparkSession, sensed: Environment
+) -> None:
+    not_closed = "record: a quote is opened and not closed on the line; a record must be one line"
+    within = "record: within a text that was opened in line 3; a record must be one line"
+    for day in (DAY, "2013-01-02"):
+        drop_readings(
+            sensed,
+            day,
+            "1,2013-01-01,1,good",
+            '2,2013-01-01,1,"12 Main St',
+            "3,2013-01-01,1,Paris",
+            "",
+            'France"',
+            "4,2013-01-01,1,good",
+        )
+    drop_readings(sensed, "2013-01-03", "1,2013-01-01,1,good", "3,2013-01-01,1,Paris")
+    blank = "record: blank line between records"
+    reasons = [row["reason"] for row in _read(spark, sensed, "2013-01-03")]
+    of_text = [None, not_closed, within, blank, not_closed, None]
+    assert reasons == [*of_text, *of_text, None, None]
+
+
 @pytest.mark.parametrize("many", [2_000_000, 0], ids=["few", "many"])
 def test_the_first_good_row_of_a_key_is_kept_and_the_others_name_its_line(
     spark: SparkSession,
