@@ -246,6 +246,9 @@ def perform(argument: dict[str, Any]) -> int:
         plan_for(run.environment, many_rows=_has_many_rows(run))
         with _looked_at(run):
             metrics = _function(run.doing)(_numbered(run))
+        taken = meter.read()
+        # Within: a store may go away just then, and that is told as any other fault.
+        _record(run, started, taken.seconds, status="done", metrics=metrics)
     except Exception as error:  # whatever it is, it must be recorded and end as an exit code
         told = explain_loss(run.environment, error) or error
         # The client's settings: in the stage server this process has those of `nightshift up`.
@@ -255,8 +258,6 @@ def perform(argument: dict[str, Any]) -> int:
         _record_failure(run, started, taken.seconds, code, message, details)
         _record_costs(run, started, _status(code), taken)
         return code
-    taken = meter.read()
-    _record(run, started, taken.seconds, status="done", metrics=metrics)
     _record_costs(run, started, "done", taken, metrics)
     print(f"{run.doing.name:<18}{taken.seconds:6.1f} s  {summary(metrics)}", flush=True)
     return 0

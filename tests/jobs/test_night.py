@@ -130,6 +130,27 @@ def test_a_stage_that_is_done_is_recorded_with_its_metrics(
     assert row["code_version"]
 
 
+def test_a_stage_whose_end_cannot_be_recorded_ends_with_what_the_store_says(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    append = ops.append
+
+    def away_at_first(environment: Environment, name: str, rows: Any) -> None:
+        if rows[0]["status"] == "done":
+            raise OSError("Generic S3 error: 503 Slow Down")
+        append(environment, name, rows)
+
+    monkeypatch.setattr(night, "_function", lambda stage: _giving({}))
+    monkeypatch.setattr(ops, "append", away_at_first)
+    assert night.perform(run.to_json()) == 3
+    (row,) = ops.read(run.environment, "stage_runs").to_pylist()
+    printed = capsys.readouterr().err
+    assert row["status"] == "failed"
+    assert row["error"].startswith("The object store could not be read or written: Generic S3")
+    assert row["error"] in printed
+    assert "Traceback" not in printed
+
+
 def test_a_stage_is_looked_at_where_the_run_asks_for_it_and_only_there(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
