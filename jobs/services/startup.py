@@ -66,6 +66,7 @@ class _Start:
         self._warmed_up = {one.name for one in wanted if one.is_warmed_up}
         self._is_cold = self._must_warm_up()
         self._warming: stage_client.Work | None = None
+        self._warm_by = 0.0
         self._migration = airflow.migration(environment) if has_airflow(wanted) else None
         self._watch = _Watch(environment, supervisor, wanted)
 
@@ -110,12 +111,16 @@ class _Start:
     def _warm_up(self, progress: Progress) -> None:
         if self._warming is None:
             self._warming = warm_up(self._environment)
+            self._warm_by = time.monotonic() + UP_SECONDS
         # Only a look: services are watched meanwhile.
         code = self._warming.wait(0)
         if code:
             raise ServiceFailedError(self._environment, _WARM_UP, f"ended with exit code {code}")
         if code is not None:
             progress.done(_WARM_UP)
+        elif time.monotonic() > self._warm_by:
+            why = f"is not done after {UP_SECONDS} s"
+            raise ServiceFailedError(self._environment, _WARM_UP, why)
 
 
 class _Watch:

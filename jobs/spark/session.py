@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -55,6 +56,8 @@ MEANING = {
 _RETRIES = 5
 _ANSWER_SECONDS = 60
 """Enough for a server that is just being started anew."""
+_EXECUTOR_SECONDS = 30
+"""Until people are told that no executor of a cluster has done anything."""
 _SIGNS_OF_LOSS = ("StatusCode.UNAVAILABLE", "NO_ACTIVE_SESSION", "INVALID_HANDLE")
 """What Spark's client says when its server is gone, or when a new one at the same place does not
 know the session."""
@@ -192,7 +195,34 @@ def _new_session(environment: Environment) -> SparkSession:
         # By default a client tries a dead server for ten minutes; on loopback it is gone for good.
         session.client.set_retry_policies([DefaultPolicy(max_retries=_RETRIES)])
         _set(session, _settings)
+        if environment.spark_master:
+            _await_executors(environment, session)
     return session
+
+
+def _await_executors(environment: Environment, session: SparkSession) -> None:
+    """Return when an executor of the cluster has done a task.
+
+    Spark waits for one for as long as it takes, and says so in the server's log alone. It may be
+    right to wait, as for a busy cluster; but not without a word.
+    """
+    told = (
+        f"Waiting for executors of the Spark cluster at {environment.spark_master}: none has done "
+        f"anything for {_EXECUTOR_SECONDS} s. It needs a worker with a free core and "
+        f"{environment.spark_memory} of free memory (NIGHTSHIFT_SPARK_MEMORY); "
+        f"{environment.logs / 'spark.log'} tells more."
+    )
+    telling = threading.Timer(_EXECUTOR_SECONDS, _tell, [told])
+    telling.daemon = True
+    telling.start()
+    try:
+        session.range(1).collect()
+    finally:
+        telling.cancel()
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _opened(environment: Environment) -> SparkSession:

@@ -29,7 +29,7 @@ from jobs.services.accounts import passwords_file
 from jobs.services.airflow_api import Airflow, own_airflow
 from jobs.services.definitions import JDBC, Service, services
 from jobs.services.die_with_parent import dying_with_parent
-from jobs.services.supervision import Supervisor
+from jobs.services.supervision import Supervisor, log_of
 from pipelines import catalog
 from pipelines.environment import SERVICES, Environment
 from pipelines.errors import NightshiftError, UsageError
@@ -546,6 +546,28 @@ def test_a_service_that_never_gets_well_is_given_up(
     replace_services(never_well)
     monkeypatch.setattr(startup, "UP_SECONDS", 2)
     with pytest.raises(NightshiftError, match="The service 'ill' is not healthy after 2 s"):
+        lifecycle.up(home)
+    assert processes.marked(home.home) == []
+
+
+def test_a_warm_up_that_never_ends_is_given_up_with_what_it_says(
+    home: Environment, replace_services: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Endless(_Warm):
+        """One that waits for executors."""
+
+        def wait(self, timeout: float | None = None) -> int | None:
+            return None
+
+    def begin(environment: Environment) -> Endless:
+        log_of(environment, "warm-up").write_text("no executor")
+        return Endless()
+
+    replace_services(lambda environment: replace(listening(environment), is_warmed_up=True))
+    monkeypatch.setattr(startup, "warm_up", begin)
+    monkeypatch.setattr(startup, "UP_SECONDS", 2)
+    told = r"The service 'warm-up' is not done after 2 s(.|\n)*no executor"
+    with pytest.raises(NightshiftError, match=told):
         lifecycle.up(home)
     assert processes.marked(home.home) == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -164,6 +165,30 @@ def test_the_loss_of_a_server_is_told_in_plain_words(
     assert session.explain_loss(environment, no_loss) is None
     explained = str(session.explain_loss(environment, loss))
     assert re.search(r"ended or restarted .*spark\.log.*run it again", explained)
+
+
+@pytest.mark.parametrize("is_busy", [True, False])
+def test_a_cluster_without_executors_is_waited_for_and_told(
+    is_busy: bool,
+    shared_environment: Environment,
+    spark: SparkSession,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(session, "_EXECUTOR_SECONDS", 0.2 if is_busy else 60)
+    on_cluster = replace(shared_environment, spark_master="spark://host:7077", spark_memory="2g")
+    collect = type(spark.range(1)).collect
+
+    def late(frame: DataFrame) -> object:
+        time.sleep(1)
+        return collect(frame)
+
+    monkeypatch.setattr(type(spark.range(1)), "collect", late)
+    opened = session._new_session(on_cluster)
+    opened.client.close()
+    told = capfd.readouterr().err
+    assert ("Waiting for executors of the Spark cluster at spark://host:7077" in told) is is_busy
+    assert ("2g of free memory" in told) is is_busy
 
 
 @pytest.mark.usefixtures("own_sessions")
