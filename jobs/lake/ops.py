@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from threading import local
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
@@ -38,6 +39,9 @@ _PROPERTIES = {
 """Of a new table. Commits are small and many: the default of 100 of them between two checkpoints is
 a long log to read. Nobody reads an old version of these tables, and each append takes the longer
 the more files lie in the folder of the log: 6 ms beside a few, 30 beside 3,400."""
+
+TICK = timedelta(microseconds=1)
+"""The least that a Delta table can tell two instants apart by."""
 
 Condition = tuple[str, str, object]
 """Column, SQL operator, and what it is compared with: a text, a day, or an instant with a zone."""
@@ -379,6 +383,19 @@ def exists(environment: Environment, name: str) -> bool:
 def now() -> datetime:
     """This instant, for the `…_at` columns."""
     return datetime.now(UTC)
+
+
+def now_after(recorded: pa.ChunkedArray) -> datetime:
+    """This instant, and later than all that is recorded.
+
+    It may have been recorded by a clock that is ahead of this one: of another machine, or of this
+    one before it was set back. What follows it is not to come before it.
+
+    Args:
+        recorded: Instants, of which there may be none.
+    """
+    last = pc.max(recorded).as_py()
+    return now() if last is None else max(now(), last + TICK)
 
 
 def _opened(path: str) -> DeltaTable | None:

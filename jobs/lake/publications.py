@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from functools import cached_property
 from itertools import accumulate, pairwise
 from operator import attrgetter
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 _RECORD = "publications"
 """The ops table, and the key of what a commit tells of them."""
-_TICK = timedelta(microseconds=1)
-"""The least that a Delta table can tell two instants apart by."""
 _METADATA = "userMetadata"
 """Key of a commit that every program shows in the table's history."""
 
@@ -570,4 +568,4 @@ def now(after: Publication | None = None) -> datetime:
             follows it earlier: by that time publications of one version are ordered.
     """
     clock = datetime.now(UTC)
-    return clock if after is None else max(clock, after.published_at + _TICK)
+    return clock if after is None else max(clock, after.published_at + ops.TICK)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,21 @@ def test_a_cause_is_told_once_until_it_is_right_again_and_then_anew(
     for _ in range(2):
         tell(run, wrong(run, event))
     assert events(environment)[3:] == [event]
+
+
+def test_what_is_over_is_told_once_where_the_clock_is_behind(
+    night: Callable[[str], Run], environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = night("2013-01-05")
+    tell(run, wrong(run))
+    # Of another machine.
+    behind = ops.now() - timedelta(minutes=10)
+    monkeypatch.setattr(ops, "now", lambda: behind)
+    for _ in range(2):
+        tell(run, done(run))
+    assert events(environment)[1:] == ["night_done", "recovered", "night_done"]
+    tell(run, wrong(run))
+    assert events(environment)[4:] == ["stage_refused"]
 
 
 def test_another_cause_or_night_or_stage_is_told(

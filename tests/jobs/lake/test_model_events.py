@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.commands.decide import Said, rows_of_rollback
-from jobs.lake import model_events
+from jobs.lake import model_events, ops
+from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from tests.jobs.training.small import FIRST, LAST, SMALL
 
@@ -120,3 +123,25 @@ def test_a_verdict_against_a_model_takes_the_turns_that_no_person_gave_it() -> N
         serves = known[-1].version == "2"
         assert (serves, "2" in model_events.first_turns(recorded)) == told, story
         assert known[0].version == "1"
+
+
+def test_a_rollback_counts_that_is_said_where_the_clock_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    for version in (1, 2):
+        promoted = {
+            "pipeline": SMALL.name,
+            "as_of": FIRST + timedelta(days=version),
+            "event": model_events.PROMOTED,
+            "model_version": str(version),
+        }
+        model_events.record(environment, [promoted])
+    # Of another machine.
+    behind = ops.now() - timedelta(minutes=10)
+    monkeypatch.setattr(ops, "now", lambda: behind)
+    recorded = model_events.events(environment, SMALL.name)
+    model_events.record(environment, rows_of_rollback(recorded, SMALL, None, SAID))
+    assert [turn.version for turn in model_events.turns(environment, SMALL.name)] == ["1", "1"]
+    told = model_events.events(environment, SMALL.name)
+    assert [one["event"] for one in told[-2:]] == ["rolled_back", "restored"]
