@@ -113,7 +113,7 @@ def _request(
 ) -> dict[str, Any]:
     return {
         "function": forwarding.FUNCTION,
-        "argument": forwarding.argument(environment, words),
+        "argument": forwarding.argument(environment, words, variables),
         "environ": forwarding.variables(variables, words),
         "folder": str(ROOT),
     }

@@ -72,10 +72,15 @@ def in_child(argument: Mapping[str, Any]) -> int:
         The exit code; what went wrong is told as the command tells it.
     """
     words, variables = argument["words"], argument["environment"]
+    for name in argument.get("not_set", ()):
+        os.environ.pop(name, None)
 
     def do(environment: Environment) -> int:
         if words[0] not in FORWARDED:
-            raise UsageError(f"The stage server does not do '{words[0]}'.")
+            raise UsageError(
+                f"The stage server does not do '{words[0]}'. If its code is older than that of "
+                "this command, start it anew: `nightshift down`, then `nightshift up`."
+            )
         arguments = parser().parse_args(words)
         arguments.is_child = True
         return int(arguments.command(arguments, environment))

@@ -13,7 +13,7 @@ PREFIXES = (
     *("TF_", "XLA_", "OMP_", "ONEDNN_", "MKL_", "KMP_"),
 )
 """How the names begin of what a rank is told by whoever starts the night."""
-_OF_STORE = frozenset(
+OF_STORE = frozenset(
     {
         *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"),
         *("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"),
@@ -22,6 +22,7 @@ _OF_STORE = frozenset(
         *("AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
     }
 )
+"""By which an object store knows who asks."""
 _SECRET = re.compile(r"^AIRFLOW_|SECRET|TOKEN|PASSW|_PWD|KEY|CREDENTIAL|_CONN", re.IGNORECASE)
 """In a name: the value may be a secret."""
 _SWITCHES = frozenset(
@@ -45,7 +46,7 @@ def store_credentials(variables: Mapping[str, str]) -> dict[str, str]:
 
     Only for a rank whose rows or checkpoint lie in one.
     """
-    return {name: value for name, value in variables.items() if name in _OF_STORE}
+    return {name: value for name, value in variables.items() if name in OF_STORE}
 
 
 def without(variables: Mapping[str, str]) -> dict[str, str]:

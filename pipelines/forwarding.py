@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
-from pipelines.for_ranks import for_ranks, store_credentials
+from pipelines.for_ranks import OF_STORE, for_ranks, store_credentials
 from pipelines.places import THIS_MACHINE, address_of_store, hosts_without_proxy
 
 FUNCTION = "jobs.__main__:in_child"
@@ -28,14 +28,23 @@ _OF_TERMINAL = ("COLUMNS", "LINES", "TERM")
 """Variables by which a person says how wide a table may be."""
 
 
-def argument(environment: Environment, words: Sequence[str]) -> dict[str, Any]:
+def argument(
+    environment: Environment, words: Sequence[str], given: Mapping[str, str]
+) -> dict[str, Any]:
     """What the function is called with.
 
     Args:
         environment: Of the client: the stage server has the settings of `nightshift up`.
         words: The command's.
+        given: Variables of the client.
     """
-    return {"words": list(words), "environment": environment.variables()}
+    own = {} if words[0] == "run" else store_credentials(given)
+    return {
+        "words": list(words),
+        "environment": environment.variables(),
+        # Of two logins a store takes no part: keys go before a profile, and a token before none.
+        "not_set": sorted(OF_STORE - own.keys()) if own else [],
+    }
 
 
 def variables(

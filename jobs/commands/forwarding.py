@@ -28,7 +28,7 @@ def forward(environment: Environment, words: Sequence[str]) -> int | None:
         Its exit code; `LOST` when the child was killed, alone or with its server. None: no server
         takes it, and nothing was done.
     """
-    argument = forwarding.argument(environment, words)
+    argument = forwarding.argument(environment, words, os.environ)
     variables = forwarding.variables(os.environ, words)
     if not stage_client.available(environment):
         return None

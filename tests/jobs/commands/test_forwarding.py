@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -30,6 +31,8 @@ from pipelines.stages import stage
 DAY = "2013-01-05"
 LOST = Ended(code=3, said="The process was killed by SIGKILL.")
 DIED = Ended(code=forwarding.LOST, said="")
+_OF_UP = {"AWS_ACCESS_KEY_ID": "up", "AWS_SECRET_ACCESS_KEY": "up", "AWS_SESSION_TOKEN": "up"}
+"""By which a store knows the stage server."""
 
 
 @pytest.fixture
@@ -302,6 +305,38 @@ def test_a_child_has_the_credentials_of_its_client_but_for_a_stage(
         assert "SOME_PASSWORD" not in environ
 
 
+@pytest.mark.parametrize(
+    ("client", "known"),
+    [
+        ({"AWS_PROFILE": "own"}, {"AWS_PROFILE": "own"}),
+        (
+            {"AWS_ACCESS_KEY_ID": "own", "AWS_SECRET_ACCESS_KEY": "own"},
+            {"AWS_ACCESS_KEY_ID": "own", "AWS_SECRET_ACCESS_KEY": "own"},
+        ),
+        ({}, _OF_UP),
+    ],
+    ids=["a profile", "keys", "none"],
+)
+def test_a_child_takes_no_part_of_its_login_from_the_server(
+    client: dict[str, str],
+    known: dict[str, str],
+    home: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: dict[str, str] = {}
+
+    def plan(*_: object) -> int:
+        seen.update(os.environ)
+        return 0
+
+    monkeypatch.setattr(command, "_plan", plan)
+    words = ["plan", "flights", "--date", DAY]
+    for name, value in {**_OF_UP, **forwarded.variables(client, words)}.items():
+        monkeypatch.setenv(name, value)
+    assert command.in_child(forwarded.argument(home, words, client)) == 0
+    assert {name: seen[name] for name in seen.keys() & {*_OF_UP, "AWS_PROFILE"}} == known
+
+
 def test_a_proxy_that_is_told_in_capital_letters_counts_where_the_server_has_another() -> None:
     client = {
         "HTTPS_PROXY": "http://ours:3128",
@@ -322,7 +357,9 @@ def test_a_child_does_no_other_command(
 ) -> None:
     argument = {"words": ["down"], "environment": home.variables()}
     assert command.in_child(argument) == 2
-    assert "does not do 'down'" in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert "does not do 'down'" in told
+    assert "`nightshift down`, then `nightshift up`" in told
 
 
 def _raising(error: BaseException) -> Callable[..., int]:
