@@ -115,6 +115,7 @@ def start(environment: Environment) -> subprocess.Popen[bytes]:
     processes.require_free(
         environment.spark_port, "the Spark Connect server", "NIGHTSHIFT_SPARK_PORT"
     )
+    _require_own_address(environment)
     _await_master(environment)
     log = environment.logs / "spark.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -238,6 +239,7 @@ def main() -> None:
     environment = Environment.read()
     try:
         program = command(environment)
+        _require_own_address(environment)
         _await_master(environment)
     except NightshiftError as error:
         # The end of the log, which `up` shows.
@@ -265,6 +267,28 @@ def _addresses_of_master(master: str) -> list[tuple[str, int]]:
         return []
     parts = [one.rpartition(":") for one in master.removeprefix(_STANDALONE).split(",")]
     return [(host, int(port)) for host, _, port in parts]
+
+
+def _require_own_address(environment: Environment) -> None:
+    """Refuse an address at which a driver cannot listen; it would end in a Java stack.
+
+    Raises:
+        UsageError: it is not one of this machine.
+    """
+    if environment.spark_master is None:
+        return
+    host = environment.spark_host
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+        family, _, _, _, address = found[0]
+        with socket.socket(family) as probe:
+            probe.bind(address)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"NIGHTSHIFT_SPARK_HOST={host!r} is no address of this machine ({why}): set it to the "
+            f"one by which executors of {environment.spark_master} reach it, without a port."
+        ) from None
 
 
 def _await_master(environment: Environment) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -254,6 +255,26 @@ def test_executors_are_told_no_address_by_which_they_mean_themselves(
     environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path), **given})
     with pytest.raises(UsageError, match=f"cannot reach this machine by {host}"):
         configuration(environment)
+
+
+@pytest.mark.parametrize("host", ["203.0.113.9", "127.0.0.1:7078", "127.0.0.1\n"])
+def test_an_address_that_is_not_this_machines_is_named_before_a_driver_asks_for_it(
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_MASTER_SECONDS", 0.2)
+    variables = {
+        "NIGHTSHIFT_HOME": str(tmp_path),
+        "NIGHTSHIFT_SPARK_MASTER": f"spark://127.0.0.1:{free_port()}",
+        "NIGHTSHIFT_SPARK_HOST": host,
+    }
+    message = re.escape(f"NIGHTSHIFT_SPARK_HOST={host!r} is no address of this machine")
+    environment = Environment.read(variables)
+    with pytest.raises(UsageError, match=message), running_server(environment, port=0):
+        pytest.fail("no server was started")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=message):
+        server.main()
 
 
 def of_cluster(home: Path, master: str, *lines: str) -> Environment:
