@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -180,16 +180,17 @@ def judge(
             frame = set_aside(good.selectExpr(*columns), told)
             days, without_day = _measure(frame, suite, same_rows)
         rows = int(days[ROWS].sum())
-        judged = _judge_all(frame, suite, days, without_day, waivers, moved)
+        judging = partial(_judge_all, frame, suite, days, without_day, waivers, moved)
     else:
         rows = frame.count()
-        judged = _judge_columns(frame, suite, rows)
+        judging = partial(_judge_columns, frame, suite, rows)
+    judged = judging()
+    if any(check.error for check, _ in judged):
+        _raise_what_is_no_verdict(frame, suite)
+        # What was over by then, as of a store that was away, is none either.
+        judged = judging()
     checks = tuple(check for check, _ in judged)
     results = [result for _, result in judged if result is not None]
-    if any(check.error for check in checks):
-        # Great Expectations swallows what Spark raises of a lost server, or of the suite's derived
-        # columns, but that is no verdict: the next question raises it again.
-        _with_derived(frame, suite).limit(0).collect()
     return Verdict(
         table=table,
         rows=rows,
@@ -198,6 +199,17 @@ def judge(
         seconds=time.monotonic() - started,
         result=_whole_result(table, results),
     )
+
+
+def _raise_what_is_no_verdict(frame: DataFrame, suite: Suite) -> None:
+    """Ask Spark what it would raise again.
+
+    Great Expectations swallows what Spark raises of a lost server, of the suite's derived columns,
+    and of files that it cannot read.
+    """
+    _with_derived(frame, suite).limit(0).collect()
+    # Reads all of them, and keeps nothing.
+    frame.write.format("noop").mode("overwrite").save()
 
 
 _Declared = Mapping[int, Expectation]

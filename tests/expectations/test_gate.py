@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import great_expectations as gx
@@ -197,6 +199,34 @@ def test_a_server_that_is_lost_is_a_fault_and_no_verdict(
     monkeypatch.setattr(gate, "_validate", lose_it_first)
     with pytest.raises(PySparkException, match="NO_ACTIVE_SESSION"):
         judge_things(rows(own, *GOOD))
+
+
+@pytest.mark.parametrize("is_back", [True, False])
+def test_files_that_cannot_be_read_are_a_fault_and_no_verdict(
+    is_back: bool, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, away = tmp_path / "rows", tmp_path / "away"
+    rows(spark, *GOOD).coalesce(1).write.parquet(str(folder))
+    (file,) = folder.glob("*.parquet")
+    validate = gate._validate
+
+    def lose_it_first(*details: object) -> object:
+        # As a store that is away in the middle of a verdict.
+        if not away.exists():
+            file.rename(away)
+            found = validate(*details)
+            if is_back:
+                shutil.copy(away, file)
+            return found
+        return validate(*details)
+
+    monkeypatch.setattr(gate, "_validate", lose_it_first)
+    frame = spark.read.parquet(str(folder))
+    if is_back:
+        assert judge_things(frame).failures == ()
+    else:
+        with pytest.raises(PySparkException, match="FAILED_READ_FILE"):
+            judge_things(frame)
 
 
 def test_an_expectation_that_great_expectations_drops_blocks(
