@@ -209,7 +209,7 @@ def _beside_the_champion(
         return None, _held_out(run, [judged]), None
     try:
         champion, scorer = _champion(registry, turn)
-    # No store that is down brings it here: the candidate was loaded just before.
+    # No store that is away brings it here: that is another error, and says nothing of the model.
     except NightshiftError as error:
         return None, _held_out(run, [judged]), _without(turn, "cannot be loaded", str(error))
     if other := serving.other_label(run.pipeline, registry, champion):

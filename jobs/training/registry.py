@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.lake import model_events
 from jobs.lake.snapshots import Snapshot
+from jobs.lake.store_faults import explain_mlflow_fault, explain_store_fault
 from jobs.services import locks
 from jobs.services.home import private_home
 from jobs.services.shared_locks import hold, hold_at
@@ -350,9 +351,9 @@ class Registry:
         """
         with TemporaryDirectory() as folder:
             try:
-                path = self._client.download_artifacts(model.run_id, _PINS, folder)
-                return dict(json.loads(Path(path).read_bytes()))
+                return dict(json.loads(self._download(model, _PINS, folder).read_bytes()))
             except (MlflowException, OSError, ValueError, TypeError) as error:
+                self._raise_if_away(error)
                 raise self._unreadable(model, error) from error
 
     def without_model(self, before: datetime) -> list[str]:
@@ -437,14 +438,39 @@ class Registry:
 
     def _downloaded(self, model: ModelVersion, file: str, folder: str) -> Path:
         try:
-            path = self._client.download_artifacts(model.run_id, f"{FILES}/{file}", folder)
+            return self._download(model, f"{FILES}/{file}", folder)
         except (MlflowException, OSError) as error:
+            self._raise_if_away(error)
             raise NightshiftError(
                 f"{file} of model '{self.name}' version {model.version} cannot be read "
                 f"({error}). Restore it in the artifact store. If it is tonight's candidate, train "
                 f"again with --retrain; if it serves, {self._another_may_serve}"
             ) from error
-        return Path(path)
+
+    def _download(self, model: ModelVersion, path: str, folder: str) -> Path:
+        """A file of the model's run, in the folder.
+
+        Raises:
+            MlflowException, OSError: it is not there, or cannot be read.
+            Exception: what says that the store is away, which tells nothing of the file.
+        """
+        try:
+            return Path(self._client.download_artifacts(model.run_id, path, folder))
+        except (MlflowException, OSError):
+            # MLflow says the same of a file that is gone and of a store that is away. Of a list of
+            # files it says what is wrong.
+            below = path.rpartition("/")[0] or None
+            there = self._client.list_artifacts(model.run_id, below)
+            if path not in {one.path for one in there}:
+                raise
+        # It answers by now.
+        return Path(self._client.download_artifacts(model.run_id, path, folder))
+
+    def _raise_if_away(self, error: Exception) -> None:
+        """Raise an error again that says nothing of a file: MLflow, or its store, is away."""
+        variables = self._environment.variables()
+        if explain_store_fault(error) or explain_mlflow_fault(error, variables):
+            raise error
 
     def _experiment(self) -> str:
         # A server decides itself where artifacts lie.
