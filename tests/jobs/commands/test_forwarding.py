@@ -334,7 +334,8 @@ def test_a_child_takes_no_part_of_its_login_from_the_server(
     for name, value in {**_OF_UP, **forwarded.variables(client, words)}.items():
         monkeypatch.setenv(name, value)
     assert command.in_child(forwarded.argument(home, words, client)) == 0
-    assert {name: seen[name] for name in seen.keys() & {*_OF_UP, "AWS_PROFILE"}} == known
+    login = {*_OF_UP, "AWS_PROFILE"} & seen.keys()
+    assert {name: seen[name] for name in login} == known
 
 
 def test_a_proxy_that_is_told_in_capital_letters_counts_where_the_server_has_another() -> None:
