@@ -24,7 +24,12 @@ _DISK_SIGNS = re.compile(
 """What the system says, and with it every library but SQLite's."""
 _OF_MLFLOW = "mlflow.exceptions"
 """Module of MLflow's own errors."""
-_MLFLOW_SIGNS = re.compile("API request to|OperationalError|PERMISSION_DENIED")
+_MLFLOW_SIGNS = re.compile(
+    "API request to|OperationalError|PERMISSION_DENIED"
+    # Of PostgreSQL, which has a name for each: it ends or begins, gives us up, or takes no rows.
+    "|AdminShutdown|CrashShutdown|CannotConnectNow|SessionTimeout|TooManyConnections"
+    "|InsufficientPrivilege|ReadOnlySqlTransaction"
+)
 """What MLflow says of a server that is away or refuses us, and of a database."""
 _LOG_SIGNS = re.compile(
     r"\bJson error\b|JsonEOFException|JsonParseException|No table metadata or protocol found"

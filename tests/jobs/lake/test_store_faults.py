@@ -116,7 +116,24 @@ def test_an_error_is_told_as_it_is_where_the_lake_cannot_be_looked_through(
 _DATABASE_AWAY = '(psycopg.OperationalError) connection to server at "db" failed\n[SQL: X]'
 
 
-@pytest.mark.parametrize("said", ["API request to endpoint /x failed: 401 != 200", _DATABASE_AWAY])
+_DATABASE_ENDS = (
+    "(psycopg.errors.AdminShutdown) terminating connection due to administrator command"
+)
+_STANDBY = (
+    "(raised as a result of Query-invoked autoflush)\n(psycopg.errors.ReadOnlySqlTransaction) "
+    "cannot execute INSERT in a read-only transaction"
+)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "API request to endpoint /x failed: 401 != 200",
+        _DATABASE_AWAY,
+        _DATABASE_ENDS,
+        _STANDBY,
+    ],
+)
 def test_an_mlflow_that_is_away_or_refuses_is_told_with_the_way_out_and_no_traceback(
     said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
