@@ -41,6 +41,8 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # A server that is away is asked for a minute, not for the four that MLflow has by default.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
+# Of a database that says nothing MLflow asks ten times, by default for 130 s each.
+os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
 
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException

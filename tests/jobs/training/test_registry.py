@@ -4,12 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.utils import create_sqlalchemy_engine
+from sqlalchemy.exc import OperationalError
 
 from jobs.training import registry as registries
 from jobs.training.registry import ModelVersion, Registry
@@ -224,6 +227,19 @@ def test_a_version_from_before_there_were_families_is_a_neural_network(
     keep(registry, tmp_path, "one")
     registry._client.delete_model_version_tag("small", "1", "family")
     assert registry.version("1").family == "neural_network"
+
+
+def test_a_database_that_says_nothing_is_given_up_after_some_seconds(
+    tmp_path: Path, postgres: Postgres
+) -> None:
+    environment = replace(environment_at(tmp_path), mlflow_uri=postgres.database("silent"))
+    engine = create_sqlalchemy_engine(environment.mlflow_uri)
+    with postgres.frozen():
+        began = time.monotonic()
+        with pytest.raises(OperationalError, match="timeout"):
+            engine.connect()
+    # MLflow tries ten times.
+    assert time.monotonic() - began < 30
 
 
 def test_a_file_is_fetched_as_it_was_registered(registry: Registry, tmp_path: Path) -> None:
