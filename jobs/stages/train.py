@@ -74,7 +74,11 @@ def _require_one_definition(run: Run, days: Days) -> None:
     newest = known[max(known)].definition
     last_day = max(day for day, one in known.items() if one.definition != newest)
     name = run.pipeline.name
-    first = max(_first_day_read(run, days, known.values()), run.pipeline.first_day)
+    first = max(
+        _first_day_read(run, days, known.values()),
+        run.pipeline.first_day,
+        _first_night(run, known),
+    )
     raise Refused(
         f"The rows to learn from, {name}.{TRAINING} of {days}, were made by {len(made)} "
         "definitions: the declaration or a transform has changed, and the days until "
@@ -104,6 +108,21 @@ def _first_day_read(run: Run, days: Days, rows: Collection[Publication]) -> date
             return run.pipeline.first_day
         oldest = max(oldest, back)
     return min(evenings) - timedelta(days=max(before.values(), default=0) + oldest)
+
+
+def _first_night(run: Run, learned: Collection[date]) -> date:
+    """The first night that was ever made: of those before it no file need be there.
+
+    Args:
+        run: Whose pipeline's nights.
+        learned: Those that have rows to learn from: a feed that was named anew begins later.
+    """
+    feeds = [feed.name for feed in run.pipeline.feeds if not feed.is_reference]
+    made: set[date] = set()
+    for told in publications.told_of(run, feeds).values():
+        # What a table has lost comes back by being made anew.
+        made.update(told.lost, (one.day for one in told))
+    return min({*made, *learned}) if made else run.pipeline.first_day
 
 
 def _train(

@@ -303,6 +303,26 @@ def test_what_is_to_be_made_anew_reaches_back_to_what_the_oldest_evening_sums_up
             stage._require_one_definition(looking, days)
 
 
+def test_what_is_to_be_made_anew_begins_with_the_first_night_that_was_made(tmp_path: Path) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, small.rows_of(ALL_DAYS))
+    long_ago = ALL_DAYS.first - timedelta(days=99)
+    sums = Table(name="sums", made_by="transform", key=("line",), window_days=7)
+    pipeline = replace(small.SMALL, derived=(sums,), first_day=long_ago)
+    run = small.run_of(environment, "train", pipeline=pipeline)
+    publications.record(run, "training", [_publication(day, f"of {day}") for day in ALL_DAYS])
+    (feed,) = pipeline.feeds
+    first = ALL_DAYS.first - timedelta(days=2)
+    publications.record(run, feed.name, [_publication(first, ""), _publication(ALL_DAYS.last, "")])
+    with pytest.raises(Refused, match=rf"--restate --from {first} "):
+        stage._require_one_definition(run, Days(ALL_DAYS.first, small.LAST))
+    # A feed that was named anew begins later than what was made of it by its old name.
+    publications.forget_lost(run, feed.name)
+    publications.record(run, feed.name, [_publication(ALL_DAYS.last, "")])
+    with pytest.raises(Refused, match=rf"--restate --from {ALL_DAYS.first} "):
+        stage._require_one_definition(run, Days(ALL_DAYS.first, small.LAST))
+
+
 def test_what_became_known_later_by_another_definition_refuses_no_night_of_before(
     tmp_path: Path,
 ) -> None:
