@@ -23,7 +23,7 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Sc
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
-from jobs.lake import publications
+from jobs.lake import opened, publications
 from jobs.lake.arrow_files import arrow_files
 from jobs.lake.data_files import altered, day_files, days_that_lost_files
 from jobs.lake.knowledge import Knowledge, newest_version
@@ -128,6 +128,28 @@ def refuse_late(run: Run, name: str, staging: Staging) -> None:
     _refuse_late(run, name, staging, [known[day] for day in replaced])
 
 
+def refuse_another_partition(run: Run, name: str) -> None:
+    """Refuse to make rows for a table whose days are told by another column than is declared.
+
+    Raises:
+        NightshiftError: the column was named anew since the table was first published.
+    """
+    if is_table(path(run, name)):
+        _refuse_another_partition(run, name, opened.newest(path(run, name)))
+
+
+def _refuse_another_partition(run: Run, name: str, table: DeltaTable) -> None:
+    declared = partition(run, name)
+    (column,) = table.metadata().partition_columns
+    if column != declared:
+        raise NightshiftError(
+            f"{sql_name(run, name)}: the column that tells its days is declared as '{declared}', "
+            f"and is '{column}' in the table, whose files lie by it: no table can change that. "
+            f"Nothing was published. Name the column '{column}' again, or give the pipeline "
+            "another name, by which it begins anew."
+        )
+
+
 def confirm(
     run: Run,
     name: str,
@@ -154,6 +176,8 @@ def confirm(
 def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -> Published:
     # Opened before anything is asked: whatever is published after it makes the commit fail.
     table = _open(path(run, name))
+    if table:
+        _refuse_another_partition(run, name, table)
     told = publications.told(run, name)
     known = publications.latest(told)
     arrived = _arrived(run, told, whole)

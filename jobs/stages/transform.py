@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
-from jobs.lake import staging, tables
+from jobs.lake import commits, staging, tables
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.publications import Input, Origin
 from jobs.lake.transforms import Transform, definitions_of_data, require_dates, transform_of
 from jobs.spark.session import connect
 from pipelines.days import Days
 from pipelines.errors import explaining, refuse_unless
+from pipelines.spec import PREDICTIONS
 
 if TYPE_CHECKING:
     from jobs.lake.knowledge import Seen
@@ -68,6 +69,9 @@ def transform(run: Run) -> dict[str, object]:
         )
         for table in run.pipeline.derived
     ]
+    # Predictions too: else rows were made anew by a declaration that the night cannot end with.
+    for name in (*(table.name for table in run.pipeline.derived), PREDICTIONS):
+        commits.refuse_another_partition(run, name)
     # Before anything is read: what is replaced meanwhile makes these rows too old to be published.
     knowledge = Knowledge.of_now(run)
     staged: dict[str, Future[int]] = {}

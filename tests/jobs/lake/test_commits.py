@@ -484,6 +484,21 @@ def test_a_column_that_differs_from_another_only_in_case_is_refused(tmp_path: Pa
     assert ids_of(run) == {"2013-01-05": [1]}
 
 
+def test_days_that_are_told_by_another_column_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    publish(run, PREDICTIONS, staged(run, {FIRST: [1]}, PREDICTIONS))
+    event = TOY.event_date
+    entity = ("about", *(name for name in TOY.entity if name != event))
+    renamed = replace(run, pipeline=replace(TOY, entity=entity, event_date="about"))
+    way_out = f"as 'about', and is '{event}' in the table.* Name the column '{event}' again"
+    with pytest.raises(NightshiftError, match=way_out):
+        publish(renamed, PREDICTIONS, staged(renamed, {FIRST: [2]}, PREDICTIONS))
+    # Before anything is made of what could never be published.
+    with pytest.raises(NightshiftError, match=way_out):
+        commits.refuse_another_partition(renamed, PREDICTIONS)
+    publish(run, PREDICTIONS, staged(run, {FIRST: [3]}, PREDICTIONS))
+
+
 def _publish_days(
     home: Path,
     lake: str,

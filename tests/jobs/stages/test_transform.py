@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -28,17 +29,19 @@ from pyspark.sql.types import (
 
 from jobs.commands.land import land
 from jobs.lake import tables
+from jobs.lake.commits import publish
 from jobs.lake.locations import path, version
 from jobs.lake.publications import Origin, in_force
 from jobs.stages.ingest import ingest
 from jobs.stages.transform import _refuse_odd_rows, transform
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import UsageError
+from pipelines.errors import NightshiftError, UsageError
 from pipelines.flights import PIPELINE as FLIGHTS
 from pipelines.run import Run
-from pipelines.spec import Table
+from pipelines.spec import PREDICTIONS, Table
 from pipelines.stages import stage
+from tests.jobs.lake.test_commits import staged
 from tests.jobs.toy import TOY
 
 MakeRun = Callable[..., Run]
@@ -88,6 +91,20 @@ def seen() -> Iterator[list[tuple[str, list[str]]]]:
     sys.modules[module.__name__] = module
     yield calls
     del sys.modules[module.__name__]
+
+
+def test_nothing_is_made_where_predictions_are_told_by_another_column(
+    seen: list[tuple[str, list[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.stages.transform.connect", lambda _: None)
+    run = _run(Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)}), "2013-01-05")
+    (day,) = run.days
+    publish(run, PREDICTIONS, staged(run, {day: [1]}, PREDICTIONS))
+    entity = ("about", *(name for name in TOY.entity if name != TOY.event_date))
+    renamed = replace(SUMMED, entity=entity, event_date="about")
+    with pytest.raises(NightshiftError, match=f"Name the column '{TOY.event_date}' again"):
+        transform(replace(run, pipeline=renamed))
+    assert not seen
 
 
 def _days_of(rows: DataFrame) -> list[str]:
