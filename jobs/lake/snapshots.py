@@ -22,6 +22,7 @@ from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import path, version
 from jobs.lake.publications import Publication
 from pipelines.days import Days
+from pipelines.errors import refuse_unless
 from pipelines.run import Run
 
 _Filter = tuple[str, str, date]
@@ -72,6 +73,9 @@ def read(
 
     Args:
         columns: Those to read, beside partition and key; None: all.
+
+    Raises:
+        UsageError: that version has no column by which rows are told apart by now.
     """
     table = run.pipeline.table(snapshot.table)
     order = tuple(dict.fromkeys((table.partition, *table.key)))
@@ -89,6 +93,13 @@ def read(
             parts.append(_rows(run, snapshot.table, older, only, wanted))
     # Columns that the table has got since are null.
     rows = pa.concat_tables(parts, promote_options="default")
+    lacking = [name for name in order if name not in rows.column_names]
+    refuse_unless(
+        not lacking,
+        f"{run.pipeline.name}.{table.name} has no {', '.join(lacking)} in version "
+        f"{snapshot.version}, which is from before that was declared as part of the key. Declare "
+        "the key of then to read it, or ask for what was made since.",
+    )
     # Delta keeps files in the order of their commits, and Arrow reads them on many threads.
     return rows.sort_by([(name, "ascending") for name in order])
 

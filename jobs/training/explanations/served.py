@@ -213,7 +213,7 @@ def published(environment: Environment, pipeline: Pipeline, night: date) -> pa.T
 
     Raises:
         UsageError: there are none, and the message names nights that have some; or the prediction
-            had another name then.
+            had another name then, or another key.
     """
     nights_with_predictions(environment, pipeline, Days.of(night))
     stored = datasets.in_force(environment, f"{pipeline.name}.{PREDICTIONS}")
@@ -224,21 +224,33 @@ def made_by(stored: arrow.Dataset, pipeline: Pipeline, night: date) -> pa.Table:
     """Those of the stored predictions that a night has made, in the order of their key.
 
     Raises:
-        UsageError: the prediction had another name then.
+        UsageError: the prediction had another name then, or another key.
     """
     table = pipeline.table(PREDICTIONS)
     wanted = pc.field(table.partition) == pa.scalar(table.day_of(night))
     rows = stored.to_table(filter=wanted)
+    lack = f"The predictions of {night} have no"
+    scored_anew = f"nightshift run {pipeline.name} --date {night} --rescore"
+    for column in pipeline.entity:
+        refuse_unless(
+            _has(rows, column),
+            f"{lack} {column}: they were made when another entity was declared. Have the night "
+            f"made and scored anew: {scored_anew} --restate",
+        )
     column = pipeline.prediction
-    # A column that the table has got since is null in the rows of before.
-    is_there = column in rows.column_names and not rows[column].null_count
     refuse_unless(
-        is_there or not len(rows),
-        f"The predictions of {night} have no {column}: they were made when another name of the "
-        "prediction was declared. Have the night scored anew: "
-        f"nightshift run {pipeline.name} --date {night} --rescore",
+        _has(rows, column),
+        f"{lack} {column}: they were made when another name of the prediction was declared. Have "
+        f"the night scored anew: {scored_anew}",
     )
     return rows.sort_by([(column, "ascending") for column in table.key])
+
+
+def _has(predictions: pa.Table, column: str) -> bool:
+    """Whether they have the column, if there are any."""
+    # One that the table has got since is null in the rows of before.
+    is_there = column in predictions.column_names and not predictions[column].null_count
+    return is_there or not len(predictions)
 
 
 def revision(environment: Environment, pipeline: Pipeline, night: date) -> int:

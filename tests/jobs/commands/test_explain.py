@@ -400,6 +400,21 @@ def test_a_night_of_before_the_prediction_was_named_anew_is_told(
         tell(environment, newer, NIGHTS, key, "json")
 
 
+@pytest.mark.parametrize("key", [{}, KEY], ids=["night", "one"])
+def test_a_night_of_before_another_entity_was_declared_is_told(
+    key: dict[str, str], environment: Environment
+) -> None:
+    said = serve(environment, LINEAR)
+    newer = replace(LINEAR, entity=(*LINEAR.entity, "shelf"))
+    told = "no shelf: .* another entity.*small --date 2013-01-24 --rescore --restate"
+    with pytest.raises(UsageError, match=told):
+        tell(environment, newer, NIGHTS, key, "json")
+    # As soon as another night has made the column, this one has it too.
+    have_foretold_nothing_by(environment, said, "shelf")
+    with pytest.raises(UsageError, match=told):
+        tell(environment, newer, NIGHTS, key, "json")
+
+
 def test_a_model_without_files_is_told(environment: Environment) -> None:
     serve(environment, LINEAR)
     for file in (environment.home / "mlartifacts").rglob("linear.json"):

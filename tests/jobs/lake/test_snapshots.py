@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from deltalake import write_deltalake
 from jobs.lake import snapshots
 from jobs.lake.locations import exists
 from pipelines.days import Days
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, UsageError
 from tests.jobs.training.small import FIRST, LAST, environment_at, publish, rows_of, run_of
 
 ALL_DAYS = Days(FIRST, LAST)
@@ -58,6 +59,17 @@ def test_only_the_columns_that_are_asked_for_are_read_beside_the_key(tmp_path: P
     publish(environment, rows_of(Days.of(FIRST)))
     rows = snapshots.read(run, snapshots.newest(run, "training"), ALL_DAYS, ("x", "line"))
     assert rows.column_names == ["x", "line", "landed_date", "batch_date", "batch", "oven"]
+
+
+def test_a_version_from_before_another_key_was_declared_is_refused_in_words(tmp_path: Path) -> None:
+    environment = environment_at(tmp_path)
+    run = run_of(environment, "train")
+    publish(environment, rows_of(Days.of(FIRST)))
+    entity = (*run.pipeline.entity, "shelf")
+    keyed = replace(run, pipeline=replace(run.pipeline, entity=entity))
+    told = r"small\.training has no shelf in version 0, .* Declare the key of then"
+    with pytest.raises(UsageError, match=told):
+        snapshots.read(keyed, snapshots.newest(keyed, "training"), ALL_DAYS)
 
 
 def test_a_table_that_was_never_published_tells_what_to_run(tmp_path: Path) -> None:
