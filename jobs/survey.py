@@ -392,12 +392,12 @@ class Survey:
         Args:
             measured: When each night was; one that is not there never was.
         """
-        until = self._run.days.last
+        covered = Days(self.pipeline.first_day, self._run.days.last)
         known = self._known(TRAINING).values()
         found: set[date] = set()
         for one in known:
             is_measured = one.day in measured and one.published_at <= measured[one.day]
-            if one.changed and one.day <= until and not is_measured:
+            if one.changed and one.day in covered and not is_measured:
                 found.add(one.day)
         return found
 
@@ -423,7 +423,7 @@ class Survey:
         seen = _seen_by(self._run, stage)
         if not seen:
             return set()
-        first = min(seen)
+        first = max(min(seen), self.pipeline.first_day)
         found: set[date] = set()
         for table in map(self.pipeline.table, stage.reads):
             for one in self._known(table.name).values():
@@ -594,7 +594,8 @@ class Survey:
     def _nights(self) -> Days:
         """From the first night that was ever published, or the run's first, to the run's last.
 
-        Where the run is to begin at the start, from the pipeline's first day.
+        Where the run is to begin at the start, from the pipeline's first day; and from none before
+        it, which a home may have made before another was declared.
         """
         daily = [feed for feed in self._run.pipeline.feeds if not feed.is_reference]
         first = self._run.pipeline.first_day if self._run.from_start else self._run.days.first
@@ -602,7 +603,7 @@ class Survey:
             # What a table has lost was asked for once, too.
             lost = self._told[feed.name].lost
             first = min([first, *self._known(feed.name), *lost])
-        return Days(first, self._run.days.last)
+        return Days(max(first, self._run.pipeline.first_day), self._run.days.last)
 
     def _made_nights(self, table: Table) -> list[date]:
         """Nights whose drops are published: of others nothing can be made."""

@@ -216,18 +216,18 @@ class Home:
 
     def published(self, name: str) -> dict[date, list[int]]:
         """The ids of each day that was published, as people see them."""
-        return self.rows_of(name, Knowledge(self.run(DAYS[0])).latest(name))
+        return self.rows_of(name, Knowledge(self.run(DAYS[-1])).latest(name))
 
     def as_of(self, name: str, last: date) -> dict[date, list[int]]:
         """The ids of each day as a night saw them."""
         return self.rows_of(
             name,
-            Knowledge(self.run(DAYS[0])).seen_by(name, last),
+            Knowledge(self.run(DAYS[-1])).seen_by(name, last),
         )
 
     def rows_of(self, name: str, seen: Seen) -> dict[date, list[int]]:
         """The ids of these versions of days, by day."""
-        run = self.run(DAYS[0])
+        run = self.run(DAYS[-1])
         found: dict[date, list[int]] = {}
         place, column = path(run, name), partition(run, name)
         for day, one in sorted(seen.items()):
@@ -581,6 +581,25 @@ def stages_of(home: Home) -> dict[str, list[str]]:
     for name, days in home.performed:
         found.setdefault(name, []).append(str(days))
     return found
+
+
+def test_nights_from_before_a_first_day_that_was_moved_stay_as_they_are(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    for day in DAYS[:4]:
+        home.land(day, 1)
+    assert home.night(DAYS[2], first=DAYS[0]) == 0
+    # A table that is declared by now is made for no night before it, either.
+    derived = (*TINY.derived, OUTCOMES)
+    home.pipeline = replace(TINY, first_day=DAYS[2], derived=derived)
+    home.land(DAYS[0], 1, 2)
+    home.land(DAYS[2], 1, 3)
+    assert home.night(DAYS[3]) == 0
+    made = {day for _, days in home.performed for day in days}
+    assert made == {DAYS[2], DAYS[3]}
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+    ids = {day: [1] for day in DAYS[:4]}
+    assert home.published("readings") == {**ids, DAYS[2]: [1, 3]}
 
 
 def test_a_missed_night_is_caught_up_by_the_next_one_in_one_pass(home: Home) -> None:
