@@ -655,13 +655,20 @@ class Survey:
     def _why_unreadable(self, night: date) -> str:
         """Why the files of a published night cannot be read again; '': they can be."""
         expected = expected_files(self._run.pipeline, Days.of(night))
-        files = [file for file in expected if not file.is_waived(self._run.environment.landing)]
+        landing = self._run.environment.landing
+        # An optional file that is gone is none that never came: its rows would go with it.
+        files = [file for file in expected if self._was_read(file) or not file.is_waived(landing)]
         names = chain.from_iterable(file.names for file in files)
         lacking = [name for name in names if not self._is_there(name)]
         if lacking:
             return f"{', '.join(lacking)} is not there"
         waiting = [str(file.marker) for file in files if self._awaits_marker(file, night)]
         return f"{', '.join(waiting)} is older than its file" if waiting else ""
+
+    def _was_read(self, file: ExpectedFile) -> bool:
+        """Whether a day is in force that was made from such a file."""
+        made = self._known(file.feed.name).get(file.day)
+        return made is not None and bool(made.inputs)
 
     def _awaits_marker(self, file: ExpectedFile, night: date) -> bool:
         """Whether a published file has changed, and its marker is still that of what it was."""

@@ -327,7 +327,7 @@ class Home:
         ]
         if not all((landing / name).exists() for file in needed for name in file.names):
             raise NotLanded(str(run.days))
-        landed = [file.day for file in needed]
+        landed = [file.day for file in needed if file.feed.name == "readings"]
         knowledge = Knowledge.of_now(run)
         in_files = {day: self.ids_in(day) for day in landed}
         self.when_read(run, in_files)
@@ -1506,6 +1506,29 @@ def test_a_drop_that_comes_after_the_nights_other_files_are_gone_is_told_and_kee
     assert f"tiny/late/2013-01-06.csv {why}" in told
     assert home.night(DAYS[3]) == 0
     assert stages_of(home)["ingest"] == [str(DAYS[3])]
+
+
+def test_rows_of_an_optional_file_that_is_gone_stay_where_another_file_of_their_night_has_changed(
+    home: Home,
+) -> None:
+    optional = replace(TINY.feeds[0], is_optional=True)
+    other = replace(TINY.feeds[0], name="other", path="other/{date}.csv")
+    home.pipeline = replace(TINY, feeds=(optional, other, *TINY.feeds[1:]))
+    for day in DAYS:
+        home._write(home.environment.landing / f"tiny/other/{day}.csv", ())
+    home.night(DAYS[2], first=DAYS[0])
+    home._file(DAYS[1]).unlink()
+    home._write(home.environment.landing / f"tiny/other/{DAYS[1]}.csv", (7,))
+    why = f"changed, and cannot be read: tiny/readings/{DAYS[1]}.csv is not there"
+    with home._stages():
+        told = [row[4] for row in plan(home.run(DAYS[3])).rows if row[0] == "tiny.other"]
+    assert any(why in one for one in told)
+    assert home.night(DAYS[3]) == 0
+    assert home.published("readings")[DAYS[1]] == [10, 11]
+    # Once it is there again, or one without rows in its place, the night is read.
+    home.land(DAYS[1])
+    assert home.night(DAYS[3]) == 0
+    assert home.published("readings")[DAYS[1]] == []
 
 
 def test_a_feed_that_has_lost_its_table_is_not_taken_for_one_that_was_declared_later(
