@@ -34,7 +34,7 @@ from jobs.training.shards import Shards
 from jobs.training.told_anew import ToldAnew
 from pipelines import places
 from pipelines.days import Days
-from pipelines.errors import Refused, refuse_unless
+from pipelines.errors import Refused, UsageError, refuse_unless
 from pipelines.model import Training
 from pipelines.run import Run
 from pipelines.spec import TRAINING, Pipeline
@@ -145,12 +145,13 @@ def labelled(
             and slices need.
 
     Raises:
-        UsageError: the rows were made when another label was declared.
+        UsageError: the rows were made when another label, or another entity, was declared.
     """
     training = run.pipeline.training
     if columns is None:
         columns = columns_read(training)
     told = outcomes(run, snapshot, days, columns)
+    _require_keys(run, snapshot, told)
     rows = last_told(told, run.pipeline.entity)
     return rows.filter(pc.is_valid(rows[training.label]))
 
@@ -207,6 +208,23 @@ def _require_label(
         "label: its rows were made with another. Make them anew: nightshift run "
         f"{name} --restate --from {days.first} --to {days.last}",
     )
+
+
+def _require_keys(run: Run, snapshot: Snapshot, rows: pa.Table) -> None:
+    """Refuse rows of which a part of the key is not known: nobody can tell them apart."""
+    for column in run.pipeline.entity:
+        lacking = rows.filter(pc.is_null(rows[column]))
+        if not len(lacking):
+            continue
+        name, event = run.pipeline.name, run.pipeline.event_date
+        first: date = pc.min(lacking[event]).as_py() or run.days.first
+        # What is about a day was scored in the night before it.
+        evening = max(first - timedelta(days=1), run.pipeline.first_day)
+        raise UsageError(
+            f"{len(lacking)} rows of {name}.{snapshot.table} have no '{column}', by which '{name}' "
+            "tells them apart by now: they were made when another entity was declared. Make them "
+            f"anew: nightshift run {name} --restate --from {evening} --to {run.days.last}"
+        )
 
 
 def last_told(rows: pa.Table, entity: Sequence[str]) -> pa.Table:

@@ -93,6 +93,21 @@ def test_an_outcome_that_a_later_drop_tells_anew_is_learned_once_and_as_it_was_t
     assert len(events) == 39
 
 
+def test_rows_that_were_made_with_another_entity_are_not_taken_for_one(tmp_path: Path) -> None:
+    environment = environment_at(tmp_path)
+    days = Days(FIRST, LAST)
+    changed_on = FIRST + timedelta(days=3)
+    before = rows_of(Days(FIRST, changed_on - timedelta(days=1))).rename_columns({"oven": "stove"})
+    after = rows_of(Days(changed_on, LAST))
+    publish(environment, pa.concat_tables([after, before], promote_options="default"))
+    run = run_of(environment, "train")
+    snapshot = snapshots.newest(run, "training")
+    told = rf"120 rows .* have no 'oven', .* --restate --from {FIRST} --to {LAST}"
+    with pytest.raises(UsageError, match=told):
+        dataset.labelled(run, snapshot, days)
+    assert len(dataset.labelled(run, snapshot, Days(changed_on, LAST))) == 39 * (len(days) - 3)
+
+
 def test_rows_that_were_made_with_another_label_are_told_with_the_way_out(tmp_path: Path) -> None:
     environment = environment_at(tmp_path)
     publish(environment, rows_of(Days(FIRST, LAST)).rename_columns({"failed": "broke"}))
