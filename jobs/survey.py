@@ -648,16 +648,14 @@ class Survey:
         """The files of a night that these feeds must drop, and that are not there."""
         expected = expected_files(self._run.pipeline, Days.of(night))
         asked = [file for file in expected if file.feed.name in feeds]
-        due = [file for file in asked if not file.is_waived(self._run.environment.landing)]
+        due = filter(self._is_needed, asked)
         names = chain.from_iterable(file.names for file in due)
         return tuple(name for name in names if not self._is_there(name))
 
     def _why_unreadable(self, night: date) -> str:
         """Why the files of a published night cannot be read again; '': they can be."""
         expected = expected_files(self._run.pipeline, Days.of(night))
-        landing = self._run.environment.landing
-        # An optional file that is gone is none that never came: its rows would go with it.
-        files = [file for file in expected if self._was_read(file) or not file.is_waived(landing)]
+        files = list(filter(self._is_needed, expected))
         names = chain.from_iterable(file.names for file in files)
         lacking = [name for name in names if not self._is_there(name)]
         if lacking:
@@ -665,10 +663,14 @@ class Survey:
         waiting = [str(file.marker) for file in files if self._awaits_marker(file, night)]
         return f"{', '.join(waiting)} is older than its file" if waiting else ""
 
-    def _was_read(self, file: ExpectedFile) -> bool:
-        """Whether a day is in force that was made from such a file."""
+    def _is_needed(self, file: ExpectedFile) -> bool:
+        """Whether a night cannot be read without the file.
+
+        An optional one that is gone is none that never came: its rows would go with it.
+        """
         made = self._known(file.feed.name).get(file.day)
-        return made is not None and bool(made.inputs)
+        was_read = made is not None and bool(made.inputs)
+        return was_read or not file.is_waived(self._run.environment.landing)
 
     def _awaits_marker(self, file: ExpectedFile, night: date) -> bool:
         """Whether a published file has changed, and its marker is still that of what it was."""

@@ -6,7 +6,7 @@ Are they all there and whole, can they be read, and do they hold the declared co
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
@@ -78,8 +78,13 @@ class _Problem:
         return f"{self.file}: {self.why}"
 
 
-def find_drops(run: Run) -> dict[str, list[Drop]]:
+def find_drops(run: Run, read_before: Collection[tuple[str, date]] = ()) -> dict[str, list[Drop]]:
     """The files of every feed for the run's days, by feed.
+
+    Args:
+        run: Whose days.
+        read_before: Feeds and days of which such a file was published. An optional one that is gone
+            is none that never came: the rows would go with it.
 
     Raises:
         NotLanded: files are missing or still being written, and no other is wrong.
@@ -88,7 +93,11 @@ def find_drops(run: Run) -> dict[str, list[Drop]]:
     """
     folder = run.environment.landing
     expected = expected_files(run.pipeline, run.days)
-    files = [file for file in expected if not file.is_waived(folder)]
+    files = [
+        file
+        for file in expected
+        if (file.feed.name, file.day) in read_before or not file.is_waived(folder)
+    ]
     growing = _growing(folder / file.name for file in files)
     found: dict[str, list[Drop]] = {}
     for feed in run.pipeline.feeds:

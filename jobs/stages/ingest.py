@@ -120,7 +120,7 @@ def ingest(run: Run) -> dict[str, object]:
         NightshiftError: rows were lost or multiplied on the way.
     """
     try:
-        found = find_drops(run)
+        found = find_drops(run, _optional_files_read(run))
         _refuse_unfitting_columns(run, found)
         # Before anything is read, as every stage does.
         knowledge = Knowledge.of_now(run)
@@ -146,6 +146,15 @@ def ingest(run: Run) -> dict[str, object]:
         feeds.append(report.FeedFigures(table=sql_name(run, name), **figures))
     index = _report(run, report.Files(feeds=tuple(feeds), bad_rows=bad_rows))
     return {**_totals(metrics.values()), "report": str(index), "feeds": metrics}
+
+
+def _optional_files_read(run: Run) -> set[tuple[str, date]]:
+    """The optional feeds and days of the run that are in force and were made from a file."""
+    found = set()
+    for feed in run.pipeline.feeds:
+        known = in_force(run, feed.name, run.days) if feed.is_optional else {}
+        found |= {(feed.name, day) for day, one in known.items() if one.inputs}
+    return found
 
 
 def _way_around(run: Run, files: Iterable[str]) -> str:

@@ -1525,6 +1525,8 @@ def test_rows_of_an_optional_file_that_is_gone_stay_where_another_file_of_their_
     assert any(why in one for one in told)
     assert home.night(DAYS[3]) == 0
     assert home.published("readings")[DAYS[1]] == [10, 11]
+    assert home.restate(DAYS[0], DAYS[2], allow_gap=True) == 0
+    assert home.published("readings")[DAYS[1]] == [10, 11]
     # Once it is there again, or one without rows in its place, the night is read.
     home.land(DAYS[1])
     assert home.night(DAYS[3]) == 0

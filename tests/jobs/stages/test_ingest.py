@@ -137,6 +137,19 @@ def test_a_file_that_was_mended_empties_its_days_quarantine(toy: Environment) ->
     assert _rows(toy, "readings_quarantine") == []
 
 
+def test_a_day_of_an_optional_file_that_is_gone_is_not_made_anew_without_it(
+    toy: Environment,
+) -> None:
+    _night(toy, "2013-01-01")
+    optional = replace(TOY.feeds[0], is_optional=True)
+    run = run_of_feeds(toy, (optional, *TOY.feeds[1:]), "2013-01-01", "2013-01-02")
+    for day in run.days:
+        (toy.landing / f"toy/readings/{day}.csv").unlink()
+    # Of the second day there never was one.
+    with pytest.raises(NotLanded, match=r"^1 file.*\n.*2013-01-01.csv: the file is missing"):
+        ingest(run)
+
+
 def test_a_reference_file_makes_a_snapshot_only_when_it_changes(toy: Environment) -> None:
     _night(toy, "2013-01-01")
     _night(toy, "2013-01-02")
