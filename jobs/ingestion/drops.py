@@ -78,7 +78,10 @@ class _Problem:
         return f"{self.file}: {self.why}"
 
 
-def find_drops(run: Run, read_before: Collection[tuple[str, date]] = ()) -> dict[str, list[Drop]]:
+def find_drops(
+    run: Run,
+    read_before: Collection[tuple[str, date]] = (),
+) -> dict[str, list[Drop]]:
     """The files of every feed for the run's days, by feed.
 
     Args:

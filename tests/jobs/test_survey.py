@@ -216,7 +216,8 @@ class Home:
 
     def published(self, name: str) -> dict[date, list[int]]:
         """The ids of each day that was published, as people see them."""
-        return self.rows_of(name, Knowledge(self.run(DAYS[-1])).latest(name))
+        known = Knowledge(self.run(DAYS[-1]))
+        return self.rows_of(name, known.latest(name))
 
     def as_of(self, name: str, last: date) -> dict[date, list[int]]:
         """The ids of each day as a night saw them."""
@@ -1521,7 +1522,8 @@ def test_rows_of_an_optional_file_that_is_gone_stay_where_another_file_of_their_
     home._write(home.environment.landing / f"tiny/other/{DAYS[1]}.csv", (7,))
     why = f"changed, and cannot be read: tiny/readings/{DAYS[1]}.csv is not there"
     with home._stages():
-        told = [row[4] for row in plan(home.run(DAYS[3])).rows if row[0] == "tiny.other"]
+        rows = plan(home.run(DAYS[3])).rows
+    told = [row[4] for row in rows if row[0] == "tiny.other"]
     assert any(why in one for one in told)
     assert home.night(DAYS[3]) == 0
     assert home.published("readings")[DAYS[1]] == [10, 11]

@@ -138,7 +138,8 @@ def test_a_file_of_an_optional_feed_that_was_read_before_has_to_be_there(
     run = run_of(alone, "2013-01-05", "2013-01-06")
     drop_readings(alone, "2013-01-06")
     optional = replace(run.pipeline.feeds[0], is_optional=True)
-    run = replace(run, pipeline=replace(run.pipeline, feeds=(optional, *run.pipeline.feeds[1:])))
+    pipeline = replace(run.pipeline, feeds=(optional, *run.pipeline.feeds[1:]))
+    run = replace(run, pipeline=pipeline)
     with pytest.raises(NotLanded, match=r"toy/readings/2013-01-05.csv: the file is missing"):
         find_drops(run, {("readings", date(2013, 1, 5))})
 

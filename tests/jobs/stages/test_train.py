@@ -313,7 +313,8 @@ def test_what_is_to_be_made_anew_begins_with_the_first_night_that_was_made(tmp_p
     publications.record(run, "training", [_publication(day, f"of {day}") for day in ALL_DAYS])
     (feed,) = pipeline.feeds
     first = ALL_DAYS.first - timedelta(days=2)
-    publications.record(run, feed.name, [_publication(first, ""), _publication(ALL_DAYS.last, "")])
+    landed = [_publication(day, "") for day in (first, ALL_DAYS.last)]
+    publications.record(run, feed.name, landed)
     with pytest.raises(Refused, match=rf"--restate --from {first} "):
         stage._require_one_definition(run, Days(ALL_DAYS.first, small.LAST))
     # A feed that was named anew begins later than what was made of it by its old name.

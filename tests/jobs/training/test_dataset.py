@@ -97,7 +97,8 @@ def test_rows_that_were_made_with_another_entity_are_not_taken_for_one(tmp_path:
     environment = environment_at(tmp_path)
     days = Days(FIRST, LAST)
     changed_on = FIRST + timedelta(days=3)
-    before = rows_of(Days(FIRST, changed_on - timedelta(days=1))).rename_columns({"oven": "stove"})
+    days_before = Days(FIRST, changed_on - timedelta(days=1))
+    before = rows_of(days_before).rename_columns({"oven": "stove"})
     after = rows_of(Days(changed_on, LAST))
     publish(environment, pa.concat_tables([after, before], promote_options="default"))
     run = run_of(environment, "train")
@@ -105,7 +106,8 @@ def test_rows_that_were_made_with_another_entity_are_not_taken_for_one(tmp_path:
     told = rf"120 rows .* have no 'oven', .* --restate --from {FIRST} --to {LAST}"
     with pytest.raises(UsageError, match=told):
         dataset.labelled(run, snapshot, days)
-    assert len(dataset.labelled(run, snapshot, Days(changed_on, LAST))) == 39 * (len(days) - 3)
+    since = dataset.labelled(run, snapshot, Days(changed_on, LAST))
+    assert len(since) == 39 * (len(days) - 3)
 
 
 def test_rows_that_were_made_with_another_label_are_told_with_the_way_out(tmp_path: Path) -> None:
