@@ -434,8 +434,8 @@ def growing_file(toy: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file of 2013-01-02 gets a row, and a bad one, once it has been inspected."""
     find = drops.find_drops
 
-    def find_then_grow(run: Run) -> Any:
-        found = find(run)
+    def find_then_grow(*about: Any) -> Any:
+        found = find(*about)
         drop_readings(toy, "2013-01-02", "1,2013-01-02,1.5,c", "2,,,late", "x,,")
         return found
 
@@ -460,8 +460,8 @@ def test_a_file_that_is_removed_while_it_is_read_has_not_landed(
 ) -> None:
     find = drops.find_drops
 
-    def find_then_remove(run: Run) -> Any:
-        found = find(run)
+    def find_then_remove(*about: Any) -> Any:
+        found = find(*about)
         found["readings"][0].path.unlink()
         return found
 
