@@ -61,7 +61,8 @@ def run(environment: Environment) -> int:
 
 def _stay(environment: Environment) -> None:
     """Watch until the platform is stopped from elsewhere."""
-    supervisor = Supervisor(environment)
+    # One that waits for its disk is no reason to end the nights that run.
+    supervisor = Supervisor(environment, is_patient=True)
     ran: dict[str, int] = {}
     in_vain = 0
     while in_vain < _LOOKS:

@@ -153,7 +153,9 @@ class _Watch:
     def _require_alive(self, known: Mapping[str, Process]) -> None:
         if not known:
             log = self._environment.logs / "supervisord.log"
-            raise NightshiftError(f"The supervisor died. The end of {log}:\n{tail(log)}")
+            raise NightshiftError(
+                f"The supervisor died, or does not answer. The end of {log}:\n{tail(log)}"
+            )
         for process in known.values():
             if process.has_died:
                 why = f"died ({process.why})"

@@ -8,18 +8,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from xmlrpc.client import Error as RpcError
-from xmlrpc.client import Fault, ServerProxy
+from xmlrpc.client import Fault, ServerProxy, Transport
 
-from supervisor.xmlrpc import Faults, SupervisorTransport
+from supervisor.xmlrpc import Faults
 
 from jobs.services.definitions import Service
 from jobs.services.secrets import private_folder
@@ -30,6 +32,8 @@ from pipelines.errors import NightshiftError
 
 _GROUP = "platform"
 _START_SECONDS = 20
+_ANSWER_SECONDS = 20
+"""One that is stopped (SIGSTOP) takes questions and never answers."""
 _LOOK_SECONDS = 0.05
 _LOG_BYTES = "20MB"  # each of three files, so a home's logs stay below half a gigabyte
 _OF_A_SHELL = "PATH"
@@ -60,8 +64,15 @@ class Process:
 class Supervisor:
     """A home's supervisor, running or not."""
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, *, is_patient: bool = False) -> None:
+        """Ask nothing yet.
+
+        Args:
+            environment: Whose it is.
+            is_patient: Wait for an answer however long it takes.
+        """
         self._environment = environment
+        self._patience_seconds = None if is_patient else _ANSWER_SECONDS
         self._socket = wire.socket_path(environment, "supervisor")
         self._configuration = environment.runtime / "supervisord.conf"
         self._pid_file = environment.runtime / "supervisord.pid"
@@ -137,8 +148,13 @@ class Supervisor:
 
     def shut_down(self, patience_seconds: float) -> None:
         """Have it stop all services and itself; returns when it is gone or time is up."""
-        with suppress(OSError, RpcError):
+        try:
             self._ask("shutdown")
+        except TimeoutError:
+            # It takes longer to ask again than to end it.
+            return
+        except (OSError, RpcError):
+            pass
         deadline = time.monotonic() + patience_seconds
         while self._answers() and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
@@ -207,13 +223,28 @@ stdout_logfile_backups = 2
         return True
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        transport = SupervisorTransport(None, None, f"unix://{self._socket}")
-        try:
-            # The address must be there and is not used: the transport goes to the socket.
-            proxy = ServerProxy("http://127.0.0.1", transport)
+        transport = _ToSocket(self._socket, self._patience_seconds)
+        # The address must be there and is not used: the transport goes to the socket.
+        with ServerProxy("http://127.0.0.1", transport) as proxy:
             return getattr(proxy.supervisor, method)(*arguments)
-        finally:
-            transport.close()
+
+
+class _ToSocket(Transport):
+    """Asks at a socket of this machine; the supervisor's own transport would wait without end."""
+
+    def __init__(self, path: Path, patience_seconds: float | None) -> None:
+        super().__init__()
+        self._path = path
+        self._patience_seconds = patience_seconds
+
+    def make_connection(self, host: Any) -> HTTPConnection:
+        connection = HTTPConnection(host)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        # It is closed also where nobody listens.
+        self._connection = host, connection
+        connection.sock.settimeout(self._patience_seconds)
+        connection.sock.connect(str(self._path))
+        return connection
 
 
 def log_of(environment: Environment, service: str) -> Path:

@@ -24,7 +24,15 @@ from typing import Any
 import psutil
 import pytest
 
-from jobs.services import addresses, airflow, lifecycle, processes, stage_client, startup
+from jobs.services import (
+    addresses,
+    airflow,
+    lifecycle,
+    processes,
+    stage_client,
+    startup,
+    supervision,
+)
 from jobs.services.accounts import passwords_file
 from jobs.services.airflow_api import Airflow, own_airflow
 from jobs.services.definitions import JDBC, Service, services
@@ -126,6 +134,11 @@ def kill_supervisor(environment: Environment) -> None:
     supervisor = psutil.Process(int(pid_file.read_text()))
     supervisor.kill()
     supervisor.wait(10)
+
+
+def stop_supervisor(environment: Environment) -> None:
+    pid_file = environment.runtime / "supervisord.pid"
+    os.kill(int(pid_file.read_text()), signal.SIGSTOP)
 
 
 def test_up_makes_the_pools_in_which_stages_wait(
@@ -417,6 +430,21 @@ def test_the_status_after_its_supervisor_was_killed_tells_of_what_still_runs(
     assert lifecycle.down(up) == 0
     assert lifecycle.status(up) == 3
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.timeout(120)  # an answer was waited for without end
+def test_a_supervisor_that_answers_nothing_is_told_of_and_ended(
+    up: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(supervision, "_ANSWER_SECONDS", 1)
+    stop_supervisor(up)
+    assert lifecycle.status(up) == 3
+    assert "nothing watches them" in capsys.readouterr().err
+    assert lifecycle.up(up) == 0
+    assert lifecycle.status(up) == 0
+    stop_supervisor(up)
+    assert lifecycle.down(up) == 0
+    assert processes.marked(up.home) == []
 
 
 def test_up_sweeps_what_a_killed_supervisor_left(up: Environment) -> None:
