@@ -497,7 +497,7 @@ def _executor(environment: Environment) -> Iterator[Finding]:
 def _platform(environment: Environment) -> Iterator[Finding]:
     known = Supervisor(environment).processes()
     if not known:
-        yield Finding(what="platform", found="down", way_out="nightshift up")
+        yield _unwatched(environment)
         return
     health = Health.ask(environment)
     wanted = services(environment)
@@ -508,6 +508,19 @@ def _platform(environment: Environment) -> Iterator[Finding]:
             ill.append(f"{one.name} {word}")
     found = ", ".join(ill) or f"up, {len(wanted)} services healthy"
     yield _judged("platform", found, not ill, "nightshift status; nightshift logs SERVICE")
+
+
+def _unwatched(environment: Environment) -> Finding:
+    """The platform where no supervisor answers."""
+    left = processes.marked(environment.home)
+    if not left:
+        return Finding(what="platform", found="down", way_out="nightshift up")
+    return Finding(
+        what="platform",
+        found=f"{len(left)} of its processes run, and nothing watches them",
+        state="problem",
+        way_out="nightshift down ends them, nightshift up starts anew.",
+    )
 
 
 _CHECKS: dict[str, Callable[[Environment], Iterator[Finding]]] = {

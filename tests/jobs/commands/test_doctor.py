@@ -21,6 +21,7 @@ from aiosmtpd.controller import Controller
 
 from jobs.__main__ import main
 from jobs.commands import doctor
+from jobs.services import processes
 from jobs.services.definitions import Health, services
 from jobs.services.supervision import Process, Supervisor
 from jobs.training import horovod_build
@@ -68,6 +69,19 @@ def _listening() -> Iterator[int]:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         yield taken.getsockname()[1]
+
+
+def test_processes_that_nothing_watches_are_a_problem(variables: dict[str, str]) -> None:
+    marked = {**os.environ, processes.MARK: variables["NIGHTSHIFT_HOME"]}
+    # As after a kill of the supervisor.
+    left = subprocess.Popen(["sleep", "600"], env=marked)
+    try:
+        code, rows = _asked(variables)
+    finally:
+        left.kill()
+        left.wait()
+    assert (code, rows["platform"]["state"]) == (3, "problem")
+    assert rows["platform"]["found"] == "1 of its processes run, and nothing watches them"
 
 
 def test_a_machine_on_which_all_is_well_has_no_problem_and_is_left_as_it_was(
