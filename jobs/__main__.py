@@ -18,7 +18,7 @@ from jobs.commands import completion, forwarding, in_server
 from jobs.commands.parser import Parser
 from jobs.commands.version import Version
 from jobs.commands.who import user
-from jobs.output import FORMATS, prepare_streams
+from jobs.output import FORMATS, outlive_readers, prepare_streams
 from jobs.services import usage
 from jobs.services.usage import Meter, Usage
 from pipelines import catalog
@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = grammar.parse_args(argv)
         arguments.command_line = sys.argv[1:] if argv is None else list(argv)
+        if arguments.command not in _ENDLESS:
+            outlive_readers()
         return int(arguments.command(arguments, Environment.read()))
     except KeyboardInterrupt:
         print(
@@ -83,6 +85,7 @@ def in_child(argument: Mapping[str, Any]) -> int:
             )
         arguments = parser().parse_args(words)
         arguments.is_child = True
+        outlive_readers()
         return int(arguments.command(arguments, environment))
 
     try:
@@ -1377,6 +1380,10 @@ def _demo(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.demo import demo
 
     return demo(catalog.pipeline(arguments.pipeline), environment)
+
+
+_ENDLESS = (_sql, _logs)
+"""What may print without end, and does nothing else: it ends when nobody reads it any more."""
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from jobs.lake.store_faults import (
     explain_mlflow_fault,
     explain_store_fault,
 )
-from jobs.output import harmless
+from jobs.output import harmless, outlive_readers
 from jobs.services import shared_locks, stage_client
 from jobs.services.imports import import_meanwhile
 from jobs.services.in_turn import in_turn, serve
@@ -237,6 +237,7 @@ def perform(argument: dict[str, Any]) -> int:
         argument: A `Run` as `Run.to_json` wrote it.
     """
     run = Run.from_json(argument)
+    outlive_readers()
     started = time.time()
     meter = Meter(run.environment)
     from jobs.lake import amounts  # measured too, as all that a stage imports

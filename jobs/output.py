@@ -96,6 +96,47 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+class _Outliving(io.FileIO):
+    """The file of a stream; once nobody reads it any more, what is written to it is lost."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream.fileno(), "w", closefd=False)
+        # Else it would be closed, and with it the file.
+        self._stream = stream
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            # Also for libraries and children, which write by the number.
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())
+            os.close(null)
+            return super().write(data)
+
+
+def outlive_readers() -> None:
+    """See to it that work goes on where nobody reads any more what it prints, such as `head`."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        buffer = getattr(stream, "buffer", None)
+        file = getattr(buffer, "raw", buffer)
+        if type(file) is not io.FileIO:
+            # One of ours already, or an object that a test or a notebook has put in its place.
+            continue
+        stream.flush()
+        raw: Any = _Outliving(stream)
+        outliving = io.TextIOWrapper(
+            # As `python -u` has it, without a buffer.
+            raw if file is buffer else io.BufferedWriter(raw),
+            encoding=stream.encoding,
+            errors=stream.errors,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+        setattr(sys, name, outliving)
+
+
 def shown(value: object) -> str:
     """A value as a table shows it: on one line, and harmless to a terminal."""
     if value is None:

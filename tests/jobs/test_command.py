@@ -324,3 +324,44 @@ def test_an_environment_that_makes_no_sense_is_wrong_usage(
     monkeypatch.setenv("NIGHTSHIFT_SPARK_PORT", "http")
     assert main(["config"]) == 2
     assert "NIGHTSHIFT_SPARK_PORT='http' is not a whole number" in capsys.readouterr().err
+
+
+def _without_reader(program: str, file: Path) -> int:
+    """The exit code of a program whose output is a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        words = [sys.executable, "-c", program, str(file)]
+        ran = subprocess.run(words, cwd=ROOT, stdout=writing, stderr=writing)
+    finally:
+        os.close(writing)
+    return ran.returncode
+
+
+WORKING = """
+import sys
+from pathlib import Path
+from jobs import __main__ as command
+
+def night(*_):
+    print("a stage", flush=True)
+    print("a warning", file=sys.stderr, flush=True)
+    Path(sys.argv[1]).write_text("done")
+    print("the cost")
+    return 1
+
+command._run = night
+sys.exit(command.main(["run", "flights", "--date", "2013-01-01"]))
+"""
+
+
+def test_work_goes_on_where_nobody_reads_what_it_prints(tmp_path: Path) -> None:
+    # It ended at the first line, with exit code 0.
+    assert _without_reader(WORKING, tmp_path / "file") == 1
+    assert (tmp_path / "file").read_text() == "done"
+
+
+def test_what_only_prints_ends_where_nobody_reads_it(tmp_path: Path) -> None:
+    endless = WORKING.replace("_run = night", "_ENDLESS = [night]; command._run = night")
+    assert _without_reader(endless, tmp_path / "file") == 0
+    assert not (tmp_path / "file").exists()
