@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import sys
+from contextlib import closing
+from logging.handlers import RotatingFileHandler
 
 from jobs.notifications.message import Message
 from pipelines.environment import Environment
 
 FILE = "notifications.log"
+_LOCK = ".notifications.lock"
+_MOST_BYTES = 20_000_000
+_BACKUPS = 2
+"""Files of before that are kept; as of the services' logs."""
 
 
 def deliver(environment: Environment, message: Message) -> None:
@@ -19,5 +27,22 @@ def deliver(environment: Environment, message: Message) -> None:
     """
     print(f"Notification: {message['text']}", file=sys.stderr, flush=True)
     environment.logs.mkdir(parents=True, exist_ok=True)
-    with (environment.logs / FILE).open("a") as file:
-        file.write(json.dumps(message) + "\n")
+    # Of two processes that begin it anew, the later would throw away what the other has kept.
+    with (environment.logs / _LOCK).open("a") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        _append(environment, json.dumps(message))
+
+
+def _append(environment: Environment, line: str) -> None:
+    file = RotatingFileHandler(
+        environment.logs / FILE,
+        maxBytes=_MOST_BYTES,
+        backupCount=_BACKUPS,
+        encoding="utf-8",
+    )
+    with closing(file):
+        # Not by `emit`, which would print a traceback of a full disk, and go on.
+        if file.shouldRollover(logging.makeLogRecord({"msg": line})):
+            file.doRollover()
+        assert file.stream is not None, "it is not opened later"
+        file.stream.write(f"{line}\n")

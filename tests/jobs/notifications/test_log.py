@@ -41,3 +41,23 @@ def test_a_home_that_cannot_be_written_still_has_the_line(
     with pytest.raises(OSError, match="logs"):
         log.deliver(closed, MESSAGE)
     assert "a new model serves" in capsys.readouterr().err
+
+
+def test_a_file_that_is_full_is_begun_anew(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(json.dumps(MESSAGE)) + 1
+    monkeypatch.setattr(log, "_MOST_BYTES", 2 * size, raising=False)
+    for _ in range(7):
+        log.deliver(home, MESSAGE)
+    files = sorted(home.logs.glob("notifications.log*"))
+    # A later one takes the place of the oldest. What `maintain` deletes when it is old.
+    assert [file.name for file in files] == [
+        "notifications.log",
+        "notifications.log.1",
+        "notifications.log.2",
+    ]
+    for file in files:
+        for line in file.read_text().splitlines():
+            assert json.loads(line) == MESSAGE
+        assert file.stat().st_size < 2 * size + 1
