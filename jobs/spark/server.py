@@ -46,7 +46,11 @@ _KUBERNETES = "k8s://"
 _HTTPS_PORT = 443
 _IMAGE = "spark.kubernetes.container.image"
 _MAIN_CLASS = "org.apache.spark.sql.connect.service.SparkConnectServer"
-_EVERY_JVM = "-XX:+UseSerialGC -XX:ReservedCodeCacheSize=512m -Duser.timezone=UTC"
+_SAME_ROWS = "-Duser.timezone=UTC -Duser.language=en -Duser.country=US"
+"""Whatever the machine's are: in Turkish `upper('zürich')` is another text, and in Bengali names of
+data files have other digits.
+"""
+_EVERY_JVM = f"-XX:+UseSerialGC -XX:ReservedCodeCacheSize=512m {_SAME_ROWS}"
 """With one compiler Java reserves 48 MB for code, which Spark's generated classes fill within some
 nights: then nothing is compiled any more.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -532,3 +533,22 @@ def test_a_locale_with_letters_of_its_own_stays(
     monkeypatch.setenv("LC_ALL", "de_DE.ISO-8859-1")
     home = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
     assert "LC_ALL" not in server.server_variables(home)
+
+
+def test_rows_are_those_of_every_machine_whatever_its_language(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=tr -Duser.country=TR")
+    cluster = replace(home, spark_master="spark://127.0.0.1:7077")
+    for environment, which in ((home, "driver"), (cluster, "executor")):
+        options = configuration(environment)[f"spark.{which}.extraJavaOptions"]
+        java = Path(server.server_variables(environment)["JAVA_HOME"]) / "bin" / "java"
+        told = subprocess.run(
+            [java, *shlex.split(options), "-XshowSettings:locale", "-version"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        # There `upper('i')` is another letter, and Bengali names of files have other digits.
+        assert "default locale = English (United States)" in told.stderr
