@@ -586,8 +586,8 @@ def time_limit(stage: Stage, days: int) -> timedelta:
 def safe_run_id(dag_run_id: str) -> str:
     """The DAG run's id in the letters that a run id may have; ids that differ stay different."""
     plain = re.sub(r"[^A-Za-z0-9_.:+~-]", "-", dag_run_id)
-    # `pipelines/run.py` refuses an id of more than 200; what follows has at most 193.
-    if plain == dag_run_id and len(plain) <= 200:
+    # `pipelines/run.py` refuses an id of more than 200, and dots; what follows has at most 193.
+    if plain == dag_run_id and len(plain) <= 200 and plain.strip("."):
         return plain
     return f"{plain[:180]}~{sha256(dag_run_id.encode()).hexdigest()[:12]}"
 

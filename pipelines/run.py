@@ -17,7 +17,8 @@ from pipelines.spec import Pipeline
 from pipelines.stages import Stage, stage
 
 # ':' and '+' are in Airflow's own ids, '~' in those that `dags/tasks.py` rewrites.
-_RUN_ID = re.compile(r"[A-Za-z0-9_.:+~-]{1,200}")
+_RUN_ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.:+~-]{1,200}")
+"""It is the name of a folder, too: `..` is another's."""
 _OF_AIRFLOW = re.compile(
     "(backfill|scheduled|manual|operator_triggered|asset_triggered|asset_materialization)__.*"
     # So ends an id that `dags/tasks.py` has rewritten.
@@ -84,7 +85,8 @@ class Run:
         self.pipeline.require_days(self.days)
         if not is_run_id(self.run_id):
             raise UsageError(
-                f"'{self.run_id}' is not a run id: letters, digits and _.:+~- only, at most 200."
+                f"'{self.run_id}' is not a run id: letters, digits and _.:+~- only, at most 200, "
+                "and not dots alone."
             )
 
     def at(self, stage: Stage) -> Run:

@@ -16,7 +16,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow.utils.types import DagRunType
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -331,6 +331,7 @@ def test_a_range_may_take_longer_than_a_night() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.text(max_size=230), st.text(max_size=230))
+@example(".", "..")
 def test_any_dag_run_id_becomes_a_run_id_of_its_own(one: str, other: str) -> None:
     days = Days.of(date(2013, 3, 1))
     environment = Environment.read({})

@@ -146,7 +146,7 @@ def test_a_run_survives_the_way_to_another_process() -> None:
     assert Run.from_json(run.to_json()) == run
 
 
-@pytest.mark.parametrize("run_id", ["", "a b", "x; rm -rf /", "ü"])
+@pytest.mark.parametrize("run_id", ["", "a b", "x; rm -rf /", "ü", ".", ".."])
 def test_a_run_id_that_a_shell_or_a_file_system_could_misread_is_refused(run_id: str) -> None:
     with pytest.raises(UsageError, match="not a run id"):
         Run(
