@@ -145,6 +145,26 @@ def test_a_point_is_told_to_a_mouse_a_finger_and_a_key(browser_of: Open) -> None
     expect(page.locator(".point.told")).to_have_count(1)
 
 
+def test_a_decision_that_is_clicked_twice_is_asked_once(browser_of: Open) -> None:
+    page = browser_of("editor", "models")
+    asked: list[Route] = []
+    # A method of a list cannot be a handler.
+    page.route("**/pages/flights/models", lambda route: asked.append(route))
+    form = page.locator("form[data-decide=rollback]")
+    form.get_by_label("Why").fill("worse on Mondays")
+    back = form.get_by_role("button", name="Roll back")
+    back.dblclick()
+    expect(back).to_be_disabled()
+    (only,) = asked
+    only.fulfill(status=400, content_type="application/json", body='{"detail": "Not by you."}')
+    expect(page.locator(".said")).to_have_text("Not done: Not by you.")
+    back.click()
+    page.wait_for_function("document.querySelector('.said').textContent == '…'")
+    asked[-1].fulfill(content_type="application/json", body='{"says": "Done."}')
+    expect(page.locator(".said")).to_have_text("Done.")
+    expect(back).to_be_disabled()
+
+
 def test_no_long_word_of_the_data_makes_a_page_wider_than_its_screen(
     browser_of: Open, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

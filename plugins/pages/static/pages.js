@@ -164,13 +164,16 @@ async function decide(form, what) {
   const fields = new FormData(form);
   const body = { what: what, why: fields.get("why"), version: form.dataset.version || fields.get("to") };
   if (form.dataset.serves) body.serves = form.dataset.serves;
+  // Asked twice, the refusal of the second would stand in the place of what the first has done.
+  const buttons = form.querySelectorAll("button");
+  buttons.forEach((button) => (button.disabled = true));
   said.textContent = "…";
   try {
     const answer = await post(`${ROOT}/nightshift/pages/${encodeURIComponent(DAG)}/models`, body);
     said.textContent = answer.says;
-    form.querySelectorAll("button").forEach((button) => (button.disabled = true));
   } catch (error) {
     said.textContent = `Not done: ${error.message}`;
+    buttons.forEach((button) => (button.disabled = false));
   }
 }
 
