@@ -377,6 +377,20 @@ def test_its_socket_is_its_owners_alone(home: Environment, server: object) -> No
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
+def test_a_server_that_answers_nothing_is_not_there(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_client, "_ANSWER_SECONDS", 0.5)
+    with serving(home) as process:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            # What is asked of it would be waited for without end.
+            assert not stage_client.available(home)
+        finally:
+            process.send_signal(signal.SIGCONT)
+        assert until(lambda: stage_client.available(home))
+
+
 def test_without_a_server_work_runs_in_a_new_process(home: Environment, tmp_path: Path) -> None:
     assert not stage_client.available(home)
     file = tmp_path / "output"
