@@ -170,6 +170,8 @@ pidfile = {_escaped(str(self._pid_file))}
 logfile = {self._environment.logs}/supervisord.log
 logfile_maxbytes = 1MB
 logfile_backups = 1
+; Else all of it would be in supervisor.log too, which nobody begins anew.
+silent = true
 
 [unix_http_server]
 file = {_escaped(str(self._socket))}

@@ -484,6 +484,11 @@ def test_a_killed_service_comes_back(up: Environment) -> None:
     assert pids(up)["spark"] not in (0, before)
 
 
+def test_what_services_do_is_told_only_in_a_log_that_is_begun_anew(up: Environment) -> None:
+    assert "spawned" in (up.logs / "supervisord.log").read_text()
+    assert "spawned" not in (up.logs / "supervisor.log").read_text()
+
+
 def test_a_taken_port_is_named_with_its_holder_and_the_variable(
     home: Environment, replace_services: object
 ) -> None:
