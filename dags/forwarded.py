@@ -92,6 +92,8 @@ def forwarded(words: Sequence[str], variables: Mapping[str, str]) -> Forwarded |
     try:
         # What is wrong with a setting the command itself says.
         environment = Environment.read(variables)
+        if not wire.answers(environment):
+            return None
         connection = wire.connect(environment)
     except (OSError, NightshiftError):
         return None

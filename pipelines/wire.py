@@ -20,6 +20,8 @@ MOST_BYTES = 1 << 20
 """Of a message: a request is a few hundred, and a length that is noise must not fill our memory."""
 _LENGTH = struct.Struct("!I")
 _CONNECT_SECONDS = 5
+_ANSWER_SECONDS = 5
+"""Without an answer work begins in new processes, which is slower and no fault."""
 READ_BYTES = 65_536
 """At once."""
 GONE: Mapping[str, Any] = {
@@ -91,6 +93,20 @@ def connect(environment: Environment) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def answers(environment: Environment) -> bool:
+    """Whether the home's stage server answers: for one that is stopped the system connects, too.
+
+    Raises:
+        OSError: no server is up, or it does not answer in time.
+        UsageError: the home's path is too long for a socket in it, so it has no server.
+    """
+    with connect(environment) as connection:
+        connection.settimeout(_ANSWER_SECONDS)
+        # Refused by each: nothing is begun.
+        send(connection, {})
+        return bool(receive(connection))
 
 
 def receive(connection: socket.socket) -> bytes:

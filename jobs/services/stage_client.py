@@ -26,9 +26,6 @@ from pipelines import forwarding, wire
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
 
-_ANSWER_SECONDS = 5
-"""Without an answer work begins in new processes, which is slower and no fault."""
-
 
 class Turns(Protocol):
     """Who has calls of a function done by one child: see `in_turn`."""
@@ -79,12 +76,8 @@ class Ended:
 def available(environment: Environment) -> bool:
     """Whether the home's stage server answers."""
     # A home with a path too long for a socket (a UsageError) has no stage server either.
-    with suppress(OSError, UsageError), wire.connect(environment) as connection:
-        # For one that is stopped (SIGSTOP) the system takes connections.
-        connection.settimeout(_ANSWER_SECONDS)
-        # Refused by all of them: nothing is begun.
-        wire.send(connection, {})
-        return bool(wire.receive(connection))
+    with suppress(OSError, UsageError):
+        return wire.answers(environment)
     return False
 
 

@@ -32,7 +32,7 @@ from dags.tasks import (
     StageOperator,
     dag_arguments,
 )
-from pipelines import forwarding
+from pipelines import forwarding, wire
 from pipelines.catalog import pipeline
 from pipelines.environment import ROOT
 from pipelines.stages import stage
@@ -289,6 +289,19 @@ def test_without_a_server_a_process_does_it(
 ) -> None:
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path / home))
     assert execute(ingest())[1] is None
+    assert len(calls(stub)) == 1
+
+
+@pytest.mark.timeout(60)  # it was waited for without end
+def test_beside_a_server_that_answers_nothing_a_process_does_it(
+    served: Served, stub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "_ANSWER_SECONDS", 0.5)
+    served.process.send_signal(signal.SIGSTOP)
+    try:
+        assert execute(ingest())[1] is None
+    finally:
+        served.process.send_signal(signal.SIGCONT)
     assert len(calls(stub)) == 1
 
 

@@ -380,7 +380,7 @@ def test_its_socket_is_its_owners_alone(home: Environment, server: object) -> No
 def test_a_server_that_answers_nothing_is_not_there(
     home: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_client, "_ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(wire, "_ANSWER_SECONDS", 0.5)
     with serving(home) as process:
         process.send_signal(signal.SIGSTOP)
         try:
