@@ -205,17 +205,14 @@ class Registry:
         Raises:
             UsageError: there is none.
         """
-        # Of a longer one MLflow's database says that it is too large, as a fault of its own.
-        if version.isdecimal() and len(version) <= _MOST_DIGITS:
-            try:
-                answer = self._client.get_model_version(self.name, version)
-                if _is_ours(answer):
-                    return _version(answer)
-            except MlflowException as error:
-                if error.error_code not in _UNKNOWN:
-                    raise
+        if found := self._found(version):
+            return found
         known = [model.version for model in self.versions()]
         raise no_such(f"version of model '{self.name}'", version, known)
+
+    def there(self, versions: Iterable[str]) -> set[str]:
+        """Those of the versions that there are; to list all takes longer each night."""
+        return {version for version in versions if self._found(version)}
 
     def in_service(self, version: str) -> ModelVersion:
         """The version of that number, which serves.
@@ -535,6 +532,18 @@ class Registry:
             token = page.token
             if not token:
                 return found
+
+    def _found(self, version: str) -> ModelVersion | None:
+        # Of a longer one MLflow's database says that it is too large, as a fault of its own.
+        if not version.isdecimal() or len(version) > _MOST_DIGITS:
+            return None
+        try:
+            answer = self._client.get_model_version(self.name, version)
+        except MlflowException as error:
+            if error.error_code in _UNKNOWN:
+                return None
+            raise
+        return _version(answer) if _is_ours(answer) else None
 
     def _search(self, query: str) -> list[MlflowVersion]:
         answers: list[MlflowVersion] = []

@@ -104,10 +104,10 @@ def follow(environment: Environment, registry: Registry) -> str | None:
     pointed_to = registry.champion()
     if pointed_to == serves:
         return None
-    # One that was deleted in MLflow can have no alias: who loads it tells the way out.
-    there = {model.version for model in registry.versions()}
-    is_there = serves in there
     left_at = registry.champion_left_at()
+    # One that was deleted in MLflow can have no alias: who loads it tells the way out.
+    there = registry.there({*left_at, serves or NOWHERE})
+    is_there = serves in there
     moved_to = pointed_to if pointed_to not in left_at else None
     if pointed_to is None and NOWHERE not in left_at and there.intersection(left_at):
         moved_to = NOWHERE

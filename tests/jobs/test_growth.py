@@ -10,7 +10,9 @@ import pytest
 
 from bench import recorded_year
 from bench.recorded_year import YEAR
+from jobs.lake import model_events
 from jobs.survey import Survey
+from jobs.training import serving
 from jobs.training.registry import Registry
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -60,3 +62,24 @@ def test_which_model_serves_is_found_without_looking_at_those_before(tmp_path: P
     # The first look-ups import. A version that is read is hundreds of calls.
     more_versions = len(nights) - 3
     assert asked[-1].calls - asked[2].calls <= 40 * more_versions
+
+
+def test_the_alias_follows_without_a_look_at_all_versions(tmp_path: Path) -> None:
+    environment = models_at(tmp_path)
+    registry = Registry(environment, "small")
+    asked = []
+    nights = [YEAR.first + timedelta(days=number) for number in range(12)]
+    for number, night in enumerate(nights, start=1):
+        keep(registry, tmp_path, str(night), as_of=night)
+        promoted = {
+            "pipeline": "small",
+            "model_version": str(number),
+            "as_of": night,
+            "event": model_events.PROMOTED,
+        }
+        model_events.record(environment, [promoted])
+        asked.append(work_of(partial(serving.follow, environment, registry)))
+        assert registry.champion() == str(number)
+    # An event that is read takes some of a hundred calls; a version that is listed 260 more.
+    more_versions = len(nights) - 3
+    assert asked[-1].calls - asked[2].calls <= 200 * more_versions
