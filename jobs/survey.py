@@ -741,8 +741,10 @@ def _made_from(one: Publication) -> tuple[str, list[tuple[str, str]]]:
 
 def _seen_in(given: Input, pending: _Pending) -> list[date]:
     """The days of an input that are about to change for those who see it."""
+    coming = pending.get(given.name)
+    if not coming:
+        return []
     days = Days(given.first_day, given.last_day)
-    coming = pending.get(given.name, {})
     about_to = {day: known for day, known in coming.items() if day in days}
     if given.known_by:
         about_to = {day: known for day, known in about_to.items() if known <= given.known_by}

@@ -266,13 +266,13 @@ def digest_of(days: Days, checksums: Mapping[date, str]) -> str:
 
     A day without a publication says something else than one without rows.
     """
-    digest = hashlib.sha256()
     # A reference has few days, and any of the past may count.
-    asked = days if len(days) < len(checksums) else sorted(checksums)
-    for day in asked:
-        if day in days and day in checksums:
-            digest.update(f"{day} {checksums[day]}\n".encode())
-    return digest.hexdigest()
+    if len(days) < len(checksums):
+        told = [day for day in days if day in checksums]
+    else:
+        told = [day for day in sorted(checksums) if day in days]
+    lines = [f"{day} {checksums[day]}\n" for day in told]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def record(run: Run, name: str, publications: Sequence[Publication]) -> None:
