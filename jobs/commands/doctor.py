@@ -38,7 +38,7 @@ from jobs.services.lifecycle import needs_others, require_shared
 from jobs.services.startup import state
 from jobs.services.supervision import Supervisor
 from jobs.spark import java
-from jobs.spark.server import master_answers
+from jobs.spark.server import cores_at_once, master_answers
 from jobs.version import source_hash
 from jobs.warehouse import connection
 from pipelines import catalog
@@ -230,8 +230,8 @@ def _executors(environment: Environment) -> Iterator[Finding]:
         way_out = "docs/how-to/horovod.md#on-the-executors-of-a-spark-cluster"
         yield Finding(what=what, found=str(error), state="problem", way_out=way_out)
         return
-    cores = environment.spark_cores
-    yield Finding(what=what, found=f"{environment.spark_master}, {ranks} of {cores} cores")
+    found = f"{environment.spark_master}, {ranks} of {cores_at_once(environment)} cores"
+    yield Finding(what=what, found=found)
     yield _at(launcher.address)
 
 

@@ -7,26 +7,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Thread
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.stage_client import Work
-from jobs.spark.server import running_server
+from jobs.spark.server import cores_at_once, running_server
 from jobs.spark.session import connect
+from jobs.training.families.neural_network import job
+from jobs.training.families.neural_network.on_executor import end_of_output
+from jobs.training.families.neural_network.on_host import LEFT_ALONE
 from jobs.training.families.neural_network.rendezvous import OF_A_RANK, Place
 from jobs.training.families.neural_network.told import told_by_variables
 from jobs.training.families.neural_network.wanted import LOST, Line
 from pipelines import places
 from pipelines.environment import Environment
-from pipelines.errors import UsageError
+from pipelines.errors import NightshiftError, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyspark.sql import SparkSession
 
 _MODULE = "jobs.training.families.neural_network.on_executor"
 _LOOK_SECONDS = 0.05
@@ -38,6 +43,8 @@ _GONE_SECONDS = 10
 """For a query to end that nobody wants."""
 _TOLD_CHARACTERS = 1000
 """Of what Spark says: Java's stack follows."""
+_NOT_BEGUN, _BEHIND = "The rank did not begin: ", "(end of what it said)"
+"""Around what Spark hands on among its own words."""
 
 
 class OnExecutors:
@@ -74,7 +81,7 @@ class OnExecutors:
 
     def hosts(self, ranks: int) -> Mapping[str, int]:
         """See `Launcher`: Spark finds a core for each."""
-        cores = self._environment.spark_cores
+        cores = cores_at_once(self._environment)
         if ranks > cores:
             raise UsageError(
                 f"{ranks} ranks were asked for, and NIGHTSHIFT_SPARK_CORES takes {cores} cores of "
@@ -112,33 +119,38 @@ class _Query:
     def __init__(
         self, environment: Environment, address: str, folder: Path, ranks: Sequence[Place]
     ) -> None:
+        self._folder = folder
         self._ranks = len(ranks)
+        self._address = address
         self._began = time.monotonic()
         self._has_told = False
         self._fault = ""
         self._tag = f"ranks-{uuid4().hex}"
+        self._session: SparkSession | None = None
+        self._line = Line(address, self._ranks)
         told = told_by_variables(environment, folder, ranks[0])
         variables = {**places.address_of_store(os.environ), **told}
-        with ExitStack() as opened:
-            self._session = connect(opened.enter_context(running_server(environment)))
-            self._line = Line(address, self._ranks)
-            self._server = opened.pop_all()
         work = _BeRanks(
             folder=str(folder),
             port=self._line.port,
             variables={one: value for one, value in variables.items() if one not in OF_A_RANK},
         )
-        self._thread = Thread(target=self._run, args=(work,), daemon=True)
+        # A cluster without a free core has a session wait too.
+        self._thread = Thread(target=self._run, args=(environment, work), daemon=True)
         self._thread.start()
 
     def code(self, number: int) -> int | None:
         """Exit code of a rank; None: it has not ended."""
         # Before the line is asked: what a task tells comes before its query ends.
         is_over = not self._thread.is_alive()
+        code = LOST if is_over else None
         if self._line.is_held(number):
             end = self._line.end_of(number)
-            return end.code if end else None
-        return LOST if is_over else self._patience(number)
+            code = end.code if end else None
+        elif not is_over:
+            code = self._patience(number)
+        # Whatever became of its executor afterwards: the training was done.
+        return 0 if code == LOST and job.has_outcome(self._folder) else code
 
     def last_words(self, number: int) -> str:
         """What a rank has said last; of one that never came, what Spark says of the query."""
@@ -153,33 +165,39 @@ class _Query:
         """Return when the ranks are gone, and Spark is free of them."""
         self.want_no_more()
         self._thread.join(_GONE_SECONDS)
-        if self._thread.is_alive():
+        if self._session and self._thread.is_alive():
             # Such as one on an executor that hangs.
             with suppress(Exception):
                 self._session.interruptTag(self._tag)
             self._thread.join(_GONE_SECONDS)
-        self._server.close()
 
-    def _run(self, work: _BeRanks) -> None:
-        self._session.addTag(self._tag)
+    def _run(self, environment: Environment, work: _BeRanks) -> None:
         try:
-            numbers = self._session.range(0, self._ranks, 1, self._ranks)
-            numbers.mapInArrow(work, "id long").collect()
+            with running_server(environment) as server:
+                self._session = connect(server)
+                # Of this thread alone.
+                self._session.addTag(self._tag)
+                numbers = self._session.range(0, self._ranks, 1, self._ranks)
+                numbers.mapInArrow(work, "id long").collect()
         except Exception as error:  # of Spark, whatever it is: it is told of ranks that never came
-            self._fault = " ".join(str(error).split())[:_TOLD_CHARACTERS]
-        finally:
-            self._session.removeTag(self._tag)
+            _, is_ours, said = str(error).partition(_NOT_BEGUN)
+            words = said.partition(_BEHIND)[0] if is_ours else str(error)
+            self._fault = " ".join(words.split())[:_TOLD_CHARACTERS]
 
     def _patience(self, number: int) -> int | None:
         waited = time.monotonic() - self._began
         if waited > _PATIENCE_SECONDS and not self._has_told:
             self._has_told = True
-            told = f"Rank {number} waits: no core of the executors is free for it."
+            told = f"Rank {number} waits: {self._why_not_there}."
             print(told, file=sys.stderr, flush=True)
         if waited > _START_SECONDS:
-            self._fault = f"no executor had a core for it within {_START_SECONDS} s"
+            self._fault = f"within {_START_SECONDS} s {self._why_not_there}"
             return LOST
         return None
+
+    @property
+    def _why_not_there(self) -> str:
+        return f"no core of the executors was free for it, or none reaches {self._address}"
 
 
 class _Rank:
@@ -220,16 +238,28 @@ class _BeRanks:
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for number in batch["id"].to_pylist():
-                arguments = [self.folder, str(self.port), str(number)]
-                # A process of its own, as other tasks of this worker need no TensorFlow. What
-                # becomes of it goes by its line, since Spark tells nothing before all have ended.
-                subprocess.run(
-                    dying_with_parent([sys.executable, "-m", _MODULE, *arguments]),
-                    env={**os.environ, **self.variables, **_own_gpus()},
-                    stdin=subprocess.DEVNULL,
-                    check=False,
-                )
+                self._be(number)
             yield batch
+
+    def _be(self, number: int) -> None:
+        """Be one rank, in a process of its own: other tasks of this worker need no TensorFlow.
+
+        Raises:
+            NightshiftError: it could not begin; Spark tries again, maybe on another executor. What
+                becomes of one that has begun goes by its line.
+        """
+        arguments = [self.folder, str(self.port), str(number)]
+        with TemporaryFile() as said:
+            done = subprocess.run(
+                dying_with_parent([sys.executable, "-m", _MODULE, *arguments]),
+                env={**os.environ, **self.variables, **_own_gpus()},
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                check=False,
+            )
+            if done.returncode not in (0, LEFT_ALONE):
+                raise NightshiftError(f"{_NOT_BEGUN}{end_of_output(said)}{_BEHIND}")
 
 
 def _own_gpus() -> dict[str, str]:

@@ -92,7 +92,7 @@ def _be_rank(folder: str, variables: dict[str, str], timeline: Path) -> NoReturn
 
 def _take_part(folder: str, variables: dict[str, str], timeline: Path) -> None:
     own = _own_address(variables[ADDRESS])
-    _require_meeting_point(variables[ADDRESS], int(variables[PORT]))
+    require_meeting_point(variables[ADDRESS], int(variables[PORT]))
     here = {"HOROVOD_HOSTNAME": own, "HOROVOD_GLOO_IFACE": _interface(own)}
     os.environ.update(variables | here)
     if _TIMELINE in variables:
@@ -145,7 +145,7 @@ def _own_address(other: str) -> str:
     return own
 
 
-def _require_meeting_point(address: str, port: int) -> None:
+def require_meeting_point(address: str, port: int) -> None:
     """Refuse a host that does not reach where ranks find each other.
 
     Raises:

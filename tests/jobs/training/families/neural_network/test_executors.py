@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -157,9 +158,10 @@ def test_a_rank_without_a_core_is_told_and_given_up(
     job.write(tmp_path, job_of())
     # One rank more than there are cores, whatever the setting says.
     more = replace(spread, spark_cores=3)
-    with pytest.raises(RankLost, match="no executor had a core for it within 5 s"):
+    with pytest.raises(RankLost, match="within 5 s no core of the executors was free for it, or"):
         launch(more, tmp_path, 3, timeout_seconds=60)
-    assert "waits: no core of the executors is free for it." in capfd.readouterr().err
+    told = "waits: no core of the executors was free for it, or none reaches 127.0.0.1."
+    assert told in capfd.readouterr().err
     _await_none()
 
 
@@ -174,6 +176,44 @@ def test_what_spark_says_of_its_query_is_told(
     job.write(tmp_path, job_of())
     with pytest.raises(RankLost, match="It said last: .*no such thing on this executor"):
         launch(spread, tmp_path, 2, timeout_seconds=60)
+
+
+def test_a_cluster_that_is_away_is_told_and_waited_for_no_longer_than_ranks_are(
+    spread: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "_START_SECONDS", 3)
+    free = threading.Event()
+
+    def wait(environment: Environment) -> None:
+        free.wait(60)
+        raise NightshiftError("too late")
+
+    monkeypatch.setattr(executors, "connect", wait)
+    job.write(tmp_path, job_of())
+    with pytest.raises(RankLost, match="within 3 s no core of the executors was free for it"):
+        launch(spread, tmp_path, 2, timeout_seconds=60)
+    free.set()
+
+
+def test_a_rank_that_cannot_begin_is_told_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "_MODULE", "jobs.no_such_module")
+    begin = executors._BeRanks(folder=str(tmp_path), port=1, variables={})
+    with pytest.raises(NightshiftError, match=r"did not begin: .*No module named jobs\.no_such"):
+        begin._be(0)
+
+
+def test_an_executor_that_does_not_reach_the_stage_says_so(
+    spread: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another port than that of the line: nobody listens there.
+    made = executors._BeRanks
+    monkeypatch.setattr(executors, "_BeRanks", lambda **given: made(**{**given, "port": 1}))
+    job.write(tmp_path, job_of())
+    told = r"It said last: This host does not reach 127\.0\.0\.1:1, .*: Connection refused.*port\.$"
+    with pytest.raises(RankLost, match=told):
+        launch(spread, tmp_path, 2, timeout_seconds=100)
 
 
 @pytest.mark.parametrize(

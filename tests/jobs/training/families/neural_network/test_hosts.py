@@ -249,7 +249,7 @@ def test_a_meeting_point_that_a_host_does_not_reach_is_told_with_its_setting() -
         port = closed.getsockname()[1]
         told = rf"reach 127\.0\.0\.1:{port}, .*: Connection refused.*NIGHTSHIFT_RENDEZVOUS_ADDRESS"
         with pytest.raises(NightshiftError, match=told):
-            on_host._require_meeting_point("127.0.0.1", port)
+            on_host.require_meeting_point("127.0.0.1", port)
 
 
 def test_a_meeting_point_that_a_network_finds_only_after_a_while_is_waited_for(
@@ -266,11 +266,11 @@ def test_a_meeting_point_that_a_network_finds_only_after_a_while_is_waited_for(
             create_connection((address, port), 0.2)
         monkeypatch.setattr(on_host, "_REACHED_SECONDS", 0.5)
         with pytest.raises(NightshiftError, match=rf"reach 127\.0\.0\.1:{port}, .*: timed out"):
-            on_host._require_meeting_point(address, port)
+            on_host.require_meeting_point(address, port)
         monkeypatch.setattr(on_host, "_REACHED_SECONDS", 30)
         found = threading.Timer(1, full.accept)
         found.start()
-        on_host._require_meeting_point(address, port)
+        on_host.require_meeting_point(address, port)
         found.join()
 
 
