@@ -42,7 +42,7 @@ def record(
         "last_day": last_day,
         "cause": cause,
         "message": notification.message,
-        "told_at": _now(environment),
+        "told_at": ops.now_in_order(environment),
     }
     ops.append(environment, _TABLE, [row])
 
@@ -53,7 +53,7 @@ def record_end(environment: Environment, notification: Notification, ended: Sequ
         "run_id": notification.run_id,
         "event": str(notification.event),
         "message": notification.message,
-        "told_at": _now(environment),
+        "told_at": ops.now_in_order(environment),
     }
     ops.append(environment, _TABLE, [{**row, **about} for row in ended])
 
@@ -103,11 +103,6 @@ def _rows(environment: Environment, pipeline: str) -> list[Row]:
     about = [("pipeline", "=", pipeline)]
     rows: list[Row] = ops.read(environment, _TABLE, about).to_pylist()
     return sorted(rows, key=itemgetter("told_at"))
-
-
-def _now(environment: Environment) -> datetime:
-    """Later than all of before: by their order it is told what is over."""
-    return ops.now_after(ops.read(environment, _TABLE, columns=["told_at"])["told_at"])
 
 
 def _is_ended(row: Row, ends: Mapping[str, datetime]) -> bool:

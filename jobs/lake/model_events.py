@@ -107,7 +107,7 @@ def last_judged(told: Iterable[Row]) -> Row | None:
 def record(environment: Environment, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add events, all of them in one commit; each gets this instant as `created_at`."""
     # In their order it is told what serves.
-    at = ops.now_after(ops.read_once(environment, TABLE)["created_at"])
+    at = ops.now_in_order(environment)
     ops.append(environment, TABLE, [{**row, "created_at": at} for row in rows])
 
 

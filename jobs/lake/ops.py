@@ -42,6 +42,8 @@ the more files lie in the folder of the log: 6 ms beside a few, 30 beside 3,400.
 
 TICK = timedelta(microseconds=1)
 """The least that a Delta table can tell two instants apart by."""
+_IN_ORDER = {"model_events": "created_at", "alerts": "told_at"}
+"""Tables that are compared with each other, each with the column of its instants."""
 
 Condition = tuple[str, str, object]
 """Column, SQL operator, and what it is compared with: a text, a day, or an instant with a zone."""
@@ -385,17 +387,19 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def now_after(recorded: pa.ChunkedArray) -> datetime:
-    """This instant, and later than all that is recorded.
+def now_in_order(environment: Environment) -> datetime:
+    """This instant, and later than all that was told of models, or to people.
 
-    It may have been recorded by a clock that is ahead of this one: of another machine, or of this
-    one before it was set back. What follows it is not to come before it.
-
-    Args:
-        recorded: Instants, of which there may be none.
+    Some of it may have been recorded by a clock that is ahead of this one: of another machine, or
+    of this one before it was set back. What follows it is not to come before it, and what people
+    were told is compared with what there was to tell.
     """
-    last = pc.max(recorded).as_py()
-    return now() if last is None else max(now(), last + TICK)
+    at = now()
+    for name, column in _IN_ORDER.items():
+        last: datetime | None = pc.max(read_once(environment, name)[column]).as_py()
+        if last is not None:
+            at = max(at, last + TICK)
+    return at
 
 
 def _opened(path: str) -> DeltaTable | None:

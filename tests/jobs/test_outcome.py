@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date, time, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs import outcome
-from jobs.lake import ops
+from jobs.lake import model_events, ops
 from jobs.telling import tell
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
@@ -266,6 +267,36 @@ def test_each_move_of_the_alias_by_hand_is_told_of_once_by_whichever_run_comes_f
         minute=(ops.now() - NIGHT) // timedelta(minutes=1) + 1,
     )
     assert outcome.alias_moved(predicting) is not None, "it was moved again"
+
+
+@pytest.mark.parametrize("is_event", [True, False], ids=["of an event", "of what was told"])
+def test_a_move_of_the_alias_is_told_of_once_whatever_clock_was_ahead(
+    run: Run, is_event: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluating = run.at(stage("evaluate"))
+    now = ops.now()
+    monkeypatch.setattr(ops, "now", lambda: now + timedelta(minutes=10))
+    if is_event:
+        model_events.record(run.environment, [_event(run, "promoted")])
+    else:
+        tell(evaluating, outcome.notification(run, Event.NIGHT_DONE, "Done.", "evaluate"))
+    monkeypatch.setattr(ops, "now", lambda: now)
+    for _ in range(2):
+        model_events.record(run.environment, [_event(run, "alias_moved")])
+        told = outcome.alias_moved(evaluating)
+        assert told is not None
+        tell(evaluating, told)
+        assert outcome.alias_moved(evaluating) is None
+
+
+def _event(run: Run, name: str) -> dict[str, Any]:
+    return {
+        "pipeline": run.pipeline.name,
+        "as_of": run.days.last,
+        "event": name,
+        "model_version": "1",
+        "reason": "Somebody has moved the alias to version 1.",
+    }
 
 
 def test_a_model_whose_time_ran_out_and_that_awaits_a_person_anew_is_told_of_again(
