@@ -314,8 +314,20 @@ class Registry:
             self._client.log_artifacts(model.run_id, folder, _CARD)
 
     def params(self, model: ModelVersion) -> dict[str, str]:
-        """What the model's run tells of its settings, as texts."""
-        return dict(self._client.get_run(model.run_id).data.params)
+        """What the model's run tells of its settings, as texts.
+
+        Raises:
+            NightshiftError: it was deleted.
+        """
+        try:
+            return dict(self._client.get_run(model.run_id).data.params)
+        except MlflowException as error:
+            if error.error_code not in _UNKNOWN:
+                raise
+            raise NightshiftError(
+                f"The run of model '{self.name}' version {model.version} is not in MLflow, so "
+                "nobody knows what it has learned. Restore it there, or delete that version."
+            ) from error
 
     def curves(self, model: ModelVersion, *names: str) -> dict[str, list[float]]:
         """The values of metrics by epoch."""

@@ -66,9 +66,8 @@ def learned_by(
     pipeline: Pipeline, registry: Registry, model: ModelVersion
 ) -> tuple[LearningTask, str]:
     """Task and label of a version; of one that was kept before they were told those declared."""
-    training = pipeline.training
-    told = registry.params(model)
-    return task_of(told.get("task", training.task)), told.get("label", training.label)
+    task, label = _told_by(pipeline, registry, model)
+    return task_of(task), label
 
 
 def other_label(pipeline: Pipeline, registry: Registry, model: ModelVersion) -> str | None:
@@ -77,13 +76,20 @@ def other_label(pipeline: Pipeline, registry: Registry, model: ModelVersion) -> 
     What it says is not what the pipeline declares to foretell: it serves no night.
     """
     training = pipeline.training
-    task, label = learned_by(pipeline, registry, model)
-    if (label, task.name) == (training.label, training.task):
+    # As texts: a task may be known no more.
+    task, label = _told_by(pipeline, registry, model)
+    if (label, task) == (training.label, training.task):
         return None
     return (
-        f"has learned '{label}' ({_spaced(task.name)}) and not '{training.label}' "
+        f"has learned '{label}' ({_spaced(task)}) and not '{training.label}' "
         f"({_spaced(training.task)}), which '{pipeline.name}' declares"
     )
+
+
+def _told_by(pipeline: Pipeline, registry: Registry, model: ModelVersion) -> tuple[str, str]:
+    training = pipeline.training
+    told = registry.params(model)
+    return told.get("task", training.task), told.get("label", training.label)
 
 
 def _spaced(task: str) -> str:

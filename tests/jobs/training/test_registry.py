@@ -321,3 +321,13 @@ def test_all_who_begin_with_an_empty_database_at_once_find_it_made(tmp_path: Pat
     for name, maker in makers.items():
         _, said = maker.communicate(timeout=120)
         assert maker.returncode == 0, f"{name}: {said}"
+
+
+def test_what_a_version_has_learned_cannot_be_told_without_its_run(
+    registry: Registry, tmp_path: Path
+) -> None:
+    model = keep(registry, tmp_path, "one")
+    assert registry.params(model)["epochs"] == "2"
+    gone = replace(model, run_id="0" * 32)
+    with pytest.raises(NightshiftError, match=r"run of model 'small' version 1 is not in MLflow"):
+        registry.params(gone)

@@ -337,6 +337,18 @@ def test_a_version_that_has_learned_another_label_cannot_come_back(
     )
 
 
+def test_a_version_that_has_learned_what_is_no_task_any_more_cannot_come_back(
+    registry: Registry,
+    evaluated: Callable[..., ModelVersion],
+    find: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = evaluated(FIRST)
+    registry._client.log_param(model.run_id, "task", "ranking")
+    assert find() == Refused.exit_code
+    assert capsys.readouterr().out.startswith("has learned 'failed' (ranking) and not 'failed' (")
+
+
 def test_an_mlflow_that_is_away_has_told_nothing(
     environment: Environment,
     find: Callable[..., int],
