@@ -419,8 +419,12 @@ class OnSpark:
 
     @cached_property
     def told_anew(self) -> ToldAnew:
-        """Rows of all days that have a use which do not count: see `last_told`."""
-        return told_anew.find(
+        """Rows of all days that have a use which do not count: see `last_told`.
+
+        Raises:
+            UsageError: the rows were made when another entity was declared.
+        """
+        found = told_anew.find(
             self.session,
             _source(self.run, self.snapshot),
             _files(self.run, self.snapshot, self.days.all),
@@ -428,6 +432,12 @@ class OnSpark:
             self.folder / "told anew",
             cores_at_once(self.run.environment),
         )
+        columns = (self.run.pipeline.event_date,)
+        for day in self.days.all:
+            # Of the keys alone, and a day at a time, as all of them may not fit into memory.
+            keys = snapshots.read(self.run, self.snapshot, Days.of(day), columns)
+            _require_keys(self.run, self.snapshot, keys)
+        return found
 
     @property
     def _training(self) -> Training:

@@ -38,7 +38,7 @@ from jobs.training.registry import Registry
 from jobs.training.shards import Shards
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError, Refused
+from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.run import Run
 from tests.jobs.training import small
 from tests.jobs.training.test_column_statistics import require_alike
@@ -148,6 +148,9 @@ def test_an_outcome_that_is_told_anew_counts_once_as_in_one_process(run: Run) ->
 def test_columns_that_a_file_lacks_and_odd_values_are_learned_as_in_one_process(run: Run) -> None:
     rows = small.without_values(ROWS, "noise")
     rare = ["RR" if place % 80 == 0 else None for place in range(len(ROWS))]
+    # No part of the key, in which nothing may lack.
+    whole = ("batch_date", "line", "batch")
+    run = replace(run, pipeline=replace(run.pipeline, entity=whole))
     published(run, small.with_column(rows, "oven", pa.array(rare)))
     with on_spark(run) as laid_out:
         ours = laid_out.judged()
@@ -283,6 +286,17 @@ def test_a_column_that_the_table_lacks_is_named(run: Run) -> None:
         pytest.raises(NightshiftError, match=r"reads column 'oven', which the rows do not have"),
     ):
         laid_out.judged()
+
+
+def test_rows_that_were_made_with_another_entity_are_refused_as_in_one_process(run: Run) -> None:
+    ovens = ROWS["oven"].to_pylist()
+    ovens[len(ovens) // 2] = None
+    published(run, small.with_column(ROWS, "oven", pa.array(ovens)))
+    with pytest.raises(UsageError, match=r"1 rows .* have no 'oven'") as theirs:
+        in_process(run)
+    with on_spark(run) as laid_out, pytest.raises(UsageError) as ours:
+        laid_out.judged()
+    assert str(ours.value) == str(theirs.value)
 
 
 @dataclass(frozen=True, kw_only=True)
