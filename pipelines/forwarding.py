@@ -24,6 +24,7 @@ _OF_PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _OF_NETWORK = (*_OF_PROXY, "SSL_CERT_FILE", "SSL_CERT_DIR")
 """Variables by which a channel reaches its address. In small letters too."""
 _WITHOUT_PROXY = ("NO_PROXY", "no_proxy")
+_AWS_SETTINGS = "AWS_CONFIG_FILE"
 _OF_TERMINAL = ("COLUMNS", "LINES", "TERM")
 """Variables by which a person says how wide a table may be."""
 
@@ -39,11 +40,13 @@ def argument(
         given: Variables of the client.
     """
     own = {} if words[0] == "run" else store_credentials(given)
+    # A file of settings, such as the region, is no login by itself.
+    has_login = bool(own.keys() - {_AWS_SETTINGS})
     return {
         "words": list(words),
         "environment": environment.variables(),
         # Of two logins a store takes no part: keys go before a profile, and a token before none.
-        "not_set": sorted(OF_STORE - own.keys()) if own else [],
+        "not_set": sorted(OF_STORE - own.keys()) if has_login else [],
     }
 
 

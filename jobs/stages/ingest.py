@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
+from decimal import Decimal
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -474,7 +475,8 @@ def _bad_files(load: _Load) -> list[_Tally]:
 
 def _allowed(feed: Feed) -> str:
     """The share of bad rows that a feed allows, for people."""
-    percent = f"{100 * feed.max_quarantine_share:.6g}"
+    # Of a small share no power of ten.
+    percent = f"{Decimal(f'{100 * feed.max_quarantine_share:.6g}'):f}"
     return f"{percent}%" if "." in percent else f"{percent}.0%"
 
 

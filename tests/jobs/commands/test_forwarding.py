@@ -314,8 +314,10 @@ def test_a_child_has_the_credentials_of_its_client_but_for_a_stage(
             {"AWS_ACCESS_KEY_ID": "own", "AWS_SECRET_ACCESS_KEY": "own"},
         ),
         ({}, _OF_UP),
+        # Settings, such as the region, beside which the server's login counts.
+        ({"AWS_CONFIG_FILE": "/etc/aws"}, _OF_UP),
     ],
-    ids=["a profile", "keys", "none"],
+    ids=["a profile", "keys", "none", "settings"],
 )
 def test_a_child_takes_no_part_of_its_login_from_the_server(
     client: dict[str, str],

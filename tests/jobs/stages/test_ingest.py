@@ -24,7 +24,7 @@ from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import exists, version
 from jobs.lake.publications import in_force
 from jobs.stages import ingest as stage
-from jobs.stages.ingest import ingest
+from jobs.stages.ingest import _allowed, ingest
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import DataRefused, NightshiftError, NotLanded, Refused
@@ -404,6 +404,20 @@ def test_a_small_share_of_bad_rows_that_is_allowed_is_told_as_it_is(toy: Environ
     with pytest.raises(DataRefused, match=r"more bad rows than the 0\.05% that it allows") as told:
         ingest(run_of_feeds(toy, [feed], "2013-01-01"))
     assert told.value.failures[0].says.startswith("At most 0.05% of a file's rows are bad.")
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (0, "0.0%"),
+        (5e-7, "0.00005%"),
+        (0.29, "29.0%"),
+        (1 / 3, "33.3333%"),
+        (1, "100.0%"),
+    ],
+)
+def test_a_share_is_told_without_a_power_of_ten(share: float, told: str) -> None:
+    assert _allowed(replace(TOY.feeds[0], max_quarantine_share=share)) == told
 
 
 def test_a_file_that_cannot_be_read_has_a_report_too(toy: Environment) -> None:
