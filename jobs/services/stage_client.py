@@ -130,8 +130,9 @@ def spawn(
 
     It ends when this process does.
     """
-    with suppress(OSError, UsageError):
-        return Forked(environment, function, argument, environ, output)
+    if available(environment):
+        with suppress(OSError, UsageError):  # it has ended since
+            return Forked(environment, function, argument, environ, output)
     return Started(environment, function, argument, environ, output)
 
 

@@ -386,6 +386,8 @@ def test_a_server_that_answers_nothing_is_not_there(
         try:
             # What is asked of it would be waited for without end.
             assert not stage_client.available(home)
+            begun = stage_client.spawn(home, f"{WORK}:give", {"code": 1}, {})
+            assert begun.wait(60) == 1
         finally:
             process.send_signal(signal.SIGCONT)
         assert until(lambda: stage_client.available(home))
