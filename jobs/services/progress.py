@@ -43,6 +43,12 @@ class Progress:
         self._clear()
         self._print(f"  {name:<14} ready after {self._seconds():5.1f} s")
 
+    def give_up(self, name: str, why: str) -> None:
+        """Wait for it no longer, and show why."""
+        self.waiting.remove(name)
+        self._clear()
+        self._print(why)
+
     def tick(self) -> None:
         """Show what is still waited for: at once on a terminal, now and then in a file."""
         if not self.waiting:

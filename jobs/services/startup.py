@@ -119,8 +119,11 @@ class _Start:
         if code is not None:
             progress.done(_WARM_UP)
         elif time.monotonic() > self._warm_by:
+            self._warming.kill()
             why = f"is not done after {UP_SECONDS} s"
-            raise ServiceFailedError(self._environment, _WARM_UP, why)
+            late = ServiceFailedError(self._environment, _WARM_UP, why)
+            # It only saves the first night some seconds, and all services are well.
+            progress.give_up(_WARM_UP, f"Warning: {late}")
 
 
 class _Watch:
