@@ -9,13 +9,11 @@ import signal
 import time
 
 from jobs.services import lifecycle, signals
-from jobs.services.supervision import Process, Supervisor, log_of
+from jobs.services.supervision import LOOKS, Process, Supervisor, log_of
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 
 _LOOK_SECONDS = 1.0
-_LOOKS = 3
-"""In vain, after which the supervisor is taken for gone: it may be slow to answer once."""
 
 
 def run(environment: Environment) -> int:
@@ -65,7 +63,7 @@ def _stay(environment: Environment) -> None:
     supervisor = Supervisor(environment, is_patient=True)
     ran: dict[str, int] = {}
     in_vain = 0
-    while in_vain < _LOOKS:
+    while in_vain < LOOKS:
         now = supervisor.processes()
         for process in now.values():
             _tell(environment, process, ran)

@@ -17,7 +17,7 @@ from jobs.services.definitions import JDBC, Health, Service, has_airflow, servic
 from jobs.services.replays import begin_all
 from jobs.services.secrets import make_all
 from jobs.services.startup import start_services, state
-from jobs.services.supervision import Process, Supervisor
+from jobs.services.supervision import NoAnswerError, Process, Supervisor
 from jobs.services.text import duration
 from pipelines import catalog
 from pipelines.environment import Environment
@@ -43,6 +43,7 @@ def up(environment: Environment, begins: Callable[[], object] = lambda: None) ->
         UsageError: a variable of Airflow's is set that Nightshift sets by one of its own, or this
             machine runs a part of the platform and does not share what the parts share, or
             Airflow's executor lacks what it needs, or its configuration is missing.
+        NoAnswerError: a supervisor is up and answers nothing; what it runs is left alone.
     """
     executors.require_worker_has_tasks(environment)
     wanted = services(environment)
@@ -60,9 +61,10 @@ def up(environment: Environment, begins: Callable[[], object] = lambda: None) ->
         _require_ports_of_nobody_else(environment, wanted)
         supervisor = Supervisor(environment)
         settings = variables(environment)
+        is_up = supervisor.is_running() and supervisor.has_settings(wanted, settings)
         begin_all(environment)
-        with _stopped_on_failure(environment):
-            if not (supervisor.is_running() and supervisor.has_settings(wanted, settings)):
+        with _stopped_on_failure(environment, is_up=is_up):
+            if not is_up:
                 _start_anew(environment, supervisor, wanted, settings)
             # Also where nothing starts anew: a file that was changed or lost is right again.
             airflow.make_login(environment)
@@ -290,16 +292,23 @@ def _make_pools(environment: Environment, wanted: tuple[Service, ...]) -> None:
 
 
 @contextmanager
-def _stopped_on_failure(environment: Environment) -> Iterator[None]:
+def _stopped_on_failure(environment: Environment, *, is_up: bool) -> Iterator[None]:
     """Stop what the block has started when it fails: half a platform would stay, unseen.
 
     Also when it is ended, by Ctrl-C, by `kill`, or with its terminal.
+
+    Args:
+        environment: Whose platform it is.
+        is_up: Whether it was up before, so that nights may run: where nothing answers all at once,
+            they are left alone.
     """
     numbers = signals.endings()
     with signals.interrupted_by(numbers):
         try:
             yield
-        except BaseException:
+        except BaseException as error:
+            if is_up and isinstance(error, NoAnswerError):
+                raise
             # A stop is not stopped halfway: of the end of a terminal a process may be told twice.
             signals.ignore(numbers)
             with suppress(OSError):  # where nobody is left to read it

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from jobs.services import airflow, stage_client
 from jobs.services.definitions import Health, Service, has_airflow
 from jobs.services.progress import Progress
-from jobs.services.supervision import Process, Supervisor, log_of
+from jobs.services.supervision import LOOKS, NoAnswerError, Process, Supervisor, log_of
 from jobs.services.text import tail
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
@@ -36,6 +36,7 @@ def start_services(
 
     Raises:
         ServiceFailedError: one did not get well; the message holds the end of its log.
+        NoAnswerError: the supervisor answers nothing.
     """
     _Start(environment, supervisor, wanted).wait_until_healthy()
 
@@ -98,6 +99,8 @@ class _Start:
         if self._environment.spark_remote is not None:
             return False
         known = self._supervisor.processes()
+        if not known:
+            raise NoAnswerError(self._environment)
         return any(known[name].state != "RUNNING" for name in self._warmed_up)
 
     def _end_migration(self, code: int | None) -> None:
@@ -137,9 +140,15 @@ class _Watch:
         self._wanted = wanted
         self._deadline = time.monotonic() + UP_SECONDS
         self._pids: dict[str, int] = {}
+        self._in_vain = 0
 
     def healthy(self) -> list[str]:
         known = self._supervisor.processes()
+        self._in_vain = 0 if known else self._in_vain + 1
+        if self._in_vain >= LOOKS:
+            raise NoAnswerError(self._environment)
+        if not known:
+            return []
         health = Health.ask(self._environment)
         self._require_alive(known)
         healthy: list[str] = []
@@ -154,11 +163,6 @@ class _Watch:
         return healthy
 
     def _require_alive(self, known: Mapping[str, Process]) -> None:
-        if not known:
-            log = self._environment.logs / "supervisord.log"
-            raise NightshiftError(
-                f"The supervisor died, or does not answer. The end of {log}:\n{tail(log)}"
-            )
         for process in known.values():
             if process.has_died:
                 why = f"died ({process.why})"

@@ -34,12 +34,28 @@ _GROUP = "platform"
 _START_SECONDS = 20
 _ANSWER_SECONDS = 20
 """One that is stopped (SIGSTOP) takes questions and never answers."""
+_SILENCE = (TimeoutError, BlockingIOError)
+"""What such a question ends in; the second where many wait for an answer already."""
+LOOKS = 3
+"""In vain, after which the supervisor is taken for gone: it may be slow to answer once."""
 _LOOK_SECONDS = 0.05
 _LOG_BYTES = "20MB"  # each of three files, so a home's logs stay below half a gigabyte
 _OF_A_SHELL = "PATH"
 """No setting: a shell in which a virtual environment is active has another one."""
 # Not errors of ours: what came of the start is in the process's state.
 _SEEN_IN_STATE = (Faults.ALREADY_STARTED, Faults.SPAWN_ERROR, Faults.ABNORMAL_TERMINATION)
+
+
+class NoAnswerError(NightshiftError):
+    """The supervisor answers nothing, which is no reason to end what it runs."""
+
+    def __init__(self, environment: Environment) -> None:
+        log = environment.logs / "supervisord.log"
+        super().__init__(
+            "The supervisor answers nothing: it is stopped (SIGSTOP), waits for its disk, or has "
+            "died. `nightshift down` ends it and all that it runs; then `nightshift up` starts "
+            f"anew. The end of {log}:\n{tail(log)}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,10 +94,17 @@ class Supervisor:
         self._pid_file = environment.runtime / "supervisord.pid"
 
     def is_running(self) -> bool:
-        """Whether it answers."""
-        with suppress(OSError, RpcError):
+        """Whether it answers.
+
+        Raises:
+            NoAnswerError: it is there, and does not answer in time.
+        """
+        try:
             return bool(self._ask("getState")["statename"] == "RUNNING")
-        return False
+        except _SILENCE:
+            raise NoAnswerError(self._environment) from None
+        except (OSError, RpcError):
+            return False
 
     def was_killed(self) -> bool:
         """Whether one that no longer runs had no time to clean up after itself."""
@@ -130,6 +153,9 @@ class Supervisor:
         """Start a service, unless it runs.
 
         One that dies at once is seen in `processes`, not here.
+
+        Raises:
+            NoAnswerError: nobody answers.
         """
         try:
             # False: without waiting, so that services start side by side.
@@ -137,6 +163,8 @@ class Supervisor:
         except Fault as fault:
             if fault.faultCode not in _SEEN_IN_STATE:
                 raise
+        except OSError:
+            raise NoAnswerError(self._environment) from None
 
     def processes(self) -> dict[str, Process]:
         """What it knows of each service; nothing when it does not answer."""
@@ -206,13 +234,18 @@ stdout_logfile_backups = 2
 
     def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        while not self.is_running():
+        while not self._has_started():
             if process.poll() is not None or time.monotonic() > deadline:
                 log = self._environment.logs / "supervisor.log"
                 raise NightshiftError(
                     f"The supervisor did not start. The end of {log}:\n{tail(log)}"
                 )
             time.sleep(_LOOK_SECONDS)
+
+    def _has_started(self) -> bool:
+        with suppress(NoAnswerError):
+            return self.is_running()
+        return False
 
     def _answers(self) -> bool:
         try:

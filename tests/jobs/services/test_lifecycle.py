@@ -137,8 +137,16 @@ def kill_supervisor(environment: Environment) -> None:
 
 
 def stop_supervisor(environment: Environment) -> None:
+    _signal_supervisor(environment, signal.SIGSTOP)
+
+
+def go_on_supervisor(environment: Environment) -> None:
+    _signal_supervisor(environment, signal.SIGCONT)
+
+
+def _signal_supervisor(environment: Environment, number: signal.Signals) -> None:
     pid_file = environment.runtime / "supervisord.pid"
-    os.kill(int(pid_file.read_text()), signal.SIGSTOP)
+    os.kill(int(pid_file.read_text()), number)
 
 
 def test_up_makes_the_pools_in_which_stages_wait(
@@ -433,18 +441,61 @@ def test_the_status_after_its_supervisor_was_killed_tells_of_what_still_runs(
 
 
 @pytest.mark.timeout(120)  # an answer was waited for without end
-def test_a_supervisor_that_answers_nothing_is_told_of_and_ended(
+def test_a_supervisor_that_answers_nothing_is_told_of_and_ended_by_down_alone(
     up: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(supervision, "_ANSWER_SECONDS", 1)
+    before = pids(up)
     stop_supervisor(up)
     assert lifecycle.status(up) == 3
     assert "nothing watches them" in capsys.readouterr().err
+    # Nights may run.
+    with pytest.raises(NightshiftError, match="answers nothing.* `nightshift down` ends it"):
+        lifecycle.up(up)
+    go_on_supervisor(up)
+    assert pids(up) == before
     assert lifecycle.up(up) == 0
-    assert lifecycle.status(up) == 0
     stop_supervisor(up)
     assert lifecycle.down(up) == 0
     assert processes.marked(up.home) == []
+
+
+@pytest.mark.parametrize("asked", ["processes", "start_service"])
+def test_a_supervisor_that_answers_nothing_in_mid_start_ends_no_night(
+    up: Environment, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    monkeypatch.setattr(supervision, "_ANSWER_SECONDS", 1)
+    before = pids(up)
+    ask = getattr(Supervisor, asked)
+
+    def ask_one_that_is_stopped(supervisor: Supervisor, *given: Any) -> Any:
+        stop_supervisor(up)
+        return ask(supervisor, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Supervisor, asked, ask_one_that_is_stopped)
+        with pytest.raises(NightshiftError, match="answers nothing"):
+            lifecycle.up(up)
+    go_on_supervisor(up)
+    assert pids(up) == before
+
+
+def test_a_supervisor_that_is_slow_to_answer_once_ends_no_start(
+    home: Environment, replace_services: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Supervisor.processes
+    asked: list[object] = []
+
+    def answer_late(supervisor: Supervisor) -> dict[str, supervision.Process]:
+        asked.append(supervisor)
+        # The first asks what is to be warmed up.
+        return {} if len(asked) in {2, 3} else ask(supervisor)
+
+    monkeypatch.setattr(Supervisor, "processes", answer_late)
+    try:
+        assert lifecycle.up(home) == 0
+    finally:
+        lifecycle.down(home)
 
 
 def test_up_sweeps_what_a_killed_supervisor_left(up: Environment) -> None:
