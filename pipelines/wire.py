@@ -20,8 +20,8 @@ MOST_BYTES = 1 << 20
 """Of a message: a request is a few hundred, and a length that is noise must not fill our memory."""
 _LENGTH = struct.Struct("!I")
 _CONNECT_SECONDS = 5
-_ANSWER_SECONDS = 5
-"""Without an answer work begins in new processes, which is slower and no fault."""
+_ANSWER_SECONDS = 20
+"""As the supervisor has. Without an answer work begins in new processes: slower, and no fault."""
 READ_BYTES = 65_536
 """At once."""
 GONE: Mapping[str, Any] = {

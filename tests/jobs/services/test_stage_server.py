@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from threading import Timer
 
 import psutil
 import pytest
@@ -391,6 +392,17 @@ def test_a_server_that_answers_nothing_is_not_there(
         finally:
             process.send_signal(signal.SIGCONT)
         assert until(lambda: stage_client.available(home))
+
+
+def test_a_server_that_is_slow_to_answer_is_there(home: Environment) -> None:
+    with serving(home) as process:
+        # As where a machine has its memory on the disk.
+        process.send_signal(signal.SIGSTOP)
+        goes_on = Timer(6, process.send_signal, [signal.SIGCONT])
+        goes_on.start()
+        is_there = stage_client.available(home)
+        goes_on.join()
+        assert is_there
 
 
 def test_without_a_server_work_runs_in_a_new_process(home: Environment, tmp_path: Path) -> None:
