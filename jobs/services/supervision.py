@@ -40,6 +40,8 @@ LOOKS = 3
 """In vain, after which the supervisor is taken for gone: it may be slow to answer once."""
 _LOOK_SECONDS = 0.05
 _LOG_BYTES = "20MB"  # each of three files, so a home's logs stay below half a gigabyte
+_OWN_LOGS = ("supervisor", "supervisord")
+"""What it says before it can log, or as it breaks; and its log."""
 _OF_A_SHELL = "PATH"
 """No setting: a shell in which a virtual environment is active has another one."""
 # Not errors of ours: what came of the start is in the process's state.
@@ -136,7 +138,8 @@ class Supervisor:
             "--configuration",
             str(self._configuration),
         ]
-        with (self._environment.logs / "supervisor.log").open("ab") as log:
+        # Begun anew: it holds only what it says where it does not start.
+        with (self._environment.logs / "supervisor.log").open("wb") as log:
             process = subprocess.Popen(
                 program,
                 env={**os.environ, **variables},
@@ -198,7 +201,7 @@ pidfile = {_escaped(str(self._pid_file))}
 logfile = {self._environment.logs}/supervisord.log
 logfile_maxbytes = 1MB
 logfile_backups = 1
-; Else all of it would be in supervisor.log too, which nobody begins anew.
+; Else all of it would be in supervisor.log too, which is begun anew at starts alone.
 silent = true
 
 [unix_http_server]
@@ -236,10 +239,9 @@ stdout_logfile_backups = 2
         deadline = time.monotonic() + _START_SECONDS
         while not self._has_started():
             if process.poll() is not None or time.monotonic() > deadline:
-                log = self._environment.logs / "supervisor.log"
-                raise NightshiftError(
-                    f"The supervisor did not start. The end of {log}:\n{tail(log)}"
-                )
+                logs = [self._environment.logs / f"{name}.log" for name in _OWN_LOGS]
+                ends = "\n".join(f"The end of {log}:\n{tail(log)}" for log in logs)
+                raise NightshiftError(f"The supervisor did not start. {ends}")
             time.sleep(_LOOK_SECONDS)
 
     def _has_started(self) -> bool:

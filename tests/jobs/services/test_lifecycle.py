@@ -540,6 +540,21 @@ def test_what_services_do_is_told_only_in_a_log_that_is_begun_anew(up: Environme
     assert "spawned" not in (up.logs / "supervisor.log").read_text()
 
 
+def test_a_supervisor_that_does_not_start_is_told_with_what_it_says_now_and_its_log(
+    home: Environment, replace_services: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.logs.mkdir(parents=True)
+    (home.logs / "supervisor.log").write_text("of an earlier start")
+    (home.logs / "supervisord.log").write_text("what it logs")
+    monkeypatch.setattr(Supervisor, "configuration", lambda *_: "nonsense")
+    with pytest.raises(NightshiftError, match="The supervisor did not start") as error:
+        lifecycle.up(home)
+    told = str(error.value)
+    assert "'nonsense" in told
+    assert "what it logs" in told
+    assert "of an earlier start" not in told
+
+
 def test_a_taken_port_is_named_with_its_holder_and_the_variable(
     home: Environment, replace_services: object
 ) -> None:
