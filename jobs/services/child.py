@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from jobs.output import outlive_readers
 from pipelines.errors import NightshiftError
 from pipelines.landing import marks
 from pipelines.redaction import redacted
@@ -39,6 +40,8 @@ ALLOWED = frozenset(
     }
 )
 """What the stage server runs, and nothing else."""
+_ENDS_WITH_READER = "jobs.commands.sql:in_child"
+"""It may print without end, and does nothing else."""
 _GENERATED = "__autograph_generated_file"
 """How the names of modules begin that TensorFlow writes into the folder for temporary files."""
 Function = Callable[[dict[str, object]], int | None]
@@ -55,6 +58,8 @@ def execute(function: str, argument: dict[str, object]) -> int:
     Returns its exit code (None is 0), 3 after an exception.
     """
     signal.signal(signal.SIGTERM, _leave)
+    if function != _ENDS_WITH_READER:
+        outlive_readers()
     try:
         # Imported here, so that a fault of the module itself ends as an exit code too.
         code = _named(function)(argument)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from threading import Timer
+from typing import IO
 
 import psutil
 import pytest
@@ -413,6 +414,39 @@ def test_without_a_server_work_runs_in_a_new_process(home: Environment, tmp_path
         assert stage_client.spawn(home, f"{WORK}:say", lines, {}, output).wait() == 0
     assert sorted(file.read_text().splitlines()) == ["to err", "to out"]
     assert stage_client.spawn(home, f"{WORK}:give", {"code": 1}, {}).wait(60) == 1
+
+
+def _without_reader() -> IO[str]:
+    """A pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return os.fdopen(writing, "w")
+
+
+def test_work_beside_us_goes_on_where_nobody_reads_what_it_prints(home: Environment) -> None:
+    lines = {"out": "to out", "err": "to err"}
+    with _without_reader() as output:
+        # In a new process, then in a child of the server.
+        assert stage_client.spawn(home, f"{WORK}:say", lines, {}, output).wait(60) == 0
+        with serving(home):
+            assert stage_client.spawn(home, f"{WORK}:say", lines, {}, output).wait(60) == 0
+
+
+ENDLESS_STATEMENT = """
+import sys
+from jobs.commands import sql
+from jobs.services import child
+sql.in_child = lambda _: print("a row", flush=True)
+sys.exit(child.execute("jobs.commands.sql:in_child", {}))
+"""
+
+
+def test_a_statement_ends_where_nobody_reads_its_rows() -> None:
+    with _without_reader() as output:
+        words = [sys.executable, "-c", ENDLESS_STATEMENT]
+        ended = subprocess.run(words, cwd=ROOT, stdout=output, stderr=subprocess.PIPE)
+    assert ended.returncode == 3
+    assert b"BrokenPipeError" in ended.stderr
 
 
 def test_work_in_a_new_process_can_be_killed(home: Environment, tmp_path: Path) -> None:
