@@ -57,7 +57,7 @@ _RETRIES = 5
 _ANSWER_SECONDS = 60
 """Enough for a server that is just being started anew."""
 _EXECUTOR_SECONDS = 30
-"""Until people are told that no executor of a cluster has done anything."""
+"""Until people are told that no executor of a cluster has been free."""
 _SIGNS_OF_LOSS = ("StatusCode.UNAVAILABLE", "NO_ACTIVE_SESSION", "INVALID_HANDLE")
 """What Spark's client says when its server is gone, or when a new one at the same place does not
 know the session."""
@@ -207,10 +207,10 @@ def _await_executors(environment: Environment, session: SparkSession) -> None:
     right to wait, as for a busy cluster; but not without a word.
     """
     told = (
-        f"Waiting for executors of the Spark cluster at {environment.spark_master}: none has done "
-        f"anything for {_EXECUTOR_SECONDS} s. It needs a worker with a free core and "
-        f"{environment.spark_memory} of free memory (NIGHTSHIFT_SPARK_MEMORY); "
-        f"{environment.logs / 'spark.log'} tells more."
+        f"Waiting for executors of the Spark cluster at {environment.spark_master}: none has been "
+        f"free for {_EXECUTOR_SECONDS} s. All are busy, or there is none for want of a worker "
+        f"with a free core and {environment.spark_memory} of free memory "
+        f"(NIGHTSHIFT_SPARK_MEMORY); {environment.logs / 'spark.log'} tells more."
     )
     telling = threading.Timer(_EXECUTOR_SECONDS, _tell, [told])
     telling.daemon = True

@@ -188,6 +188,7 @@ def test_a_cluster_without_executors_is_waited_for_and_told(
     opened.client.close()
     told = capfd.readouterr().err
     assert ("Waiting for executors of the Spark cluster at spark://host:7077" in told) is is_busy
+    assert ("All are busy, or there is none" in told) is is_busy
     assert ("2g of free memory" in told) is is_busy
 
 
