@@ -278,6 +278,7 @@ def _require_own_address(environment: Environment) -> None:
 
     Raises:
         UsageError: it is not one of this machine.
+        NightshiftError: it is a name that cannot be looked up just now.
     """
     if environment.spark_master is None:
         return
@@ -289,6 +290,11 @@ def _require_own_address(environment: Environment) -> None:
             probe.bind(address)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
+        if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+            raise NightshiftError(
+                f"NIGHTSHIFT_SPARK_HOST={host!r} cannot be looked up just now ({why}): "
+                "run it again, or set it to an address, for which nobody is asked."
+            ) from None
         raise UsageError(
             f"NIGHTSHIFT_SPARK_HOST={host!r} is no address of this machine ({why}): set it to the "
             f"one by which executors of {environment.spark_master} reach it, without a port."

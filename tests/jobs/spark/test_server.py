@@ -278,6 +278,30 @@ def test_an_address_that_is_not_this_machines_is_named_before_a_driver_asks_for_
         server.main()
 
 
+def test_a_name_that_cannot_be_looked_up_just_now_is_a_fault_that_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def be_away(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", be_away)
+    environment = Environment.read(
+        {
+            "NIGHTSHIFT_HOME": str(tmp_path),
+            "NIGHTSHIFT_SPARK_MASTER": "spark://10.0.0.5:7077",
+            "NIGHTSHIFT_SPARK_HOST": "driver.example",
+        }
+    )
+    message = "NIGHTSHIFT_SPARK_HOST='driver.example' cannot be looked up just now (Temp"
+    with (
+        pytest.raises(NightshiftError, match=re.escape(message)) as error,
+        running_server(environment, port=0),
+    ):
+        pytest.fail("no server was started")
+    # Airflow tries no wrong usage again.
+    assert not isinstance(error.value, UsageError)
+
+
 def of_cluster(home: Path, master: str, *lines: str) -> Environment:
     """An environment that computes on a cluster, with a file of settings of these lines."""
     file = home / "spark.properties"
