@@ -446,7 +446,9 @@ class Expected:
         event = "promoted" if own > others or (is_old and own == others) else "kept"
         if own == UNFIT:
             event = "refused"
-        return event, own, others, age, champion, is_newer_fit
+        # Whether its turn was said once or again is no reason.
+        turn = champion.version, champion.night, champion.since, champion.held
+        return event, own, others, age, turn, is_newer_fit
 
     def _begin(self, model: Model) -> None:
         spell = self._say(model.night, model.version, model.night)
@@ -517,12 +519,20 @@ class Expected:
             gone.add(now.version)
         for version in gone:
             self._withdraw(version)
-            self.models[version].word = "rolled_back"
-        self.models[target].word = "restored"
+            self._has_word(version, "rolled_back")
+        self._has_word(target, "restored")
         self._say(now.night, target, self.newest, held=not refresh)
-        self.events += len(gone) + 1 + refresh
+        self.events += len(gone) + 1
+        if refresh:
+            self._release(target)
+
+    def _has_word(self, version: str, word: str) -> None:
+        """A person's, for which the model waits no more."""
+        self.models[version].word = word
+        self.models[version].awaits = False
 
     def _release(self, version: str) -> None:
+        """Of all its turns: it is said of the version."""
         self.events += 1
         for spell in self.said:
             spell.held = spell.held and spell.version != version
