@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
+from jobs.ingestion.text import beginning
+
 if TYPE_CHECKING:
     from pyspark.sql import Column as Expression
 
@@ -17,8 +19,6 @@ _FIRST = "_first_line"
 """Column for the first good line of a row's key."""
 _TIMES = "_times"
 """Column for how many good rows a key has."""
-_SHOWN = 80
-"""Characters of a value that a reason shows."""
 Keep = Callable[[DataFrame], DataFrame]
 """Has Spark keep rows that are read several times."""
 
@@ -78,5 +78,5 @@ def _with_reasons(rows: DataFrame, feed: Feed) -> DataFrame:
 
 
 def _named_value(name: str) -> Expression:
-    shown = F.left(F.col(name).cast("string"), F.lit(_SHOWN))
+    shown = beginning(F.col(name).cast("string"))
     return F.concat(F.lit(f"{name} "), shown)

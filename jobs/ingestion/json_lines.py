@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from jobs.ingestion.contents import Contents, Drop
 from jobs.ingestion.provenance import numbered_lines
 from jobs.ingestion.splits import count_lines
-from jobs.ingestion.text import has_control_characters, line_problem
+from jobs.ingestion.text import beginning, has_control_characters, line_problem
 from pipelines.feeds import PROVENANCE
 from pipelines.places import opened
 
@@ -49,8 +49,6 @@ _OBJECT = rf"\A{_SPACE}\{{(?:{_PAIR}(?:,{_PAIR})*+|{_SPACE})\}}{_SPACE}"
 # What comes before the first fault, so that a reason can begin with that.
 _GOOD_PART = rf"\A{_SPACE}\{{(?:{_PAIR},)*+"
 _NESTED = rf'{_GOOD_PART}{_SPACE}"({_INSIDE})"{_SPACE}:{_SPACE}[\[{{]'
-_SHOWN = 80
-"""Characters of a record that a reason shows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,9 +139,9 @@ def _is_nested(value: object) -> bool:
 def _problem() -> Expression:
     """Why a line is no flat JSON object; null when it is one."""
     record = F.col("record")
-    nested = _shown(F.regexp_extract(record, _NESTED, 1))
+    nested = beginning(F.regexp_extract(record, _NESTED, 1))
     rest = F.regexp_extract(record, rf"(?s){_GOOD_PART}(?:{_PAIR})?+(.*)", 1)
-    invalid = F.concat(F.lit("record: not valid JSON from '"), _shown(rest), F.lit("' on"))
+    invalid = F.concat(F.lit("record: not valid JSON from '"), beginning(rest), F.lit("' on"))
     return (
         line_problem()
         .when(record.rlike(rf"{_OBJECT}\z"), F.lit(None))
@@ -205,7 +203,7 @@ def _odd_keys(feed: Feed) -> Expression:
 
 def _first(keys: Expression, what: str) -> Expression:
     key = F.get(keys, F.lit(0))
-    return F.concat(F.lit("record: '"), _shown(key), F.lit(f"' {what}"))
+    return F.concat(F.lit("record: '"), beginning(key), F.lit(f"' {what}"))
 
 
 def _odd_value() -> Expression:
@@ -215,7 +213,3 @@ def _odd_value() -> Expression:
     # Only an escape can hide one: this is slow.
     has_escape = F.contains("record", F.lit("\\"))
     return F.when(has_escape, F.concat(key, F.lit(": control characters")))
-
-
-def _shown(text: Expression) -> Expression:
-    return F.left(text, F.lit(_SHOWN))

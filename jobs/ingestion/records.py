@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from jobs.ingestion import duplicates
 from jobs.ingestion.formats import FORMATS
+from jobs.ingestion.text import beginning
 from pipelines.feeds import PROVENANCE
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ COMPLAINT = "_complaint"
 _PROVENANCE_SCHEMA = "landed_date date, source_file string, source_line int"
 _MANY = 2_000_000
 """Records: fewer take Spark less time when duplicates are found in the query that reads them."""
-_SHOWN = 80
-"""Characters of a value that a reason shows."""
 _SQL_TYPES = {"long": "bigint"}
 """Declared type -> Spark's name of it, where that is another."""
 _MINUTE = r"[1-9]\d{3}-\d{2}-\d{2}[T ]\d{2}:\d{2}"
@@ -240,9 +239,8 @@ def _cast(column: Column) -> Expression:
 def _complaint(column: Column, required: bool) -> Expression:
     """What is wrong with a value; null when nothing is."""
     text = F.col(_TEXT + column.name)
-    shown = F.left(text, F.lit(_SHOWN))
     before = F.lit(f"{column.name}: '")
-    unreadable = F.concat(before, shown, F.lit("' "), _fault(column))
+    unreadable = F.concat(before, beginning(text), F.lit("' "), _fault(column))
     # A text that is there without a value: the cast could not read it.
     is_unreadable = text.isNotNull() & F.col(column.name).isNull()
     complaint = F.when(is_unreadable, unreadable)

@@ -18,6 +18,8 @@ AS_JSON = {
     "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS",
 }
 """Options of `to_json` for the record of a quarantined row that was no text."""
+_SHOWN = 80
+"""Characters of a value that a reason shows."""
 _CONTROL_IN_LINE = r"[\x00-\x08\x0a-\x1f\x7f]"
 """All but the tab: in a line they mean that the source wrote something else than text."""
 _CONTROL_IN_VALUE = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
@@ -35,6 +37,11 @@ def line_problem() -> Expression:
         .when(record == "", "record: blank line between records")
         .when(record.rlike(_CONTROL_IN_LINE), "record: control characters")
     )
+
+
+def beginning(text: Expression) -> Expression:
+    """As much of a text as a reason shows: it may be of any length."""
+    return F.left(text, F.lit(_SHOWN))
 
 
 def has_control_characters(value: Expression) -> Expression:

@@ -20,6 +20,7 @@ from jobs.services.stage_client import Work
 from jobs.spark.server import cores_at_once, running_server
 from jobs.spark.session import connect
 from jobs.training.families.neural_network import job
+from jobs.training.families.neural_network.numbered import NumberedRank
 from jobs.training.families.neural_network.on_executor import end_of_output
 from jobs.training.families.neural_network.on_host import LEFT_ALONE
 from jobs.training.families.neural_network.rendezvous import OF_A_RANK, Place
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _MODULE = "jobs.training.families.neural_network.on_executor"
-_LOOK_SECONDS = 0.05
 _PATIENCE_SECONDS = 30
 """Until it is told that a rank waits."""
 _START_SECONDS = 600
@@ -100,17 +100,18 @@ class OnExecutors:
     def start(self, folder: Path, place: Place) -> Work:
         """See `Launcher`."""
         assert self._query is not None, "they are prepared before one is started"
-        return _Rank(self._query, int(place.variables["HOROVOD_RANK"]))
+        return NumberedRank(self._query, int(place.variables["HOROVOD_RANK"]))
 
     def last_words(self, rank: Work) -> str:
         """See `Launcher`."""
-        assert isinstance(rank, _Rank)
+        assert isinstance(rank, NumberedRank)
         return rank.last_words()
 
     def await_end(self, folder: Path, ranks: int) -> None:
         """See `Launcher`."""
         if self._query:
             self._query.end()
+            self._query.await_gone()
 
 
 class _Query:
@@ -157,13 +158,12 @@ class _Query:
         end = self._line.end_of(number) if self._line.is_held(number) else None
         return (end.said if end else "") or self._fault
 
-    def want_no_more(self) -> None:
-        """Have all ranks end."""
+    def end(self) -> None:
+        """Want the ranks no longer."""
         self._line.close()
 
-    def end(self) -> None:
+    def await_gone(self) -> None:
         """Return when the ranks are gone, and Spark is free of them."""
-        self.want_no_more()
         self._thread.join(_GONE_SECONDS)
         if self._session and self._thread.is_alive():
             # Such as one on an executor that hangs.
@@ -198,33 +198,6 @@ class _Query:
     @property
     def _why_not_there(self) -> str:
         return f"no core of the executors was free for it, or none reaches {self._address}"
-
-
-class _Rank:
-    """Work of the task with one number."""
-
-    def __init__(self, query: _Query, number: int) -> None:
-        self._query = query
-        self._number = number
-
-    def wait(self, timeout: float | None = None) -> int | None:
-        """See `Work`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            code = self._query.code(self._number)
-            if code is not None:
-                return code
-            if deadline is not None and time.monotonic() >= deadline:
-                return None
-            time.sleep(_LOOK_SECONDS)
-
-    def kill(self) -> None:
-        """See `Work`; one is never ended without the others."""
-        self._query.want_no_more()
-
-    def last_words(self) -> str:
-        """See `_Query.last_words`."""
-        return self._query.last_words(self._number)
 
 
 @dataclass(frozen=True, kw_only=True)

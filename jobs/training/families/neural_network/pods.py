@@ -24,6 +24,7 @@ from jobs.training.families.neural_network.kubernetes import (
     Kubernetes,
     Unanswered,
 )
+from jobs.training.families.neural_network.numbered import NumberedRank
 from jobs.training.families.neural_network.rendezvous import OF_A_RANK, Place
 from jobs.training.families.neural_network.told import told_by_variables
 from jobs.training.families.neural_network.wanted import LOST, Line
@@ -95,11 +96,11 @@ class OnPods:
     def start(self, folder: Path, place: Place) -> Work:
         """See `Launcher`."""
         assert self._pods is not None, "they are prepared before one is started"
-        return _Rank(self._pods, int(place.variables["HOROVOD_RANK"]))
+        return NumberedRank(self._pods, int(place.variables["HOROVOD_RANK"]))
 
     def last_words(self, rank: Work) -> str:
         """See `Launcher`."""
-        assert isinstance(rank, _Rank)
+        assert isinstance(rank, NumberedRank)
         return rank.last_words()
 
     def await_end(self, folder: Path, ranks: int) -> None:
@@ -314,33 +315,6 @@ class _Pods:
         if line not in self._told:
             self._told.add(line)
             _tell(line)
-
-
-class _Rank:
-    """Work of the Pod with one number."""
-
-    def __init__(self, pods: _Pods, number: int) -> None:
-        self._pods = pods
-        self._number = number
-
-    def wait(self, timeout: float | None = None) -> int | None:
-        """See `Work`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            code = self._pods.code(self._number)
-            if code is not None:
-                return code
-            if deadline is not None and time.monotonic() >= deadline:
-                return None
-            time.sleep(timeout or _LOOK_SECONDS)
-
-    def kill(self) -> None:
-        """See `Work`; one is never ended without the others."""
-        self._pods.end()
-
-    def last_words(self) -> str:
-        """See `_Pods.last_words`."""
-        return self._pods.last_words(self._number)
 
 
 def _require_reachable(environment: Environment) -> None:
