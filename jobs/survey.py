@@ -622,9 +622,17 @@ class Survey:
 
     def has_landed(self, night: date) -> bool:
         """Whether all of a night's drops are published."""
+        if night in self._whole_nights:
+            return True
         daily = self.daily_feeds
         lacking = {name for name in daily if night not in self._known(name)}
         return not lacking or (len(lacking) < len(daily) and self._is_whole_without(lacking, night))
+
+    @cached_property
+    def _whole_nights(self) -> set[date]:
+        """Those of which every daily feed is published."""
+        published = [set(self._known(name)) for name in self.daily_feeds]
+        return set.intersection(*published) if published else set()
 
     def _is_whole_without(self, feeds: Set[str], night: date) -> bool:
         """Whether feeds that were declared later have nothing to tell of a night that was made.

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from dataclasses import replace as with_changes
 from datetime import UTC, date, datetime, timedelta
+from itertools import count
 from threading import local
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from jobs.lake.log import Mark, is_table, marks
+from jobs.lake.file_systems import file_system
+from jobs.lake.log import Mark, actions, is_table, marks, newest_from
 from jobs.services import locks
 from pipelines.environment import Environment
 from pipelines.errors import no_such
@@ -50,16 +54,22 @@ Condition = tuple[str, str, object]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Kept:
+class Kept:
     """All rows of a table as of one version."""
 
     version: int
     mark: Mark
     rows: pa.Table
+    reading: int
+    """Number of the reading of the whole table: these rows are those of before, each in its place,
+    and what was added since."""
 
 
-_KEPT: dict[str, _Kept] = {}
+_KEPT: dict[str, Kept] = {}
 """By path or URL of the table, what this process has read of it last."""
+_READINGS = count()
+_NO_MARK: Mark = (-1, -1)
+"""Of a table that is not there, or was gone again before it could be kept."""
 
 
 class _Opened(local):
@@ -356,25 +366,85 @@ def read(
 
 
 def read_once(environment: Environment, name: str) -> pa.Table:
-    """All rows of an ops table, read again only when it has changed since this process read it.
+    """All rows of an ops table; of one that this process has read already only what is new.
 
     For a table of few rows that is asked many times.
     """
+    return kept(environment, name).rows
+
+
+def kept(environment: Environment, name: str) -> Kept:
+    """As `read_once`, with what tells whether rows were added to those of before."""
     path = _path(environment, name)
-    kept = _KEPT.get(path)
-    if kept is not None:
-        own, following = marks(path, kept.version, kept.version + 1)
-        if own == kept.mark and following is None:
-            return kept.rows
+    known = _KEPT.get(path)
+    found = known and _followed(path, known, _schema(name))
+    if found is None:
+        found = _read_whole(path, name)
+    if found.mark != _NO_MARK:
+        _KEPT[path] = found
+    return found
+
+
+def _read_whole(path: str, name: str) -> Kept:
     table = _opened(path)
+    reading = next(_READINGS)
     if table is None:
-        return _schema(name).empty_table()
+        rows = _schema(name).empty_table()
+        return Kept(version=-1, mark=_NO_MARK, rows=rows, reading=reading)
     rows = _rows(table, name, _schema(name))
     # After the reading: what was written while it lasted is found to be newer.
     (mark,) = marks(path, table.version())
-    if mark is not None:
-        _KEPT[path] = _Kept(version=table.version(), mark=mark, rows=rows)
-    return rows
+    version = table.version()
+    return Kept(version=version, mark=mark or _NO_MARK, rows=rows, reading=reading)
+
+
+def _followed(path: str, known: Kept, schema: pa.Schema) -> Kept | None:
+    """What is known with the rows that were added since; None: more than that has happened."""
+    own, following = marks(path, known.version, known.version + 1)
+    if own != known.mark:
+        return None
+    if following is None:
+        return known
+    newest = newest_from(path, known.version + 1)
+    if newest is None:
+        return None
+    try:
+        names = _files_added(path, range(known.version + 1, newest + 1))
+        added = None if names is None else [_rows_of_file(path, one, schema) for one in names]
+    except FileNotFoundError:
+        # Put together with others since, or the log was tidied.
+        return None
+    (mark,) = marks(path, newest)
+    if added is None or mark is None:
+        return None
+    rows = pa.concat_tables([known.rows, *added])
+    return with_changes(known, version=newest, mark=mark, rows=rows)
+
+
+def _files_added(path: str, versions: range) -> list[str] | None:
+    """The files that these commits have added; None: one of them has done something else."""
+    names = []
+    for version in versions:
+        for action in actions(path, version):
+            if "add" in action:
+                names.append(unquote(action["add"]["path"]))
+            elif "commitInfo" not in action:
+                return None
+    return names
+
+
+def _rows_of_file(path: str, name: str, schema: pa.Schema) -> pa.Table:
+    """The rows of a data file of the table; a column that it has not got is null."""
+    # Here, because a command that looks once needs none of it.
+    from pyarrow import parquet
+
+    system, root = file_system(path)
+    with system.open_input_file(f"{root}/{name}") as file:
+        found = parquet.ParquetFile(file).read()
+    empty = pa.nulls(found.num_rows)
+    there = {one: found[one] for one in found.column_names}
+    columns = [there.get(field.name, empty).cast(field.type) for field in schema]
+    return pa.table(columns, schema=schema)
 
 
 def exists(environment: Environment, name: str) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -198,12 +198,11 @@ def all_told(run: Run) -> dict[str, Told]:
 
 def told_of(run: Run, names: Iterable[str]) -> dict[str, Told]:
     """The same for some tables, all of them as of now; the record is read once."""
-    recorded = ops.read_once(run.environment, _RECORD)
+    recorded = _Recorded.read(run.environment)
     found = {}
     for name in names:
         full_name = sql_name(run, name)
-        own = recorded.filter(pc.equal(recorded["table_name"], full_name))
-        found[name] = Told(run.environment, full_name, own)
+        found[name] = Told(run.environment, full_name, recorded.of_table(full_name))
     return found
 
 
@@ -345,7 +344,7 @@ class Told(Sequence[Publication]):
         self,
         environment: Environment,
         table: str,
-        recorded: pa.Table,
+        recorded: _Recorded,
         days: Days | None = None,
     ) -> None:
         """Compare what is recorded with the table's own log.
@@ -357,8 +356,8 @@ class Told(Sequence[Publication]):
             days: Partition dates of which recorded ones are asked for; None: all.
         """
         is_lost = pc.less(recorded["version"], 0)
-        self._lost = recorded.filter(is_lost)
-        recorded = recorded.filter(pc.invert(is_lost))
+        self._lost = [recorded.where(is_lost)]
+        recorded = recorded.where(pc.invert(is_lost))
         self._recorded = recorded
         self._days = days
         self.unrecorded: list[Publication] = []
@@ -373,9 +372,8 @@ class Told(Sequence[Publication]):
             return
         agreed = _agreed(place, newest, recorded)
         is_there = pc.less_equal(recorded["version"], agreed)
-        self._recorded = recorded.filter(is_there)
-        lost = recorded.filter(pc.invert(is_there))
-        self._lost = pa.concat_tables([self._lost, lost])
+        self._recorded = recorded.where(is_there)
+        self._lost.append(recorded.where(pc.invert(is_there)))
         for version in range(agreed + 1, newest + 1):
             self.unrecorded += _of_commit(place, version)
 
@@ -395,17 +393,15 @@ class Told(Sequence[Publication]):
     @property
     def last_attempt(self) -> int:
         """The highest number of an attempt, also of one whose rows are lost; 0: there is none."""
-        newest = [pc.max(rows["attempt"]) for rows in (self._recorded, self._lost)]
+        newest = [pc.max(rows["attempt"]) for rows in (self._recorded, *self._lost)]
         recorded = [attempt.as_py() or 0 for attempt in newest]
         return max([*recorded, *(one.attempt for one in self.unrecorded)])
 
     @property
     def first_lost(self) -> int | None:
         """The first version that is recorded and that the table has no more; None: it has all."""
-        numbers = self._lost["version"]
-        of_table = numbers.filter(pc.greater_equal(numbers, 0))
-        first: int | None = pc.min(of_table).as_py()
-        return first
+        numbers = [one.version for one in self.all_lost]
+        return min((number for number in numbers if number >= 0), default=None)
 
     @cached_property
     def lost(self) -> dict[date, Publication]:
@@ -415,25 +411,83 @@ class Told(Sequence[Publication]):
     @cached_property
     def all_lost(self) -> list[Publication]:
         """All that the table has no more, by the time at which they were published."""
-        return sorted(_from_rows(self._lost, None), key=attrgetter("published_at"))
+        found = chain.from_iterable(rows.publications() for rows in self._lost)
+        return sorted(found, key=attrgetter("published_at"))
 
     @cached_property
     def _made(self) -> list[Publication]:
-        recorded = _from_rows(self._recorded, self._days)
+        recorded = self._recorded.publications(self._days)
         return sorted([*recorded, *self.unrecorded], key=_order)
 
 
-def _recorded(environment: Environment, table: str) -> pa.Table:
+_Made = dict[int, Publication]
+"""By the number of its row in `ops.publications` what was made of it."""
+_MADE: dict[str, tuple[int, _Made]] = {}
+"""By path or URL of the record, for the reading of it that is known."""
+_NUMBER = "number"
+"""Of a row in the record: rows that are added come after all others."""
+
+
+class _Recorded:
+    """Rows of `ops.publications`, of each of which a process makes a publication once."""
+
+    def __init__(self, rows: pa.Table, made: _Made) -> None:
+        self._rows = rows
+        self._made = made
+
+    @classmethod
+    def read(cls, environment: Environment) -> _Recorded:
+        """All of them; read from the lake as far as they are new."""
+        kept = ops.kept(environment, _RECORD)
+        place = environment.table_path(f"ops.{_RECORD}")
+        reading, made = _MADE.get(place, (None, {}))
+        if reading != kept.reading:
+            made = {}
+            _MADE[place] = kept.reading, made
+        numbers = pa.array(range(kept.rows.num_rows), pa.int64())
+        return cls(kept.rows.append_column(_NUMBER, numbers), made)
+
+    def __len__(self) -> int:
+        return int(self._rows.num_rows)
+
+    def __getitem__(self, column: str) -> pa.ChunkedArray:
+        return self._rows[column]
+
+    def where(self, is_meant: pa.ChunkedArray) -> _Recorded:
+        """Those of which it is true."""
+        return _Recorded(self._rows.filter(is_meant), self._made)
+
+    def of_table(self, name: str) -> _Recorded:
+        """Those about the table of that SQL name."""
+        return self.where(pc.equal(self["table_name"], name))
+
+    def publications(self, days: Days | None = None) -> list[Publication]:
+        """What they record, in their order.
+
+        Args:
+            days: Partition dates that are asked for; None: all.
+        """
+        asked = self if days is None else self._of_days(days)
+        numbers = asked[_NUMBER].to_pylist()
+        unmade = [number not in self._made for number in numbers]
+        if any(unmade):
+            new = asked.where(pa.array(unmade))
+            for number, one in zip(new[_NUMBER].to_pylist(), _from_rows(new), strict=True):
+                self._made[number] = one
+        return [self._made[number] for number in numbers]
+
+    def _of_days(self, days: Days) -> _Recorded:
+        from_first = pc.greater_equal(self["day"], pa.scalar(days.first))
+        to_last = pc.less_equal(self["day"], pa.scalar(days.last))
+        return self.where(pc.and_(from_first, to_last))
+
+
+def _recorded(environment: Environment, table: str) -> _Recorded:
     """Rows of `ops.publications` about the table of that SQL name."""
-    recorded = ops.read_once(environment, _RECORD)
-    return recorded.filter(pc.equal(recorded["table_name"], table))
+    return _Recorded.read(environment).of_table(table)
 
 
-def _from_rows(recorded: pa.Table, days: Days | None) -> list[Publication]:
-    if days is not None:
-        from_first = pc.greater_equal(recorded["day"], pa.scalar(days.first))
-        to_last = pc.less_equal(recorded["day"], pa.scalar(days.last))
-        recorded = recorded.filter(pc.and_(from_first, to_last))
+def _from_rows(recorded: _Recorded) -> list[Publication]:
     # Column by column: by rows it takes more than twice as long, most of it for days in structs.
     names = [name for name in Publication.__dataclass_fields__ if name != "inputs"]
     columns = [_values(recorded[name].combine_chunks()) for name in names]
@@ -469,13 +523,13 @@ def _values(column: pa.Array) -> list[Any]:
     return [one and one.replace(tzinfo=UTC) for one in found] if is_instant else found
 
 
-def _identities(recorded: pa.Table) -> set[tuple[date, int, datetime]]:
+def _identities(recorded: _Recorded) -> set[tuple[date, int, datetime]]:
     """What `_identity` tells of the publications that these rows record."""
     columns = [recorded[name].combine_chunks() for name in ("day", "version", "published_at")]
     return set(zip(*map(_values, columns), strict=True))
 
 
-def _agreed(place: str, newest: int, recorded: pa.Table) -> int:
+def _agreed(place: str, newest: int, recorded: _Recorded) -> int:
     """The last version up to which log and record tell the same; -1: they have none in common.
 
     Args:
@@ -494,12 +548,12 @@ def _agreed(place: str, newest: int, recorded: pa.Table) -> int:
     return next((one for one in versions if _is_recorded(place, one, recorded)), -1)
 
 
-def _is_recorded(place: str, version: int, recorded: pa.Table) -> bool:
+def _is_recorded(place: str, version: int, recorded: _Recorded) -> bool:
     """Whether the commit of a version is the one that is recorded by its number."""
     if sizes(place, version) == [None]:
         # Other programs let old entries of the log expire.
         return True
-    own = recorded.filter(pc.equal(recorded["version"], version))
+    own = recorded.where(pc.equal(recorded["version"], version))
     told = {_identity(one) for one in _of_commit(place, version)}
     if told:
         return not told.isdisjoint(_identities(own))

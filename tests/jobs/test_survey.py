@@ -2438,6 +2438,30 @@ def test_what_was_done_is_read_once_for_all_stages(
     assert read == ["publications"]
 
 
+def test_a_process_makes_each_publication_on_record_once(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.night(DAYS[0])
+    home.night(DAYS[1])
+    made: list[tuple[object, ...]] = []
+    from_rows = publications._from_rows
+
+    def told(recorded: Any) -> Any:
+        columns = (recorded[name] for name in ("table_name", "day", "version", "published_at"))
+        made.extend(zip(*(column.to_pylist() for column in columns), strict=True))
+        return from_rows(recorded)
+
+    monkeypatch.setattr(publications, "_from_rows", told)
+    monkeypatch.setattr(publications, "_MADE", {})
+    read = _count_reads(monkeypatch)
+    home.night(DAYS[2])
+    survey.Survey(home.run(DAYS[2])).foreseen_by_record()
+    assert len(made) > 10
+    assert len(set(made)) == len(made)
+    # Whole once, though each stage of the night has added to it.
+    assert read.count("publications") == 1
+
+
 def test_a_stage_alone_reads_the_record_once_and_makes_only_what_it_asks_about(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -2445,11 +2469,12 @@ def test_a_stage_alone_reads_the_record_once_and_makes_only_what_it_asks_about(
     made: set[str] = set()
     from_rows = publications._from_rows
 
-    def told(recorded: pa.Table, days: Days | None) -> Any:
+    def told(recorded: Any) -> Any:
         made.update(recorded["table_name"].to_pylist())
-        return from_rows(recorded, days)
+        return from_rows(recorded)
 
     monkeypatch.setattr(publications, "_from_rows", told)
+    monkeypatch.setattr(publications, "_MADE", {})
     read = _count_reads(monkeypatch)
     with home._stages():
         run = home.run(DAYS[1])

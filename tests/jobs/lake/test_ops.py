@@ -304,3 +304,43 @@ def test_a_replacement_gives_an_old_table_its_new_column(environment: Environmen
 def test_an_unknown_ops_table_is_refused_with_the_near_miss(environment: Environment) -> None:
     with pytest.raises(UsageError, match="Did you mean 'stage_runs'"):
         ops.read(environment, "stage_run")
+
+
+def test_of_a_table_that_others_add_to_only_what_they_added_is_read(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ops.append(environment, "publications", [{"table_name": "a"}])
+    path = environment.table_path("ops.publications")
+    before = ops.kept(environment, "publications")
+    given = {"name": "b", "first_day": date(2013, 1, 1), "last_day": date(2013, 1, 2)}
+    rows = [{"table_name": name, "inputs": [given], "rows": 3} for name in ("c", "d")]
+    told = pa.Table.from_pylist(rows, schema=ops.SCHEMAS["publications"])
+    with monkeypatch.context() as patch:
+        patch.delattr(ops, "DeltaTable")
+        for part in (told.slice(0, 1), told.slice(1)):
+            write_deltalake(path, part, mode="append")
+        # Of another writer, who knows few columns.
+        write_deltalake(path, pa.table({"table_name": ["e"]}), mode="append", schema_mode="merge")
+        after = ops.kept(environment, "publications")
+    assert after.reading == before.reading
+    assert after.rows["table_name"].to_pylist() == ["a", "c", "d", "e"]
+    assert after.rows["inputs"].to_pylist()[1][0]["last_day"] == date(2013, 1, 2)
+    whole = DeltaTable(path).to_pyarrow_table()
+    assert sorted(whole["table_name"].to_pylist()) == ["a", "c", "d", "e"]
+    assert after.rows["rows"].to_pylist() == [None, 3, 3, None]
+
+
+def test_what_others_do_but_adding_rows_is_read_as_a_whole(environment: Environment) -> None:
+    ops.append(environment, "stage_runs", [{"stage": "a"}, {"stage": "b"}])
+    path = environment.table_path("ops.stage_runs")
+    readings = [ops.kept(environment, "stage_runs").reading]
+    for predicate in ("stage = 'a'", "stage = 'nobody'"):
+        DeltaTable(path).delete(predicate)
+        assert _known(environment) == ["b"]
+        readings.append(ops.kept(environment, "stage_runs").reading)
+    assert readings[1] > readings[0]
+    # A table that was deleted and made again.
+    shutil.rmtree(path)
+    ops.append(environment, "stage_runs", [{"stage": "c"}])
+    assert _known(environment) == ["c"]
+    assert ops.kept(environment, "stage_runs").reading > readings[-1]
