@@ -6,6 +6,7 @@ Rows hold what a stranger wrote: every text is escaped. And nothing is fetched f
 from __future__ import annotations
 
 import re
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -34,7 +35,7 @@ _ICON = "html_success_icon"
 def data_docs(verdict: Verdict) -> str:
     """The table's page of Great Expectations' Data Docs, which fetches nothing from elsewhere."""
     content = ValidationResultsPageRenderer().render(verdict.result)
-    page = _Page().render(_escaped(content.to_json_dict()))
+    page = _page().render(_escaped(content.to_json_dict()))
     offline = _ELSEWHERE.sub("", page)
     # First in the head, as the policy holds for what comes after it.
     guarded = offline.replace("<head>", f"<head>{POLICY}", 1)
@@ -54,6 +55,12 @@ class _Page(DefaultJinjaPageView):
     @staticmethod
     def _escape_template_param_value(value: object) -> object:
         return value
+
+
+@cache
+def _page() -> _Page:
+    """One for all tables: to compile its templates takes longer than to fill them."""
+    return _Page()
 
 
 def _escaped(content: Any) -> Any:

@@ -54,6 +54,7 @@ PRELOAD = (
     "matplotlib.backends.backend_agg",
     # Our own, without pipelines: what such a module does is its author's affair. Feast is imported
     # by these, in less time than by itself.
+    "expectations.data_docs",
     "features.asof",
     "features.store",
     "jobs.__main__",

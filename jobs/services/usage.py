@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from pipelines.errors import NightshiftError, UsageError
 
 if TYPE_CHECKING:
+    import psutil
+
     from pipelines.environment import Environment
 
 _KILOBYTE = 1024
@@ -53,6 +55,9 @@ class _Forked:
     peak_bytes: int
 
 
+_SERVERS: dict[tuple[Path, int], psutil.Process] = {}
+"""By home and port the Spark server that was found last: to look for one takes the longer the more
+processes and connections the machine has."""
 _FORKED: list[_Forked] = []
 """In the order in which this process saw them end."""
 
@@ -182,9 +187,15 @@ def _spark_server(environment: Environment) -> object:
 
     if environment.spark_remote:
         return None
+    asked = environment.home, environment.spark_port
+    known = _SERVERS.get(asked)
     with suppress(NightshiftError, OSError):
+        if known is not None and known.is_running() and processes.is_alive(known):
+            return known
         holder = processes.listener(environment.spark_port)
-        return holder if processes.belongs(holder, environment.home) else None
+        if holder is not None and processes.belongs(holder, environment.home):
+            _SERVERS[asked] = holder
+            return holder
     return None
 
 

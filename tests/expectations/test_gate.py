@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -269,6 +270,18 @@ def test_a_text_of_any_length_is_shown_by_its_beginning(spark: SparkSession) -> 
         shown = {"landed_date": "2013-01-01", "id": "k" * 200 + "…", "a": "x" * 200 + "…"}
         assert check.examples == (shown,)
         assert len(data_docs(verdict)) < 100_000
+
+
+def test_the_pages_of_a_process_share_their_compiled_templates(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = judge_things(rows(spark, *GOOD))
+    before = data_docs(verdict)
+    monkeypatch.delattr("jinja2.Environment.compile")
+    again = data_docs(verdict)
+    # Each element has an id of its own.
+    ids = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
+    assert ids.sub("", again) == ids.sub("", before)
 
 
 def test_rows_are_compared_with_those_of_another_table(spark: SparkSession) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from jobs import night
 from jobs.lake import amounts, ops
-from jobs.services import stage_client, usage
+from jobs.services import processes, stage_client, usage
 from jobs.services.usage import Meter
 from pipelines.catalog import pipeline
 from pipelines.days import Days
@@ -181,6 +181,32 @@ def test_the_spark_server_counts_by_itself_when_it_is_the_homes(
             process.terminate()
     # One that has gone meanwhile tells nothing.
     assert meter.read().spark_cpu_seconds is None
+
+
+def test_the_spark_server_is_looked_for_once_as_long_as_it_runs(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = replace(home, spark_port=free_port())
+    command = [sys.executable, "-c", _LISTENING, str(own.spark_port)]
+    looked: list[int] = []
+    listener = processes.listener
+
+    def counted(port: int) -> psutil.Process | None:
+        looked.append(port)
+        return listener(port)
+
+    monkeypatch.setattr(processes, "listener", counted)
+    # The second time it was started anew.
+    for times in (1, 2):
+        with subprocess.Popen(command, env={**os.environ, **own.variables()}) as process:
+            try:
+                assert until(lambda: _listens(process.pid))
+                for _ in range(3):
+                    meter = Meter(own)
+                assert meter.read().spark_cpu_seconds is not None
+                assert len(looked) == times
+            finally:
+                process.terminate()
 
 
 def _listens(pid: int) -> bool:
