@@ -16,6 +16,17 @@ from typing import TYPE_CHECKING
 
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
+from pyspark.sql.types import (
+    ArrayType,
+    CalendarIntervalType,
+    DataType,
+    GeographyType,
+    GeometryType,
+    MapType,
+    StructType,
+    TimeType,
+    VariantType,
+)
 
 from jobs.lake import commits, staging, tables
 from jobs.lake.knowledge import Knowledge
@@ -33,6 +44,16 @@ if TYPE_CHECKING:
 
 _TABLES_AT_ONCE = 3
 """The server plans one table while it computes another; more would only wait for its cores."""
+_WAYS_OUT: Mapping[type[DataType], str] = {
+    MapType: "to_json({})",
+    VariantType: "to_json({})",
+    CalendarIntervalType: "CAST({} AS STRING)",
+    TimeType: "CAST({} AS STRING)",
+    GeometryType: "ST_AsBinary({})",
+    GeographyType: "ST_AsBinary({})",
+}
+"""Types that Spark cannot write, or by whose values it cannot tell whether rows say the same; and
+what says as much of one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,6 +200,27 @@ def _refuse_odd_rows(
         f"{', '.join(rows.columns)}.",
     )
     require_dates(rows.schema, dates, function)
+    for column in rows.schema:
+        odd = _not_kept(column.dataType)
+        way_out = _WAYS_OUT.get(type(column.dataType), "to_json({})")
+        refuse_unless(
+            odd is None,
+            f"{function} gave {column.name} of {pipeline.name}.{table.name} as "
+            f"{column.dataType.simpleString()}, and no table keeps {odd}: have it give "
+            f"`{way_out.format(column.name)}` in its place, or what is needed of it as columns.",
+        )
+
+
+def _not_kept(kind: DataType) -> str | None:
+    """What a type is, or is made of, that no table keeps; None: nothing."""
+    parts: list[DataType] = []
+    if isinstance(kind, ArrayType):
+        parts = [kind.elementType]
+    elif isinstance(kind, StructType):
+        parts = [field.dataType for field in kind]
+    elif type(kind) in _WAYS_OUT:
+        return kind.typeName()
+    return next(filter(None, map(_not_kept, parts)), None)
 
 
 def _inputs(

@@ -19,12 +19,18 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
+    ArrayType,
+    CalendarIntervalType,
     DataType,
     DateType,
+    GeometryType,
     IntegerType,
+    MapType,
     StringType,
     StructType,
     TimestampType,
+    TimeType,
+    VariantType,
 )
 
 from jobs.commands.land import land
@@ -338,6 +344,39 @@ def test_rows_that_cannot_be_scored_are_told_with_their_function(
     rows: Any = SimpleNamespace(columns=schema.names, schema=schema)
     with pytest.raises(UsageError, match=f"^`scored` {message}"):
         _refuse_odd_rows(rows, pipeline, table, "`scored`")
+
+
+@pytest.mark.parametrize(
+    ("kind", "says", "way_out"),
+    [
+        (MapType(StringType(), IntegerType()), "map<string,int>, .* keeps map", "to_json"),
+        (VariantType(), "variant, .* keeps variant", "to_json"),
+        (CalendarIntervalType(), "interval, .* keeps interval", "CAST"),
+        (TimeType(), r"time\(6\), .* keeps time", "CAST"),
+        (GeometryType(4326), r"geometry\(4326\), .* keeps geometry", "ST_AsBinary"),
+        (
+            StructType().add("tags", ArrayType(VariantType())),
+            "struct<tags:array<variant>>, .* keeps variant",
+            "to_json",
+        ),
+    ],
+    ids=["map", "variant", "interval", "time", "geometry", "within"],
+)
+def test_a_column_that_no_table_keeps_is_told_with_its_function_its_type_and_the_way_out(
+    kind: DataType, says: str, way_out: str
+) -> None:
+    schema = StructType().add("landed_date", DateType()).add("odd", kind)
+    rows: Any = SimpleNamespace(columns=schema.names, schema=schema)
+    message = rf"^`totals` gave odd of toy.totals as {says}: have it give `{way_out}\(odd.*\)`"
+    with pytest.raises(UsageError, match=message):
+        _refuse_odd_rows(rows, SUMMED, TOTALS, "`totals`")
+
+
+def test_lists_and_parts_of_what_a_table_keeps_are_kept() -> None:
+    parts = StructType().add("one", IntegerType()).add("days", ArrayType(DateType()))
+    schema = StructType().add("landed_date", DateType()).add("parts", ArrayType(parts))
+    rows: Any = SimpleNamespace(columns=schema.names, schema=schema)
+    _refuse_odd_rows(rows, SUMMED, TOTALS, "`totals`")
 
 
 def test_a_value_that_no_sql_of_a_transform_can_take_is_told_with_its_function(
