@@ -145,8 +145,8 @@ def _refuse_another_partition(run: Run, name: str, table: DeltaTable) -> None:
         raise NightshiftError(
             f"{sql_name(run, name)}: the column that tells its days is declared as '{declared}', "
             f"and is '{column}' in the table, whose files lie by it: no table can change that. "
-            f"Nothing was published. Name the column '{column}' again, or give the pipeline "
-            "another name, by which it begins anew."
+            f"Name the column '{column}' again, or give the pipeline another name, by which it "
+            "begins anew."
         )
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import dataset as arrow
 
-from jobs.lake import as_left, datasets, publications, snapshots
+from jobs.lake import as_left, commits, datasets, publications, snapshots
 from jobs.lake.snapshots import Snapshot
 from jobs.training import scoring, serving
 from jobs.training.explanations import attribute
@@ -186,8 +186,10 @@ def nights_with_predictions(
 
     Raises:
         UsageError: none has; the message names nights that have.
+        NightshiftError: the column that tells their days was named anew.
     """
     run = Run(pipeline=pipeline, days=nights, environment=environment)
+    commits.refuse_another_partition(run, PREDICTIONS)
     table = pipeline.table(PREDICTIONS)
     made = publications.in_force(run, PREDICTIONS)
     found = [night for night in nights if table.day_of(night) in made]

@@ -383,6 +383,15 @@ def test_a_day_without_predictions_is_told_with_days_that_have_some(
         tell(kept, LINEAR, empty, key, "json")
 
 
+DAY_RENAMED = f"as 'about', and is '{LINEAR.event_date}' in the table.*Name the column"
+
+
+def day_renamed(pipeline: Pipeline) -> Pipeline:
+    """The pipeline with another name of the column that tells the days of its predictions."""
+    entity = ["about" if one == pipeline.event_date else one for one in pipeline.entity]
+    return replace(pipeline, entity=tuple(entity), event_date="about")
+
+
 RENAMED = "made when another name of the prediction was declared.*small --date 2013-01-24 --rescore"
 
 
@@ -413,6 +422,15 @@ def test_a_night_of_before_another_entity_was_declared_is_told(
     have_foretold_nothing_by(environment, said, "shelf")
     with pytest.raises(UsageError, match=told):
         tell(environment, newer, NIGHTS, key, "json")
+
+
+@pytest.mark.parametrize("key", [{}, KEY], ids=["night", "one"])
+def test_a_night_of_before_its_day_was_named_anew_is_told(
+    key: dict[str, str], environment: Environment
+) -> None:
+    serve(environment, LINEAR)
+    with pytest.raises(NightshiftError, match=DAY_RENAMED):
+        tell(environment, day_renamed(LINEAR), NIGHTS, key, "json")
 
 
 def test_a_model_without_files_is_told(environment: Environment) -> None:

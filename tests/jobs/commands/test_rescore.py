@@ -36,7 +36,9 @@ from pipelines.run import Run
 from pipelines.spec import Pipeline
 from tests.jobs.commands.conftest import StageServer
 from tests.jobs.commands.test_explain import (
+    DAY_RENAMED,
     RENAMED,
+    day_renamed,
     have_foretold_nothing_by,
     publish_predictions,
     serve,
@@ -352,6 +354,14 @@ def test_a_night_of_before_the_prediction_was_named_anew_is_told(
     have_foretold_nothing_by(environment, said, newer.prediction)
     with pytest.raises(UsageError, match=RENAMED):
         told(pipeline=newer, model="1")
+
+
+def test_a_night_of_before_its_day_was_named_anew_is_told(
+    environment: Environment, told: Told
+) -> None:
+    serve(environment, LINEAR)
+    with pytest.raises(NightshiftError, match=DAY_RENAMED):
+        told(pipeline=day_renamed(LINEAR), model="1")
 
 
 def test_what_foretells_something_else_is_not_compared(
