@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import chain
@@ -27,6 +27,8 @@ REFUSED = "refused"
 HOLE = "hole"
 TO_DO = frozenset({"missing", "stale", REFUSED})
 """States of what a run of the night would make."""
+_UNDONE = TO_DO | {HOLE, AWAITS}
+"""Those of what is to be done, or cannot be."""
 _WORST_FIRST = (REFUSED, "failed", "not landed", AWAITS, "done", "current")
 """Outcomes of stages; that of a run is the worst of them."""
 _AHEAD = timedelta(days=31)
@@ -76,7 +78,7 @@ class Night:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """What is to be done or cannot be, for one reason."""
+    """What is to be done, cannot be, or stays as it is, for one reason."""
 
     state: str
     reason: str
@@ -107,12 +109,19 @@ class Nights:
 
     @property
     def work(self) -> tuple[Work, ...]:
-        """What is not current and why, the newest first; alike what has the same reason."""
+        """What is to do or cannot be and why, the newest first; alike what has the same reason."""
+        return self._alike(lambda cell: cell.state in _UNDONE)
+
+    @property
+    def stays(self) -> tuple[Work, ...]:
+        """The same of what stays as it is, though not for nothing."""
+        return self._alike(lambda cell: cell.state not in _UNDONE and bool(cell.reason))
+
+    def _alike(self, is_meant: Callable[[Cell], bool]) -> tuple[Work, ...]:
         alike: dict[tuple[str, str], list[_Place]] = defaultdict(list)
         for night in self.nights:
-            for cell in night.cells:
-                if cell.state in TO_DO or cell.state in (HOLE, AWAITS):
-                    alike[cell.state, cell.reason].append((night.day, cell.table))
+            for cell in filter(is_meant, night.cells):
+                alike[cell.state, cell.reason].append((night.day, cell.table))
         return tuple(_work(*said, places) for said, places in alike.items())
 
     @property

@@ -189,6 +189,26 @@ def test_a_night_leads_to_a_run_only_where_airflow_has_it(
         assert "/runs/" not in text
 
 
+def test_each_reason_of_a_night_is_text_and_no_title_alone(
+    client: TestClient, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    real = nights.nights
+    undone = [nights.Cell(table="t", state="missing", reason=f"reason {one}") for one in range(40)]
+    stays = nights.Cell(table="t", state="served", reason="stays as it was served")
+    cells = (*undone, stays)
+
+    def shown(*arguments: Any) -> nights.Nights:
+        page = real(*arguments)
+        return replace(page, nights=(replace(page.nights[0], cells=cells),))
+
+    monkeypatch.setattr(nights, "nights", shown)
+    text = get(client, "tiny/nights").text
+    told = re.findall('<td class="reason">([^<]*)</td>', text)
+    assert told == [cell.reason for cell in cells]
+    assert "10 more</summary>" in text
+
+
 @pytest.mark.parametrize(
     "path", ["static/../app.py", "static/%2e%2e/app.py", "static/", "openapi.json", "docs"]
 )
