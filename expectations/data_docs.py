@@ -27,7 +27,8 @@ _LEFT_OUT = (
 _ELSEWHERE = re.compile("|".join(_LEFT_OUT), re.DOTALL | re.IGNORECASE)
 """What a page of the Data Docs would run, or fetch from elsewhere, or lead to there."""
 _MOST_CHARACTERS = 2_000
-"""Of a text: a value of a row may be of any length."""
+"""Of a text: a value of a row may be of any length. Ten times those of `row_rules.VALUE_SHOWN`, as
+the text may be what is expected, such as a list of the codes that are known."""
 _ICON = "html_success_icon"
 """The one part of a page's content that is HTML of Great Expectations' own."""
 

@@ -22,7 +22,7 @@ REASON = "_broken_reason"
 RULE = "_broken_rule"
 """Column beside it: the rules by the names that `nightshift quality` tells."""
 VALUE_SHOWN = 200
-"""Characters of a value that a reason or an example shows."""
+"""Characters of a value that a reason or an example shows: a message has several, and is sent."""
 _SHARE = "quarantine_up_to"
 """Key in an expectation's `meta`."""
 
