@@ -11,7 +11,9 @@ from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import HTMLResponse
 
+from jobs.night import message_of
 from pipelines.environment import Environment
+from pipelines.places import is_url
 from plugins.signed_in import PRIVATE, policy, sign_in, told
 
 _INDEX = "index.html"
@@ -34,7 +36,7 @@ def make_app() -> FastAPI:
     app = FastAPI(
         # No description of it, which anyone could read.
         openapi_url=None,
-        exception_handlers={401: sign_in, 403: told, 404: told},
+        exception_handlers={401: sign_in, 403: told, 404: told, 503: told},
     )
     app.add_api_route(
         "/{dag_id}/{path:path}",
@@ -50,6 +52,8 @@ def make_app() -> FastAPI:
 def file_of(reports: Path, pipeline: str, path: str) -> Path | None:
     """The page that is asked for; None: there is none in the folder of the pipeline's reports.
 
+    In a store nobody looks: one that is away would say the same as of a page that is gone.
+
     Args:
         reports: The folder of all reports.
         pipeline: Its name, as the address has it.
@@ -64,7 +68,8 @@ def file_of(reports: Path, pipeline: str, path: str) -> Path | None:
         # A bucket's root is its own parent.
         is_own = folder != whole and folder.parent == whole and file.is_relative_to(folder)
         is_page = file.suffix == ".html" and not file.name.startswith(".")
-        return file if is_own and is_page and file.is_file() else None
+        is_there = is_url(file) or file.is_file()
+        return file if is_own and is_page and is_there else None
     except (OSError, ValueError):
         # A name that is too long, or has a null byte.
         return None
@@ -77,6 +82,8 @@ def _page(dag_id: str, path: str) -> HTMLResponse:
         if file is not None:
             return HTMLResponse(file.read_bytes(), headers=_HEADERS)
     except FileNotFoundError:
-        # It was deleted a moment ago.
+        # It was deleted a moment ago, or is not in the store.
         pass
+    except Exception as error:  # whichever library of a store says that it is away
+        raise HTTPException(503, message_of(error)) from error
     raise HTTPException(404, _GONE.format(days=environment.retention_days))

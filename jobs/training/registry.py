@@ -302,8 +302,7 @@ class Registry:
         with TemporaryDirectory() as folder:
             for name in names:
                 if name in paths:
-                    file = self._client.download_artifacts(model.run_id, paths[name], folder)
-                    found[name] = Path(file).read_bytes()
+                    found[name] = self._download(model, paths[name], folder).read_bytes()
         return found
 
     def log_card(self, model: ModelVersion, files: Mapping[str, bytes]) -> None:

@@ -15,6 +15,7 @@ from airflow.api_fastapi.core_api import security
 from airflow.plugins_manager import _load_plugins_from_plugin_directory
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from upath.implementations.cloud import S3Path
 
 from pipelines.environment import PAGES_ADDRESS, REPORTS_ADDRESS, ROOT
 from plugins.report_pages import file_of, make_app
@@ -159,6 +160,25 @@ def test_a_report_that_is_gone_is_told_in_words(client: TestClient) -> None:
     assert answer.text.startswith("This report is gone")
     assert "older than 30 days (NIGHTSHIFT_RETENTION_DAYS)" in answer.text
     assert "ops.check_results" in answer.text
+
+
+def test_a_store_that_is_away_is_told_as_that_and_not_as_a_report_that_is_gone(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from botocore.exceptions import EndpointConnectionError
+
+    store = "http://127.0.0.1:9"
+    monkeypatch.setenv("NIGHTSHIFT_REPORTS", "s3://nobody/reports")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store)
+    monkeypatch.setattr(S3Path, "is_file", lambda self: False)
+
+    def away(self: S3Path) -> bytes:
+        raise EndpointConnectionError(endpoint_url=store)
+
+    monkeypatch.setattr(S3Path, "read_bytes", away)
+    answer = client.get(PAGE, headers={"Authorization": "Bearer right"})
+    assert answer.status_code == 503
+    assert answer.text.startswith(f"The object store at {store} could not be read")
 
 
 def test_airflow_finds_the_plugin_and_no_error() -> None:

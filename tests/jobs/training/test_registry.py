@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import create_sqlalchemy_engine
 from sqlalchemy.exc import OperationalError
@@ -132,6 +133,32 @@ def test_a_server_that_does_not_answer_is_not_taken_for_an_empty_registry(
     monkeypatch.setattr(registry._client, "get_registered_model", away)
     with pytest.raises(MlflowException, match="API request failed"):
         registry.versions()
+
+
+def test_a_store_that_goes_away_between_pictures_is_told_as_that(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = keep(registry, tmp_path, "one")
+    plot = tmp_path / "loss.png"
+    plot.touch()
+    registry._client.log_artifact(model.run_id, str(plot), "plots")
+    real = registry._client.list_artifacts
+    asked: list[str] = []
+
+    def list_once(run_id: str, folder: str) -> object:
+        asked.append(folder)
+        if len(asked) > 1:
+            raise EndpointConnectionError(endpoint_url="http://store")
+        return real(run_id, folder)
+
+    def away(*_: object) -> None:
+        # What MLflow says of a file that is gone, too.
+        raise MlflowException("Failed to download artifacts from path 'loss.png'")
+
+    monkeypatch.setattr(registry._client, "list_artifacts", list_once)
+    monkeypatch.setattr(registry._client, "download_artifacts", away)
+    with pytest.raises(EndpointConnectionError):
+        registry.pictures(model, ["loss"])
 
 
 def test_a_model_without_finite_losses_that_was_kept_once_is_not_taken_for_trained(
