@@ -106,8 +106,10 @@ class Setting:
             may_hide = self.is_secret or self.is_address or "@" in text
             given = "" if may_hide else f"='{text}'"
             standard = self.default_at(home) or "the default"
+            # Nobody sees it where the value is hidden.
+            blank = "" if text == text.strip() else " It begins or ends with a blank."
             raise UsageError(
-                f"{self.variable}{given} is not {error}. Unset it to use {standard}."
+                f"{self.variable}{given} is not {error}.{blank} Unset it to use {standard}."
             ) from None
 
     def _read_default(self, home: Path | None) -> Any:
@@ -188,7 +190,7 @@ def _web_address(text: str) -> str:
         parts = urlsplit(text)
     except ValueError:
         parts = urlsplit("")
-    is_whole = bool(parts.hostname) and text.isprintable() and _has_port(text)
+    is_whole = bool(parts.hostname) and _is_printed(text) and _has_port(text)
     if parts.scheme not in {"http", "https"} or not is_whole:
         raise ValueError("an http or https address")
     return text
@@ -247,7 +249,12 @@ def _registry_address(text: str) -> str:
 
 def _is_whole(address: str) -> bool:
     """Whether an address can be taken apart, and no part of it goes on in another."""
-    return _has_port(address) and address.isprintable() and not _is_password_cut(address)
+    return _has_port(address) and _is_printed(address) and not _is_password_cut(address)
+
+
+def _is_printed(address: str) -> bool:
+    """Whether it has no line end or tab, nor a blank at an end: these are copied along."""
+    return address.isprintable() and address == address.strip()
 
 
 def _has_port(address: str) -> bool:
@@ -421,7 +428,7 @@ def _https_address(text: str) -> str:
         is_good = parts.scheme == "https" and bool(parts.hostname) and not parts.path.strip("/")
     except ValueError:
         is_good = False
-    is_whole = is_good and text.isprintable() and _has_port(text)
+    is_whole = is_good and _is_printed(text) and _has_port(text)
     # What asks there shows its token.
     if not is_whole or "@" in text:
         raise ValueError("an https address without a path, such as https://10.0.0.1:6443")

@@ -145,7 +145,8 @@ def _address(url: str) -> SplitResult:
         port = parts.port  # reading it is what finds a wrong one
     except ValueError:
         parts, port = urlsplit(""), 0
-    if parts.scheme not in _PORTS or not parts.hostname or port == 0:
+    is_whole = bool(parts.hostname) and url == url.strip()
+    if parts.scheme not in _PORTS or not is_whole or port == 0:
         raise UsageError(
             f"{SERVER} is not an address such as smtp://user:password@mail.example.org:587 or "
             "smtps://…"

@@ -375,6 +375,27 @@ def test_a_web_address_with_a_port_that_is_none_is_refused(variable: str) -> Non
     assert Environment.read({variable: "https://10.0.0.5:8443"})
 
 
+@pytest.mark.parametrize("blanked", ["{} ", " {}", "{}\u00a0"])
+@pytest.mark.parametrize(
+    ("variable", "address"),
+    [
+        ("NIGHTSHIFT_AIRFLOW_URL", "https://nights.example.org"),
+        ("NIGHTSHIFT_AIRFLOW_API", "http://10.0.0.5"),
+        ("NIGHTSHIFT_WEBHOOK_URL", "https://example.org/hooks/secret"),
+        ("NIGHTSHIFT_KUBERNETES_API", "https://10.0.0.1:6443/"),
+        ("NIGHTSHIFT_WAREHOUSE_URL", "postgresql://user:secret@host/db"),
+        ("NIGHTSHIFT_AIRFLOW_DATABASE", "postgresql://user:secret@host/db"),
+        ("MLFLOW_TRACKING_URI", "https://mlflow.example.org"),
+    ],
+)
+def test_an_address_with_a_blank_at_an_end_is_refused_and_the_blank_is_told(
+    variable: str, address: str, blanked: str
+) -> None:
+    Environment.read({variable: address})
+    with pytest.raises(UsageError, match=rf"{variable}.* It begins or ends with a blank\. Unset"):
+        Environment.read({variable: blanked.format(address)})
+
+
 @pytest.mark.parametrize("name", ["what?", "a,b", "Team #1", "one ;two", "$HOME", "of ${USER}"])
 def test_a_home_that_some_program_would_look_for_elsewhere_is_refused(
     name: str, tmp_path: Path

@@ -185,7 +185,15 @@ def test_a_value_of_the_data_makes_no_header(home: Environment) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://mail:25", "smtp://", "mail.example.org", "smtp://mail:0", "smtp://mail:x"]
+    "url",
+    [
+        "http://mail:25",
+        "smtp://",
+        "mail.example.org",
+        "smtp://mail:0",
+        "smtp://mail:x",
+        "smtp://mail ",
+    ],
 )
 def test_an_address_that_is_none_is_refused(home: Environment, url: str) -> None:
     with pytest.raises(UsageError, match="NIGHTSHIFT_SMTP_URL is not an address such as"):
