@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.ingestion.contents import Contents, Drop, Unfit
-from jobs.ingestion.open_texts import OpenTexts
+from jobs.ingestion.open_texts import MOST_FOUND, OpenTexts
 from jobs.ingestion.provenance import numbered_lines
 from jobs.ingestion.splits import count_lines
 from jobs.ingestion.text import line_problem
@@ -134,6 +134,11 @@ def _contents(file: BufferedIOBase) -> Contents:
         raise Unfit("the file is empty; a drop without rows still has a header")
     texts = OpenTexts(_FIRST_LINE)
     lines = count_lines(file, _FIRST_LINE, texts.see)
+    if texts.are_too_many:
+        raise Unfit(
+            f"more than {MOST_FOUND:,} of its lines lie within texts of several lines; a record "
+            "must be one line"
+        )
     return Contents(
         columns=header,
         layout=header,

@@ -17,6 +17,8 @@ _QUOTE, _NEWLINE = ord('"'), ord("\n")
 _MOST_LINES = 1000
 """Of a text. Two lines further apart are taken for two that have a quote too many or too few: what
 lies between them shall not be lost for that."""
+MOST_FOUND = 1_000_000
+"""Lines within texts of a file: each is held in memory, here and by each of Spark's executors."""
 _LONGEST_LINE = 64_000_000
 """Bytes; behind a longer one nothing is looked for."""
 _WHOLE_FIELDS = rb'(?>(?:"(?:[^"]|"")*+"|[^",]*+),)*+'
@@ -46,10 +48,17 @@ class OpenTexts:
     _rest: bytes = b""
     """Of the line in which the next piece goes on."""
     _is_over: bool = False
+    _lines: int = 0
+    """Within those that were found."""
+
+    @property
+    def are_too_many(self) -> bool:
+        """Whether more lines lie within texts than are told: what is left out is no record."""
+        return self._lines > MOST_FOUND
 
     def see(self, piece: bytes) -> None:
         """Look at the next piece."""
-        if self._is_over:
+        if self._is_over or self.are_too_many:
             return
         text = self._rest + piece
         end = text.rfind(b"\n") + 1
@@ -67,6 +76,8 @@ class OpenTexts:
         if b'"' in lines:
             for place, line in _odd(lines):
                 self._judge(self.line + place, line)
+                if self.are_too_many:
+                    return
         self.line += lines.count(b"\n")
 
     def _judge(self, number: int, line: bytes) -> None:
@@ -76,6 +87,7 @@ class OpenTexts:
         if opened is not None and may_close and _CLOSED.match(line):
             if number - opened > 1:
                 self.found.append(Within(opened + 1, number - 1))
+                self._lines += number - opened - 1
         elif _OPENED.fullmatch(line):
             self._opened = number
 

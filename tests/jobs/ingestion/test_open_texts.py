@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.ingestion import open_texts
+from jobs.ingestion.contents import Unfit
+from jobs.ingestion.csv import Csv
 from jobs.ingestion.open_texts import OpenTexts, Within
 from tests.conftest import SWEEP_EXAMPLES
+from tests.jobs.toy import READINGS
 
 TEXTS = st.text(st.sampled_from('a,"\n '), max_size=8)
 ROWS = st.lists(TEXTS, min_size=2, max_size=3)
@@ -79,6 +83,22 @@ def test_what_is_too_long_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> 
     assert _found("\n".join(text).encode()) == ()
     monkeypatch.setattr(open_texts, "_LONGEST_LINE", 20)
     assert _found(b"x" * 21 + b'\n1,"a\n2,b\nc"\n', 7) == ()
+
+
+def test_a_file_with_more_such_lines_than_are_held_is_no_csv(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_texts, "MOST_FOUND", 4)
+    file = tmp_path / "readings.csv"
+    text = '1,"a\n2,b\n3,c"\n'
+    file.write_text("id,note\n" + text * 4)
+    assert len(Csv().contents(file, READINGS).within_texts) == 4
+    file.write_text("id,note\n" + text * 1000)
+    with pytest.raises(Unfit, match="of its lines lie within texts of several lines"):
+        Csv().contents(file, READINGS)
+    texts = OpenTexts(1)
+    texts.see((text * 1000).encode())
+    assert len(texts.end()) == 5
 
 
 def test_a_line_of_many_quotes_takes_no_time() -> None:
