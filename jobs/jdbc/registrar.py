@@ -35,8 +35,12 @@ class Registrar:
         # The second is a job of it that was cancelled.
         of_spark = (PySparkException, Py4JJavaError)
         there = stored_tables(self._environment)
+        # To Spark a name that has come back with other capitals is the same: it is registered anew.
+        again = {name.lower() for name in there}
+        for name in {*self._known}.difference(there):
+            if name.lower() in again:
+                del self._known[name]
         gone = [name for name in self._known if name not in there]
-        # What is gone goes first: a name may have come back with other capitals.
         for name in (*gone, *there):
             try:
                 if name in there:

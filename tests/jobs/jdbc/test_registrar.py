@@ -99,6 +99,26 @@ def test_a_table_that_cannot_be_forgotten_keeps_no_other_one_out(
     assert spark.told == ["DROP TABLE IF EXISTS `toy`.`predictions`"]
 
 
+def test_a_table_with_other_capitals_stays_registered_though_the_old_name_was_kept_once(
+    lake: Lake,
+) -> None:
+    spark = Statements()
+    one = registrar(lake, spark)
+    one.follow()
+    spark.told.clear()
+    place = Path(lake.environment.table_path("toy.sums"))
+    place.rename(place.with_name("SUMS"))
+    spark.refused = "DROP TABLE IF EXISTS `toy`.`sums`"
+    one.follow()
+    spark.refused = ""
+    one.follow()
+    about = [one for one in spark.told if "sums" in one.lower()]
+    assert about[-1].startswith("CREATE TABLE `toy`.`SUMS` USING delta")
+    spark.told.clear()
+    one.follow()
+    assert spark.told == []
+
+
 def test_a_bucket_that_is_gone_does_not_end_the_server(
     lake: Lake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
