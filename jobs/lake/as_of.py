@@ -199,6 +199,12 @@ def rewritten(
                 f"{written} {kind} AS OF needs a number or a text in quotes, such as 12 or "
                 "'2013-02-04': nothing is worked out there."
             )
+        if _is_given(said, first):
+            raise UsageError(
+                f"{kind} AS OF stands right behind a table's own name, and {written} is one that "
+                f"it is given here: say that last, as in flights.flights {kind} AS OF "
+                f"{said[value].text} AS {written}."
+            )
         name = written.replace('"', "").lower()
         name = cased.get(name, name)
         past = Past(
@@ -267,6 +273,16 @@ def _value_at(said: Sequence[Token], place: int) -> int:
     typed = [token.word for token in said[value : value + 1]]
     is_text = [token.kind for token in said[value + 1 : value + 2]] == [_TEXT]
     return value + 1 if is_text and typed and typed[0] in _TYPES else value
+
+
+def _is_given(said: Sequence[Token], first: int) -> bool:
+    """Whether the name that begins there is another one of the table, or rows, before it."""
+    begins = first < 2 or said[first - 2].text == _END
+    if begins or said[first - 1].word in _BARE:
+        # Behind one word a statement names a table, such as UPDATE.
+        return False
+    before = said[first - 1]
+    return before.word == "as" or before.text == ")" or is_alias(before)
 
 
 def _is_described(said: Sequence[Token], first: int) -> bool:

@@ -168,6 +168,15 @@ def test_an_odd_moment_is_refused_with_the_way_out(
         _ids(lake, as_of)
 
 
+@pytest.mark.parametrize("rows", ["toy.readings", "toy.readings AS", "(FROM toy.readings)"])
+def test_a_moment_behind_another_name_of_the_table_is_refused_in_the_statements_own_words(
+    lake: Environment, rows: str
+) -> None:
+    says = r"^VERSION AS OF .* own name, and r is one .* as in .* VERSION AS OF 0 AS r\.$"
+    with pytest.raises(UsageError, match=says):
+        query(lake, f"SELECT r.id FROM {rows} r VERSION AS OF 0")
+
+
 @pytest.mark.parametrize("how", ["DESCRIBE", "DESC", "SUMMARIZE"])
 def test_a_table_as_it_was_is_described(lake: Environment, how: str) -> None:
     described = query(lake, f"{how} toy.readings VERSION AS OF 0")[1]
