@@ -43,6 +43,7 @@ name a file that is gone."""
 _MOST_COMMITS = 10
 """After a table's last checkpoint. Every reader reads them one by one."""
 _SECONDS_AN_HOUR = 3600
+_UNDECLARED = "declared no more: it stays; delete its folder to be rid of it"
 _Files = Mapping[str, fs.FileInfo]
 """By path below the table."""
 
@@ -121,6 +122,8 @@ def clean_table(
 def clean_tables(run: Run, pinned: Iterable[Snapshot], rule: Rule) -> Iterable[Cleaned]:
     """Clean every table of the pipeline, one after another; one that cannot be is told as failed.
 
+    One that is declared no more is told, and stays as it is: rows in force may be made from it.
+
     Args:
         run: Whose pipeline's tables they are.
         pinned: What is in use beside the versions that publications name.
@@ -132,6 +135,24 @@ def clean_tables(run: Run, pinned: Iterable[Snapshot], rule: Rule) -> Iterable[C
         place = path(run, name)
         if is_table(place):
             yield _clean_or_tell(place, sql_name(run, name), rule, used[name])
+    for name in _undeclared(run):
+        yield Cleaned(
+            what=sql_name(run, name),
+            kept=len(_files(path(run, name))),
+            deleted=0,
+            note=_UNDECLARED,
+        )
+
+
+def _undeclared(run: Run) -> Iterable[str]:
+    """Names of tables of the pipeline that are there, and of which no declaration tells."""
+    system, root = file_system(f"{run.environment.lake}/{run.pipeline.name}")
+    declared = {table.name for table in run.pipeline.tables}
+    for found in system.get_file_info(fs.FileSelector(root, allow_not_found=True)):
+        name = found.base_name
+        is_declared = name.removesuffix(QUARANTINE_SUFFIX) in declared
+        if not is_declared and is_table(path(run, name)):
+            yield name
 
 
 def _clean_or_tell(

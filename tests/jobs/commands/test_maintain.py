@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Mapping
@@ -133,6 +134,25 @@ def test_of_one_pipeline_only_what_is_its_own_is_cleaned(environment: Environmen
     assert all(str(what).startswith("toy") for what in found)
     assert old["services' logs"].exists()
     assert not old["toy: reports"].exists()
+
+
+def test_a_table_that_is_declared_no_more_is_told_and_stays(environment: Environment) -> None:
+    run = run_at(environment.home, Days.of(FIRST))
+    publish_ids(run, "readings", 1)
+    place = Path(path(run, "readings"))
+    former = [place.with_name(name) for name in ("former", "former_quarantine")]
+    for one in former:
+        shutil.copytree(place, one)
+    place.with_name("notes").mkdir()
+    before = sorted(place.parent.rglob("*"))
+    found = cleaned(environment)
+    for name in ("toy.former", "toy.former_quarantine"):
+        kept, deleted, _, note = found[name]
+        assert (kept, deleted) == (1, 0)
+        assert str(note).startswith("declared no more: it stays")
+    assert found["toy.readings"][3] == ""
+    assert not {"toy.notes", "toy.readings_quarantine"} & found.keys()
+    assert sorted(place.parent.rglob("*")) == before
 
 
 def test_the_retention_is_a_setting(environment: Environment) -> None:
