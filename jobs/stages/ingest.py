@@ -267,12 +267,14 @@ def _is_to_be_mended(
 ) -> bool:
     """Whether a snapshot of the run's own days has lost data files that are to be had again.
 
-    Of the file that it was made from, which no other has replaced.
+    Its own, or those of what was refused of it: of the file that it was made from, which no other
+    has replaced.
     """
     if snapshot not in run.days:
         return False
-    place = path(run, feed.name)
-    if not days_that_lost_files(opened.newest(place), place, [snapshot]):
+    names = [feed.name, feed.name + QUARANTINE_SUFFIX]
+    places = [path(run, name) for name in names if exists(run, name)]
+    if not any(days_that_lost_files(opened.newest(one), one, [snapshot]) for one in places):
         return False
     made = in_force(run, feed.name).get(snapshot)
     digest = digest_of_file(drop.path)

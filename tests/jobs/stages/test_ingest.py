@@ -234,6 +234,19 @@ def test_a_snapshot_that_lost_its_data_file_is_made_anew_by_its_own_day(
     assert _night(toy, "2013-01-03")["feeds"]["sensors"]["unchanged"] == 2
 
 
+def test_so_is_what_was_refused_of_a_snapshot(toy: Environment) -> None:
+    drop_sensors(toy, "1,roof", "2,cellar", "3,")
+    _night(toy, "2013-01-01")
+    rows = _rows(toy, "sensors_quarantine")
+    (file,) = Path(toy.table_path("toy.sensors_quarantine")).rglob("*.parquet")
+    file.unlink()
+    with pytest.raises(NightshiftError, match="sensors_quarantine has lost 1 .*--restate"):
+        _night(toy, "2013-01-02")
+    _night(toy, "2013-01-01")
+    assert _rows(toy, "sensors_quarantine") == rows
+    assert _night(toy, "2013-01-02")["feeds"]["sensors"]["unchanged"] == 2
+
+
 def test_a_snapshot_is_not_made_anew_of_another_file(toy: Environment) -> None:
     _night(toy, "2013-01-01")
     _night(toy, "2013-01-02")
