@@ -29,6 +29,8 @@ _FEWEST = 0.75
 """Share of the reference's nights that must be there: the farthest of few nights is not far."""
 _COMMON = 0.75
 """Share of the reference's nights that lie off by what is usual."""
+NULL_SHARE = "null_share"
+"""The statistic of a number that is its share of rows without a value."""
 _MISSING = "\0missing"
 """The category of a row without one: no text of a file holds it."""
 _DIGITS = 6
@@ -50,6 +52,14 @@ class Summaries:
     """No distance is larger."""
     categories: tuple[str, ...] = ()
     """Of which the numbers are shares, in order; none: of a number."""
+
+    def missing(self, nights: Matrix) -> Vector:
+        """The share of rows of each night without a value; 0 where another statistic tells it."""
+        if self.statistic == NULL_SHARE:
+            return nights[:, 0]
+        if _MISSING in self.categories:
+            return nights[:, self.categories.index(_MISSING)]
+        return np.zeros(len(nights))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +120,9 @@ def judge(summaries: Summaries, position: int, watch: Watch) -> Judged | None:
     # Not the last nights: a change would be compared with itself.
     end = position - (watch.nights - 1)
     past = summaries.by_night[max(0, end - watch.reference_nights) : max(0, end)]
+    # Before the first that has a value the column may not have been there.
+    has_none = np.append(~(summaries.missing(past) < 1), False)
+    past = past[int(np.argmin(has_none)) :]
     # No night lies off one with an infinite value by any number.
     known = past[np.isfinite(past).all(axis=1)]
     night = summaries.by_night[position]
@@ -165,7 +178,7 @@ def _of_numbers(
             quantiles[position] = _quantiles(known)
     return [
         Summaries(statistic="wasserstein", by_night=quantiles, distance=_wasserstein),
-        Summaries(statistic="null_share", by_night=missing, distance=_difference, most=1),
+        Summaries(statistic=NULL_SHARE, by_night=missing, distance=_difference, most=1),
     ]
 
 

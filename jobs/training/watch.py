@@ -177,7 +177,7 @@ class _Part:
                     judged = drift.judge(one, nights.index(night), self._watch)
                     # Most features never lack a value: rows that say so would be half of the
                     # table.
-                    is_news = judged and (judged.value or one.statistic != "null_share")
+                    is_news = judged and (judged.value or one.statistic != drift.NULL_SHARE)
                     if judged and is_news:
                         what = (kind, name, one.statistic)
                         yield _row(self._run, night, what, judged.value, judged.threshold)

@@ -100,6 +100,20 @@ def test_a_number_that_is_gone_every_second_night_is_allowed_to_be() -> None:
         assert found.value < found.threshold
 
 
+@pytest.mark.parametrize("is_text", [False, True], ids=["number", "category"])
+def test_nights_before_a_column_was_there_are_no_reference_of_it(is_text: bool) -> None:
+    values = numbers().round().astype("U" if is_text else float).astype(object)
+    values[: CUTS[-5].start] = None
+    values[CUTS[0]] = values[-1]
+    statistic = "jensen_shannon" if is_text else "null_share"
+    # The first night is none of the reference.
+    assert judged(values, statistic) is None
+    values[CUTS[8].start : LAST.start] = values[-1]
+    values[LAST] = None
+    found = judged(values, statistic)
+    assert found and found.value == 1 > found.threshold
+
+
 def test_a_missing_category_is_one_more_category() -> None:
     values = np.full(NIGHTS * PER_NIGHT, "a", object)
     values[LAST][:200] = None
