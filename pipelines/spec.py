@@ -114,6 +114,8 @@ _MONTHS = (
     *("jan", "feb", "mar", "apr", "may", "jun"),
     *("jul", "aug", "sep", "oct", "nov", "dec"),
 )
+_DAYS_OF_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+"""At the most."""
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _DAILY = ("@daily", "@midnight")
 
@@ -675,6 +677,11 @@ class Pipeline:
                 "fields (minute, hour, day of the month, month, day of the week), such as "
                 "'30 4 * * *': at 04:30 of each day in the pipeline's zone.",
             )
+            refuse_unless(
+                not _never_comes(cron),
+                f"Pipeline '{self.name}': {name} '{cron}' never comes: none of its months has such "
+                "a day.",
+            )
 
     def _refuse_odd_resources(self) -> None:
         for name, given in self.resources.items():
@@ -777,6 +784,36 @@ def _is_cron_field(text: str, known: tuple[str, ...]) -> bool:
         if not is_span or (slash and not (step.isdecimal() and int(step))):
             return False
     return True
+
+
+def _never_comes(cron: str) -> bool:
+    """Whether a cron expression asks for days that none of its months has: 31 February."""
+    fields = cron.lower().split()
+    if len(fields) != len(_CRON):
+        return False
+    *_, days, months, weekdays = fields
+    # Beside a day of the week, that is enough.
+    if weekdays != "*":
+        return False
+    least = min(map(_first_day_of, days.split(",")))
+    return least > max(_DAYS_OF_MONTHS[month - 1] for month in _months_of(months))
+
+
+def _first_day_of(part: str) -> int:
+    """The first day of the month that a part of a field says."""
+    least = re.split("[-/]", part)[0]
+    return 1 if least == "*" else int(least)
+
+
+def _months_of(field: str) -> set[int]:
+    """The months that a field says, and perhaps more."""
+    found: set[int] = set()
+    for part in field.split(","):
+        if "*" in part or "/" in part or "-" in part:
+            found.update(range(1, len(_MONTHS) + 1))
+        else:
+            found.add(_MONTHS.index(part) + 1 if part in _MONTHS else int(part))
+    return found
 
 
 def _raw_table(feed: Feed) -> Table:

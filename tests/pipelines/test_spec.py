@@ -610,6 +610,17 @@ def test_a_schedule_that_is_no_cron_expression_is_refused(cron: str) -> None:
         replace(TOY, schedule=cron)
 
 
+@pytest.mark.parametrize("cron", ["0 4 31 2 *", "0 4 30-31 feb *", "0 4 31 2,4,jun,09,11 *"])
+def test_a_schedule_that_never_comes_is_refused(cron: str) -> None:
+    with pytest.raises(UsageError, match="never comes: none of its months has such a day"):
+        replace(TOY, schedule=cron)
+
+
+@pytest.mark.parametrize("cron", ["0 4 29 2 *", "0 4 31 2 mon", "0 4 31 2,3 *", "0 4 */31 2 *"])
+def test_a_schedule_that_comes_seldom_is_one(cron: str) -> None:
+    assert replace(TOY, schedule=cron).schedule == cron
+
+
 @pytest.mark.parametrize(
     "cron", ["@daily", "05 04 * * *", "0,30 1-5/2 1 jan-mar MON-FRI", "*/15 * * * 7"]
 )
