@@ -380,11 +380,19 @@ def _size(text: str) -> str:
     return text.strip()
 
 
+_UNITS_OF_JAVA = {"k": 1, "m": 1024, "g": 1024**2, "t": 1024**3}
+_LEAST_HEAP = 512 * 1024
+"""In the first of these units."""
+
+
 def _heap(text: str) -> str:
     # Without a unit it would be bytes to Java, and megabytes to Spark's executors.
     if not re.fullmatch(r"\s*[1-9][0-9]*[kmgt]\s*", text, re.IGNORECASE | re.ASCII):
         raise ValueError("a size as Java writes it, such as 3g or 512m")
-    return text.strip()
+    size = text.strip()
+    if int(size[:-1]) * _UNITS_OF_JAVA[size[-1].lower()] < _LEAST_HEAP:
+        raise ValueError("at least 512m: Spark does not start in less")
+    return size
 
 
 _HOST = re.compile(r"(?P<name>[a-zA-Z0-9][\w.-]*)(?::(?P<ranks>[1-9]\d{0,3}))?", re.ASCII)

@@ -70,6 +70,7 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set", "networkPolicy.enabled=false"),
         # As a file of values has it in which all of them are commented out.
         *("--set-json", "environment=null"),
+        *("--set-json", "resources=null"),
     ),
     "with GPUs": (*_IMAGE, "--set", "gpus=2"),
     "apart": _APART,
@@ -249,6 +250,12 @@ _REFUSED: Mapping[str, Sequence[str]] = {
         *("--set-json", "environment.NIGHTSHIFT_TIMELINE=true"),
     ),
     "image.tag: YAML reads it as the number 1.1,": (*_IMAGE, "--set-json", "image.tag=1.10"),
+    "image.tag: '' is no tag": (*_IMAGE, "--set", "image.tag="),
+    "image.tag: 'sha256:00' is no tag": (*_IMAGE, "--set", "image.tag=sha256:00"),
+    "NIGHTSHIFT_SPARK_MEMORY: '512k' is less than 512m": (
+        *_IMAGE,
+        *("--set", "environment.NIGHTSHIFT_SPARK_MEMORY=512k"),
+    ),
     "environment.SPARK_REMOTE: a secret belongs into the Secret": (
         *_IMAGE,
         *("--set", "environment.SPARK_REMOTE=sc://spark:15002/;token=hunter2"),

@@ -149,9 +149,11 @@ spec:
 {{- end }}
 {{/* Of a Pod that trains: its resources, and GPUs beside them. */}}
 {{- define "nightshift.training" -}}
-{{- $limits := .own.limits | default dict }}
+{{- /* In a file of values there may be none. */}}
+{{- $own := .own | default dict }}
+{{- $limits := $own.limits | default dict }}
 {{- if .gpus }}
 {{- $limits = merge (dict "nvidia.com/gpu" .gpus) $limits }}
 {{- end }}
-{{- toYaml (merge (dict "limits" $limits) .own) }}
+{{- toYaml (merge (dict "limits" $limits) $own) }}
 {{- end }}

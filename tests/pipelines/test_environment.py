@@ -445,6 +445,15 @@ def test_a_heap_that_java_would_not_take_is_wrong_usage(variable: str, given: st
         Environment.read({variable: given})
 
 
+@pytest.mark.parametrize("variable", ["NIGHTSHIFT_SPARK_MEMORY", "NIGHTSHIFT_JDBC_MEMORY"])
+def test_a_heap_in_which_spark_does_not_start_is_wrong_usage(variable: str) -> None:
+    for least in ("512m", "524288K", "1g"):
+        Environment.read({variable: least})
+    for given in ("512k", "511m", "1k"):
+        with pytest.raises(UsageError, match=f"{variable}='{given}' is not at least 512m: Spark"):
+            Environment.read({variable: given})
+
+
 def test_the_folder_of_a_user_who_is_not_there_is_wrong_usage() -> None:
     message = "NIGHTSHIFT_HOME='~of-nobody/home' is not a path whose ~ leads anywhere. Unset it"
     with pytest.raises(UsageError, match=message):
