@@ -56,6 +56,7 @@ _OUTDATED = "made by another definition"
 _DECLARED_LATER = "made without the feed, which has no drop of these nights"
 _GONE = "its file is gone; its rows stay. To withdraw them, land a file without rows"
 _REFERENCE_GONE = "its file is gone; nights that are made keep its last rows, and a new one waits"
+_NOT_DUE = "its feed is declared to have no drop of that day; its rows stay"
 _LOST = "was published, and is not in the table any more"
 _Pending = dict[str, dict[date, date]]
 """By SQL name the days that are about to change, and from when each will be known."""
@@ -466,6 +467,13 @@ class Survey:
 
     def _of_drop(self, table: Table, feed: Feed, night: date) -> Finding:
         found = self._finding(table, night)
+        if found.state == "stale" and not self._is_due(feed, night):
+            return replace(found, state="current", reason=_NOT_DUE)
+        return self._by_its_file(found, feed)
+
+    def _by_its_file(self, found: Finding, feed: Feed) -> Finding:
+        """The finding of a drop, by what became of its file."""
+        table, night = found.table, found.night
         one = self._publication(table, night)
         name = f"{self._run.pipeline.name}/{feed.file(night)}"
         if found.state == "missing" and self.has_landed(night):

@@ -264,10 +264,14 @@ def _as_quarantined(run: Run, name: str, bad: DataFrame) -> DataFrame:
 def _is_staged(run: Run, name: str) -> bool:
     """False for a reference feed that brought nothing new: its stage has staged nothing.
 
-    And for nights that a later one catches up, and that have no model. Of any other table something
-    must be.
+    So it is for one that drops nothing on some days any more, and for nights that a later one
+    catches up, and that have no model. Of any other table something must be.
     """
-    may_be_none = [feed.name for feed in run.pipeline.feeds if feed.is_reference]
+    may_be_none = [
+        feed.name
+        for feed in run.pipeline.feeds
+        if feed.is_reference or run.pipeline.drop_days(feed, run.days) != run.days
+    ]
     if run.days.last < run.night:
         may_be_none.append(PREDICTIONS)
     return name not in may_be_none or tables.is_staged(run, name)

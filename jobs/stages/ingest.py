@@ -510,13 +510,13 @@ def _keep(run: Run, knowledge: Knowledge, load: _Load) -> dict[str, int]:
         staged = 0
         unchanged = load.records - load.bad
         quarantined = load.bad
-    else:
-        rows = load.good_rows()
-        # A snapshot replaces that of its own day, and no other.
-        days = [drop.day for drop in load.drops] if load.feed.is_reference else None
-        staged = tables.stage_rows(run, load.feed.name, rows, days, load.origin)
+    elif days := _replaced(run, load):
+        staged = tables.stage_rows(run, load.feed.name, load.good_rows(), days, load.origin)
         unchanged = 0
         quarantined = _quarantine(run, load)
+    else:
+        tables.unstage(run, load.feed.name)
+        staged = unchanged = quarantined = 0
     if load.records != staged + unchanged + quarantined:
         raise NightshiftError(
             f"The files of '{load.feed.name}' have {load.records} records, but {staged} rows "
@@ -533,15 +533,34 @@ def _keep(run: Run, knowledge: Knowledge, load: _Load) -> dict[str, int]:
     }
 
 
+def _replaced(run: Run, load: _Load) -> Collection[date]:
+    """The days of which the rows are replaced: none where there is nothing to be read any more.
+
+    Rows of days that a feed had before another first or last day was declared stay, as those of a
+    file that is gone.
+    """
+    feed = load.feed
+    if feed.is_reference:
+        # A snapshot replaces that of its own day, and no other.
+        return [drop.day for drop in load.drops]
+    due = run.pipeline.drop_days(feed, run.days)
+    if due == run.days:
+        return run.days
+    known = in_force(run, feed.name, run.days)
+    made = {day for day, one in known.items() if one.inputs or one.rows}
+    return [day for day in run.days if (due and day in due) or day not in made]
+
+
 def _quarantine(run: Run, load: _Load) -> int:
     """Replace what is in quarantine for the run's days; returns the number of rows there."""
     name = load.feed.name + QUARANTINE_SUFFIX
+    days = run.days if load.feed.is_reference else _replaced(run, load)
     # Nothing to write and nothing to replace: no commit.
     if load.bad == 0 and exists(run, name):
-        is_replacing = any(day in run.days for day in published_days(run, name))
+        is_replacing = any(day in days for day in published_days(run, name))
         if not is_replacing:
             return 0
-    return tables.write_quarantine(run, load.feed.name, load.bad_rows(), load.origin)
+    return tables.write_quarantine(run, load.feed.name, load.bad_rows(), load.origin, days)
 
 
 def _forget_refused(run: Run, load: _Load) -> None:

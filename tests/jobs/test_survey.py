@@ -1472,6 +1472,27 @@ def test_a_feed_that_is_declared_later_asks_for_no_file_of_nights_that_were_made
     assert home.performed == []
 
 
+def test_a_changed_file_of_before_the_first_day_of_its_feed_is_told_and_not_read(
+    home: Home,
+) -> None:
+    other = replace(TINY.feeds[0], name="other", path="other/{date}.csv")
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, other))
+    files = [home.environment.landing / "tiny" / other.file(day) for day in DAYS[:3]]
+    for file in files:
+        home._write(file, (1,))
+    home.night(DAYS[2], first=DAYS[0])
+    before = home.published("other")
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, replace(other, first_day=DAYS[1])))
+    home._write(files[0], (2,))
+    with home._stages():
+        rows = plan(home.run(DAYS[2])).rows
+    reasons = [row[4] for row in rows if row[:2] == ("tiny.other", "current")]
+    assert "its feed is declared to have no drop of that day; its rows stay" in reasons
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+    assert home.published("other") == before
+
+
 def test_a_feed_that_is_declared_without_its_first_day_is_refused_with_the_way_out(
     home: Home,
 ) -> None:

@@ -33,6 +33,7 @@ from pipelines.run import Run
 from tests.jobs.lake.test_commits import staged
 from tests.jobs.toy import (
     TOY,
+    Row,
     drop,
     drop_readings,
     drop_sensors,
@@ -148,6 +149,36 @@ def test_a_day_of_an_optional_file_that_is_gone_is_not_made_anew_without_it(
     # Of the second day there never was one.
     with pytest.raises(NotLanded, match=r"^1 file.*\n.*2013-01-01.csv: the file is missing"):
         ingest(run)
+
+
+def test_days_of_before_the_first_one_that_is_declared_by_now_keep_their_rows(
+    toy: Environment,
+) -> None:
+    readings, sensors = TOY.feeds
+    notes = readings_in("json_lines")
+    rows: list[Row] = [("1", "2013-01-01", "2.5", "x"), ("x", None, None, "bad")]
+    for day in ("2013-01-01", "2013-01-02"):
+        write_rows(toy, notes, day, rows)
+        run = run_of_feeds(toy, (readings, sensors, notes), day)
+        ingest(run)
+        for feed in run.pipeline.feeds:
+            if tables.is_staged(run, feed.name):
+                tables.publish(run, feed.name)
+    tables_of_notes = (notes.name, f"{notes.name}_quarantine")
+    before = [tables.read(run, name).count() for name in tables_of_notes]
+    later = replace(notes, first_day=date(2013, 1, 2))
+    # What was found in other files of that day is a correction all the same.
+    drop_readings(toy, "2013-01-01", "1,2013-01-01,9.5,a")
+    for days in (["2013-01-01"], ["2013-01-01", "2013-01-02"]):
+        again = run_of_feeds(toy, (readings, sensors, later), *days)
+        told = ingest(again)
+        assert told["feeds"][notes.name]["files"] == len(days) - 1  # type: ignore[index]
+        tables.publish(again, readings.name)
+        assert tables.is_staged(again, notes.name) == (len(days) > 1)
+        if tables.is_staged(again, notes.name):
+            tables.publish(again, notes.name)
+        assert [tables.read(run, name).count() for name in tables_of_notes] == before
+    assert [row[2] for row in _rows(toy, "readings")][:1] == [9.5]
 
 
 def test_a_reference_file_makes_a_snapshot_only_when_it_changes(toy: Environment) -> None:
