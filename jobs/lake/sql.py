@@ -867,7 +867,7 @@ def _type_for_arrow(kind: DuckDBPyType) -> DuckDBPyType:
     By the type alone, so that a column's type never depends on its rows.
     """
     match kind.id:
-        case "uhugeint" | "bit" | "bignum":
+        case "uhugeint" | "bit" | "bignum" | "time with time zone" | "variant":
             return duckdb.type("VARCHAR")
         case "array":
             size = dict(kind.children)["size"]

@@ -175,7 +175,8 @@ def test_what_parquet_would_tell_wrongly_is_text_by_its_type(
     to = tmp_path / "rows.parquet"
     statement = f"""SELECT {2**128 - 1}::UHUGEINT AS large, 1::UHUGEINT AS "small",
         '0101'::BIT AS bits, 5::BIGNUM AS big, {10**38 - 1}::HUGEINT AS most, sum(1) AS n,
-        NULL::HUGEINT AS nothing, [2::UHUGEINT] AS listed, {{'b': '01'::BIT}} AS held"""
+        NULL::HUGEINT AS nothing, [2::UHUGEINT] AS listed, {{'b': '01'::BIT}} AS held,
+        '12:00:00+15:30'::TIMETZ AS zoned, {{'a': 1}}::VARIANT AS any"""
     assert main(["sql", statement, "--format", "parquet", "-o", str(to)]) == 0
     assert pq.read_table(to).to_pylist() == [
         {
@@ -188,6 +189,8 @@ def test_what_parquet_would_tell_wrongly_is_text_by_its_type(
             "nothing": None,
             "listed": ["2"],
             "held": {"b": "01"},
+            "zoned": "12:00:00+15:30",
+            "any": "{'a': 1}",
         }
     ]
 
