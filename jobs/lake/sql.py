@@ -104,6 +104,15 @@ _GUESS = re.compile(r'\nDid you mean "([^"]*)"\?')
 that the statement names."""
 _UNREAD = "reading the Arrow source failed: "
 """What DuckDB says where a file that a table names is gone or broken, or its store is away."""
+_WRITES = re.compile(
+    "is not an table|an only (delete from|update|merge into|create an index on)( a)? base table"
+    "|Can only modify view|of type View, trying to drop"
+)
+"""What DuckDB says of a statement that would change a table of the lake, which to it is a view."""
+_IS_READ = (
+    "The tables of the lake are read, and no statement writes into one. Rows of your own: CREATE "
+    "TEMP TABLE mine AS FROM …"
+)
 _ITS_CATALOG = ("information_schema.", "pg_", "duckdb_", "sqlite_")
 _AT_A_VERSION = re.compile(r" (?:KNOWN|TIMESTAMP|VERSION) AS OF ", re.IGNORECASE)
 OUT_OF_MEMORY = (
@@ -623,6 +632,8 @@ def refusals(statements: str, known: Sequence[str]) -> Iterator[None]:
                 told = f"Catalog Error: Table with name {missing} does not exist!"
             told = "\n".join(_of_no_table(told, missing, statements, known))
             raise UsageError(told) from None
+        if _WRITES.search(told):
+            raise UsageError(f"{told}\n{_IS_READ}") from None
         raise as_ours(error) from None
 
 

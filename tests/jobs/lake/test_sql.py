@@ -184,6 +184,29 @@ def test_an_empty_home_says_that_nothing_has_run_yet(tmp_path: Path) -> None:
         query(Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)}), "SELECT * FROM flights.flights")
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO {} SELECT * FROM {}",
+        "DELETE FROM {}",
+        "TRUNCATE {}",
+        "UPDATE {} SET delay = 1",
+        "MERGE INTO {} USING (SELECT 1 AS delay) s USING (delay) WHEN MATCHED THEN DELETE",
+        "ALTER TABLE {} ADD COLUMN more INT",
+        "CREATE INDEX one ON {}(delay)",
+        "DROP TABLE {}",
+    ],
+)
+def test_who_would_write_into_a_table_is_told_that_it_is_read(
+    lake: Environment, statement: str
+) -> None:
+    with pytest.raises(UsageError, match=r"Error: .*\nThe tables of the lake are read, and no .*"):
+        query(lake, statement.replace("{}", "flights.flights"))
+    # Of a person's own they change what they say.
+    mine = "CREATE TEMP TABLE mine AS FROM flights.flights; "
+    query(lake, mine + statement.replace("{}", "mine"))
+
+
 def test_a_statement_cannot_write_or_read_files(lake: Environment) -> None:
     target = lake.home / "out.csv"
     with pytest.raises(UsageError):
