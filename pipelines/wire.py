@@ -22,6 +22,8 @@ _LENGTH = struct.Struct("!I")
 _CONNECT_SECONDS = 5
 _ANSWER_SECONDS = 20
 """As the supervisor has. Without an answer work begins in new processes: slower, and no fault."""
+_ANSWER_AGAIN_SECONDS = 1
+"""Of one that last gave none: stages and ranks ask one after another, and each would wait."""
 READ_BYTES = 65_536
 """At once."""
 GONE: Mapping[str, Any] = {
@@ -33,6 +35,8 @@ _LONGEST_PATH = 107
 """Bytes of a Unix socket's path on Linux, `sun_path` less its final zero."""
 _PID_SUFFIX = 8
 """Room for what the supervisor appends to a socket's name while it makes it: a dot and its id."""
+_silent: set[Path] = set()
+"""Sockets at which this process was last given no answer in time."""
 
 
 class ProtocolError(NightshiftError):
@@ -102,11 +106,19 @@ def answers(environment: Environment) -> bool:
         OSError: no server is up, or it does not answer in time.
         UsageError: the home's path is too long for a socket in it, so it has no server.
     """
+    path = socket_path(environment, "stages")
+    patience = _ANSWER_AGAIN_SECONDS if path in _silent else _ANSWER_SECONDS
     with connect(environment) as connection:
-        connection.settimeout(_ANSWER_SECONDS)
+        connection.settimeout(patience)
         # Refused by each: nothing is begun.
         send(connection, {})
-        return bool(receive(connection))
+        try:
+            is_there = bool(receive(connection))
+        except TimeoutError:
+            _silent.add(path)
+            raise
+    _silent.discard(path)
+    return is_there
 
 
 def receive(connection: socket.socket) -> bytes:

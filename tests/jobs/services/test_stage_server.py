@@ -395,6 +395,30 @@ def test_a_server_that_answers_nothing_is_not_there(
         assert until(lambda: stage_client.available(home))
 
 
+def test_a_server_that_answers_nothing_is_waited_for_once(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "_ANSWER_SECONDS", 4)
+    with serving(home) as process:
+        process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        try:
+            # As a night asks for each of its stages, and a training for each of its ranks.
+            found = [stage_client.available(home) for _ in range(4)]
+        finally:
+            process.send_signal(signal.SIGCONT)
+        assert not any(found)
+        assert time.monotonic() - began < 4 + 3 * 2, "each of them waited"
+        assert until(lambda: stage_client.available(home))
+        # It is no more one that is known for its silence.
+        process.send_signal(signal.SIGSTOP)
+        goes_on = Timer(2.5, process.send_signal, [signal.SIGCONT])
+        goes_on.start()
+        is_there = stage_client.available(home)
+        goes_on.join()
+        assert is_there
+
+
 def test_a_server_that_is_slow_to_answer_is_there(home: Environment) -> None:
     with serving(home) as process:
         # As where a machine has its memory on the disk.
