@@ -515,6 +515,13 @@ def _unwatched(environment: Environment) -> Finding:
     left = processes.marked(environment.home)
     if not left:
         return Finding(what="platform", found="down", way_out="nightshift up")
+    if stopped := Supervisor(environment).stopped_pid():
+        return Finding(
+            what="platform",
+            found="its supervisor is stopped (SIGSTOP), and nothing watches the rest",
+            state="problem",
+            way_out=f"{processes.how_to_go_on(stopped)}; nightshift down ends all.",
+        )
     return Finding(
         what="platform",
         found=f"{len(left)} of its processes run, and nothing watches them",

@@ -113,6 +113,10 @@ def status(environment: Environment) -> int:
         rows.append(_row(service, process, word))
         is_healthy = is_healthy and word == "healthy"
     show(_COLUMNS, rows)
+    for name, process in known.items():
+        if processes.is_stopped(process.pid):
+            told = processes.how_to_go_on(process.pid)
+            _tell(f"The process of '{name}' is stopped (SIGSTOP): {told}.")
     if not known:
         _tell_of_left_processes(environment)
     return 0 if is_healthy else NightshiftError.exit_code
@@ -121,13 +125,24 @@ def status(environment: Environment) -> int:
 def _tell_of_left_processes(environment: Environment) -> None:
     """Say what still runs without a supervisor, as after a kill of it."""
     left = processes.marked(environment.home)
-    if left:
-        print(
-            f"{len(left)} of its processes still run, and nothing watches them, such as "
-            f"{processes.describe(min(left, key=lambda one: one.pid))}: `nightshift down` ends "
-            "them, and `nightshift up` starts anew.",
-            file=sys.stderr,
+    if not left:
+        return
+    if stopped := Supervisor(environment).stopped_pid():
+        _tell(
+            f"The supervisor is stopped (SIGSTOP), and nothing watches {len(left) - 1} other "
+            f"processes that run: {processes.how_to_go_on(stopped)}; `nightshift down` ends all "
+            "of them."
         )
+        return
+    _tell(
+        f"{len(left)} of its processes still run, and nothing watches them, such as "
+        f"{processes.describe(min(left, key=lambda one: one.pid))}: `nightshift down` ends "
+        "them, and `nightshift up` starts anew."
+    )
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def variables(environment: Environment) -> dict[str, str]:

@@ -130,6 +130,18 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether it is stopped (SIGSTOP): the system takes connections for it all the same."""
+    with suppress(psutil.Error):
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    return False
+
+
+def how_to_go_on(pid: int) -> str:
+    """What has a stopped process go on."""
+    return f"`kill -CONT {pid}` lets it go on"
+
+
 def end(processes: Iterable[psutil.Process], patience_seconds: float = 5) -> int:
     """Ask processes to end, kill those that do not; returns how many there were."""
     asked = list(processes)

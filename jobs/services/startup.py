@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from jobs.services import airflow, stage_client
 from jobs.services.definitions import Health, Service, has_airflow
+from jobs.services.processes import is_stopped
 from jobs.services.progress import Progress
 from jobs.services.supervision import LOOKS, NoAnswerError, Process, Supervisor, log_of
 from jobs.services.text import tail
@@ -47,6 +48,9 @@ def state(service: Service, process: Process | None, health: Health) -> str:
         return "stopped"
     if process.has_died:
         return "died"
+    if is_stopped(process.pid):
+        # Its port would seem to answer.
+        return "unhealthy"
     if service.is_well(health, process.started_at):
         return "healthy"
     return "starting" if time.time() - process.started_at < UP_SECONDS else "unhealthy"

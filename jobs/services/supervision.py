@@ -23,6 +23,7 @@ from xmlrpc.client import Fault, ServerProxy, Transport
 
 from supervisor.xmlrpc import Faults
 
+from jobs.services import processes
 from jobs.services.definitions import Service
 from jobs.services.secrets import private_folder
 from jobs.services.text import tail
@@ -111,6 +112,16 @@ class Supervisor:
     def was_killed(self) -> bool:
         """Whether one that no longer runs had no time to clean up after itself."""
         return self._pid_file.exists()
+
+    def stopped_pid(self) -> int:
+        """Its process id where that is stopped (SIGSTOP); 0: it goes on, or is not there."""
+        try:
+            pid = int(self._pid_file.read_text())
+        except (OSError, ValueError):
+            return 0
+        # After a kill the id may be that of another program by now.
+        is_ours = pid in {one.pid for one in processes.marked(self._environment.home)}
+        return pid if is_ours and processes.is_stopped(pid) else 0
 
     def has_settings(self, services: Sequence[Service], variables: Mapping[str, str]) -> bool:
         """Whether it was started with these services and variables."""

@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 import pytest
 
+from jobs.commands import doctor
 from jobs.services import (
     addresses,
     airflow,
@@ -448,7 +449,14 @@ def test_a_supervisor_that_answers_nothing_is_told_of_and_ended_by_down_alone(
     before = pids(up)
     stop_supervisor(up)
     assert lifecycle.status(up) == 3
-    assert "nothing watches them" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "The supervisor is stopped (SIGSTOP), and nothing watches" in told
+    # It is there, and where it goes on it watches them again.
+    supervisor = (up.runtime / "supervisord.pid").read_text().strip()
+    assert f"`kill -CONT {supervisor}` lets it go on" in told
+    [platform] = doctor._platform(up)
+    assert f"`kill -CONT {supervisor}` lets it go on" in platform.way_out
+    assert "(SIGSTOP)" in platform.found
     # Nights may run.
     with pytest.raises(NightshiftError, match="answers nothing.* `nightshift down` ends it"):
         lifecycle.up(up)
@@ -458,6 +466,24 @@ def test_a_supervisor_that_answers_nothing_is_told_of_and_ended_by_down_alone(
     stop_supervisor(up)
     assert lifecycle.down(up) == 0
     assert processes.marked(up.home) == []
+
+
+def test_a_service_that_is_stopped_is_not_told_as_healthy(
+    up: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    stopped = pids(up)["spark"]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        # The system takes connections for it.
+        assert processes.answers(up.spark_port)
+        assert lifecycle.status(up) == 3
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    told = capsys.readouterr()
+    assert re.search(r"spark +\| unhealthy", told.out)
+    assert f"`kill -CONT {stopped}` lets it go on" in told.err
+    assert lifecycle.status(up) == 0
 
 
 @pytest.mark.parametrize("asked", ["processes", "start_service"])
