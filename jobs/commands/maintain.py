@@ -63,7 +63,7 @@ def maintain(
         and, unless it was a dry run, by the channels of each pipeline; the rest goes on.
     """
     age = timedelta(days=environment.retention_days)
-    rule = Rule(before=datetime.now(UTC) - age, is_dry=is_dry)
+    rule = Rule(before=_now_as_recorded(environment, age) - age, is_dry=is_dry)
     steps: list[_Step] = [
         (pipeline.name, partial(_of_pipeline, environment, pipeline, rule))
         for pipeline in pipelines
@@ -87,6 +87,40 @@ def maintain(
         _notify(environment, pipelines, told)
     code = NightshiftError.exit_code if told else 0
     return code, [_row(one) for one in cleaned]
+
+
+def _now_as_recorded(environment: Environment, age: timedelta) -> datetime:
+    """This instant, or the last that is on record of a night where that is before it.
+
+    What is old is counted from it: by a clock that is a year ahead all would be.
+
+    Args:
+        environment: Whose nights count.
+        age: By which a clock that is ahead would make a difference.
+    """
+    now = datetime.now(UTC)
+    last = None
+    # What cannot be read is told where it is cleaned.
+    with suppress(Exception):
+        last = _last_on_record(environment)
+    if last is None or last >= now:
+        return now
+    if now - last > age:
+        print(
+            f"No night is on record since {last:%Y-%m-%d}, and this machine's clock says "
+            f"{now:%Y-%m-%d}: what is old is counted from the former.",
+            file=sys.stderr,
+            flush=True,
+        )
+    return last
+
+
+def _last_on_record(environment: Environment) -> datetime | None:
+    """When the last stage began; None: none ever did."""
+    from jobs.lake import ops
+
+    began = ops.read(environment, "stage_runs", columns=("started_at",))["started_at"]
+    return max(began.to_pylist(), default=None)
 
 
 def _notify(

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
 from types import ModuleType
 
@@ -27,7 +27,20 @@ from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from tests.jobs.lake.test_commits import FIRST, run_at, staged
 from tests.jobs.lake.test_retention import age, ids_at, publish_ids
+from tests.jobs.records import record, stage_row
 from tests.jobs.toy import TOY
+
+
+def at(instant: datetime) -> type[datetime]:
+    """Of the standard library's, with another clock."""
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Ahead:
+            return cls.fromtimestamp(instant.timestamp(), tz)
+
+    return Ahead
+
 
 LONG_AGO = timedelta(days=60)
 Found = Mapping[object, tuple[object, ...]]
@@ -160,6 +173,24 @@ def test_the_retention_is_a_setting(environment: Environment) -> None:
     settings = {"NIGHTSHIFT_HOME": str(environment.home), "NIGHTSHIFT_RETENTION_DAYS": "61"}
     cleaned(Environment.read(settings))
     assert [file for file in old.values() if not file.exists()] == []
+
+
+def test_by_a_clock_that_is_a_year_ahead_nothing_is_older(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_at(environment.home)
+    now = datetime.now(UTC)
+    record(run, stage_row(run, "ingest", started_at=now))
+    old = in_home(environment, is_old=True)
+    young = in_home(environment, is_old=False)
+    ahead = now + timedelta(days=365)
+    monkeypatch.setattr("jobs.commands.maintain.datetime", at(ahead))
+    cleaned(environment)
+    assert [file for file in young.values() if not file.exists()] == []
+    assert [file for file in old.values() if file.exists()] == []
+    told = capsys.readouterr().err
+    assert f"No night is on record since {now:%Y-%m-%d}" in told
+    assert f"clock says {ahead:%Y-%m-%d}" in told
 
 
 def test_it_waits_for_a_run_of_the_pipeline(environment: Environment) -> None:
