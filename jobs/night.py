@@ -256,8 +256,8 @@ def perform(argument: dict[str, Any]) -> int:
         code, message = explain(told, run.environment.variables())
         taken = meter.read()
         details = told.details() if isinstance(told, DataRefused) else None
-        _record_failure(run, started, taken.seconds, code, message, details)
-        _record_costs(run, started, _status(code), taken)
+        if _record_failure(run, started, taken.seconds, code, message, details):
+            _record_costs(run, started, _status(code), taken)
         return code
     _record_costs(run, started, "done", taken, metrics)
     print(f"{run.doing.name:<18}{taken.seconds:6.1f} s  {summary(metrics)}", flush=True)
@@ -344,7 +344,7 @@ def _readable(text: str, variables: Mapping[str, str]) -> str:
 
 def _explained(error: BaseException, variables: Mapping[str, str]) -> BaseException:
     """The error in plain words of ours, where we have any."""
-    of_store = explain_store_fault(error) or explain_disk_fault(error)
+    of_store = explain_store_fault(error) or explain_disk_fault(error, variables)
     of_mlflow = of_store or explain_mlflow_fault(error, variables)
     return of_mlflow or explain_log_fault(error, variables) or error
 
@@ -606,9 +606,9 @@ def _perform_in_server_or_here(run: Run) -> int:
 
 def _record_loss(run: Run, began: datetime, code: int, taken: Usage) -> None:
     started = began.timestamp()
-    _record_failure(run, started, taken.seconds, code, outcome.NO_REASON)
-    _count_nothing()
-    _record_costs(run, started, _status(code), taken)
+    if _record_failure(run, started, taken.seconds, code, outcome.NO_REASON):
+        _count_nothing()
+        _record_costs(run, started, _status(code), taken)
 
 
 def _count_nothing() -> None:
@@ -656,12 +656,15 @@ def _record_failure(
     code: int,
     message: str,
     details: dict[str, Any] | None = None,
-) -> None:
+) -> bool:
+    """Record it; False: it cannot be, which is told, and then its cost cannot be either."""
     try:
         _record(run, started, seconds, status=_status(code), metrics=details, error=message)
     except Exception as error:
         # Such as a full disk, which may be why the stage failed.
         explain(error, run.environment.variables())
+        return False
+    return True
 
 
 def _status(code: int) -> str:

@@ -35,6 +35,10 @@ NO_REASON = (
     "It ended before it could record why: its process was killed, or the stage server ended. "
     "Its log says more."
 )
+UNRECORDED = (
+    "It ended before it could record why, or nothing can be recorded: a disk is full, the lake is "
+    "away, or its process was killed. Its log says more."
+)
 _EVENTS = {
     Refused.exit_code: Event.STAGE_REFUSED,
     NotLanded.exit_code: Event.FEED_MISSING,
@@ -65,7 +69,8 @@ def of_stage(run: Run, exit_code: int, since: datetime) -> Notification | None:
         # Who is to approve was told when the model began to wait.
         return None
     if exit_code:
-        return failure(run, failure_event(exit_code), since)
+        # A loss is recorded before this, so that no record is news of the lake.
+        return failure(run, failure_event(exit_code), since, UNRECORDED)
     if run.doing.name == _WATCHING_STAGE:
         return drift(run)
     return promotion(run) if run.doing.name == PROMOTING_STAGE else warehouse(run)
@@ -111,10 +116,12 @@ def failure(
         attempt = _last_of(_stage_rows(run), run, since)
     except Exception as error:  # a lake that is away may be the very failure to tell of
         attempt = {}
-        otherwise = _unread(run, error) if otherwise == NO_REASON else otherwise
+        is_known = otherwise not in (NO_REASON, UNRECORDED)
+        otherwise = otherwise if is_known else _unread(run, error)
     recorded = attempt.get("error")
     # Who called a stage that was killed may know more than that.
-    message = recorded if recorded and recorded != NO_REASON else otherwise
+    knows_more = recorded == NO_REASON and otherwise != UNRECORDED
+    message = otherwise if knows_more or not recorded else recorded
     told = notification(run, event, message, run.doing.name)
     return replace(told, report=_report(run, attempt))
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
-from pipelines.places import endpoint
+from pipelines.places import endpoint, is_url, place
 
 _OF_BOTO = "botocore"
 """Module of the errors of s3fs and of MLflow that are no `OSError`."""
@@ -56,8 +60,15 @@ def explain_store_fault(error: BaseException) -> NightshiftError | None:
     )
 
 
-def explain_disk_fault(error: BaseException) -> NightshiftError | None:
-    """The plain words for a disk that is full or may only be read; None for every other error."""
+def explain_disk_fault(
+    error: BaseException, variables: Mapping[str, str]
+) -> NightshiftError | None:
+    """The plain words for a disk that is full or may only be read; None for every other error.
+
+    Args:
+        error: What was raised. Not every library says where it could not write.
+        variables: Environment variables that say where we do.
+    """
     if isinstance(error, NightshiftError):
         return None
     for one in _with_causes(error):
@@ -65,9 +76,32 @@ def explain_disk_fault(error: BaseException) -> NightshiftError | None:
             return NightshiftError(
                 f"A disk is full, or may only be read: {_in_a_line(str(one))} Nothing was "
                 "published by halves: make room (`nightshift doctor` tells of the disks, "
-                "`nightshift maintain` deletes what nobody needs any more), and run it again."
+                "`nightshift maintain` deletes what nobody needs any more), and run it again. "
+                f"Free: {', '.join(_free(Environment.read(variables)))}."
             )
     return None
+
+
+def _free(environment: Environment) -> Iterable[str]:
+    """The room on each disk that we write to."""
+    written = (
+        place(environment.lake),
+        environment.home,
+        environment.reports,
+        environment.models,
+        environment.jobs,
+        Path(tempfile.gettempdir()),
+    )
+    disks: dict[int, str] = {}
+    for folder in written:
+        if is_url(folder):
+            continue
+        # Of a disk that is away nothing can be told.
+        with suppress(OSError):
+            there = next(one for one in (folder, *folder.parents) if one.exists())
+            free = shutil.disk_usage(there).free >> 20
+            disks.setdefault(there.stat().st_dev, f"{free} MB at {folder}")
+    return disks.values()
 
 
 def explain_mlflow_fault(

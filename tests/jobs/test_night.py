@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from multiprocessing.synchronize import Event as Signal
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from pyspark.errors import PySparkException
 
-from jobs import night
+from jobs import night, outcome
 from jobs.lake import ops
 from jobs.lake.commits import publish
 from jobs.services import child, in_turn
@@ -416,10 +416,15 @@ def test_a_stage_that_cannot_be_recorded_ends_with_its_code_and_both_reasons(
 
     monkeypatch.setattr(ops, "append", refuse_to_write)
     monkeypatch.setattr(night, "_function", lambda stage: _raising(Refused("too few labels")))
+    began = datetime.now(UTC)
     assert night.perform(run.to_json()) == 1
     told = capsys.readouterr().err
     assert "Refused: too few labels" in told
-    assert "No space left on device" in told
+    assert told.count("No space left on device") == 1
+    # That its process was killed is not all that may be.
+    notification = outcome.of_stage(run, 1, began)
+    assert notification is not None
+    assert "a disk is full" in notification.message
 
 
 def test_the_plan_names_the_tables_that_each_stage_makes_or_judges(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -74,6 +75,19 @@ def test_a_full_disk_is_told_with_the_way_out_and_no_traceback(
     assert message.startswith("A disk is full, or may only be read: ")
     assert f"{says} Nothing was published by halves: make room" in message
     assert capsys.readouterr().err == f"Fault: {message}\n"
+
+
+def test_a_full_disk_is_told_with_the_room_on_each(tmp_path: Path) -> None:
+    # As delta-rs says it: of no place.
+    error = RuntimeError("Unable to copy data to file: No space left on device (os error 28)")
+    other = Path("/dev/shm")
+    variables = {"NIGHTSHIFT_HOME": str(tmp_path), "NIGHTSHIFT_LAKE": str(other / "no" / "lake")}
+    _, message = explain(error, variables)
+    *_, last = message.partition(" Free: ")
+    assert re.match(rf"\d+ MB at {other}/no/lake, \d+ MB at {tmp_path}\b", last)
+    stored = {**variables, "NIGHTSHIFT_LAKE": "s3://bucket/lake"}
+    _, message = explain(error, stored)
+    assert "s3://" not in message
 
 
 @pytest.mark.parametrize(
