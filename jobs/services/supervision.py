@@ -143,7 +143,7 @@ class Supervisor:
         program = [
             sys.executable,
             "-m",
-            "supervisor.supervisord",
+            "jobs.services.supervisord",
             # It stays our child, so that we see when it ends before it answers.
             "--nodaemon",
             "--configuration",

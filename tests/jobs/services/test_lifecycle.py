@@ -63,6 +63,19 @@ END_SLOWLY = (
 )
 
 
+MANY_BYTES = 1_000_000
+"""More than a pipe holds."""
+
+
+def talking(_: Environment) -> Service:
+    talks = "while True: print('x' * 10_000, flush=True); __import__('time').sleep(0.05)"
+    return Service(
+        name="talking",
+        command=(sys.executable, "-c", talks),
+        is_well=lambda *_: True,
+    )
+
+
 class _Warm:
     def wait(self, timeout: float | None = None) -> int | None:
         return 0
@@ -466,6 +479,29 @@ def test_a_supervisor_that_answers_nothing_is_told_of_and_ended_by_down_alone(
     stop_supervisor(up)
     assert lifecycle.down(up) == 0
     assert processes.marked(up.home) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are Linux's")
+def test_a_service_goes_on_when_its_log_can_be_written_again(
+    home: Environment, replace_services: Callable[..., None]
+) -> None:
+    replace_services(talking)
+    try:
+        assert lifecycle.up(home) == 0
+        supervisor = psutil.Process(int((home.runtime / "supervisord.pid").read_text()))
+        # As on a disk that is full: what it writes fails.
+        unlimited = supervisor.rlimit(psutil.RLIMIT_FSIZE)
+        supervisor.rlimit(psutil.RLIMIT_FSIZE, (0, unlimited[1]))
+        time.sleep(1)
+        supervisor.rlimit(psutil.RLIMIT_FSIZE, unlimited)
+        there = log_of(home, "talking").stat().st_size
+        deadline = time.monotonic() + 20
+        # The service waited in a print without end.
+        while (size := log_of(home, "talking").stat().st_size) < there + MANY_BYTES:
+            assert time.monotonic() < deadline, f"{size - there} bytes more"
+            time.sleep(0.1)
+    finally:
+        lifecycle.down(home)
 
 
 def test_a_service_that_is_stopped_is_not_told_as_healthy(
