@@ -166,7 +166,8 @@ def explain_loss(environment: Environment, error: BaseException) -> NightshiftEr
     log = host or environment.logs / "spark.log"
     return NightshiftError(
         f"The Spark Connect server ended or restarted while the stage ran; look in {log} "
-        "for the reason. Nothing of the stage was published by halves: run it again."
+        "for the reason. Where that tells none it was killed: out of memory? `dmesg` tells. "
+        "Nothing of the stage was published by halves: run it again."
     )
 
 

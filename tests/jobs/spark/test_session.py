@@ -272,6 +272,15 @@ def test_the_token_of_a_clusters_address_is_in_no_message() -> None:
     assert "SECRET" not in explained
 
 
+def test_a_server_that_was_killed_is_looked_for_where_the_kernel_tells_of_it(
+    tmp_path: Path,
+) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    explained = str(session.explain_loss(environment, PySparkException("StatusCode.UNAVAILABLE")))
+    # It had no time to say anything in its log.
+    assert "Where that tells none it was killed: out of memory? `dmesg` tells." in explained
+
+
 def _server_of_others(
     environment: Environment, monkeypatch: pytest.MonkeyPatch, **settings: str
 ) -> subprocess.Popen[bytes]:
