@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from jobs.training import registry as registries
 from jobs.training.registry import ModelVersion, Registry
+from pipelines.environment import ROOT
 from pipelines.errors import NightshiftError, UsageError
 from tests.jobs.training.small import environment_at, models_at, moved_by_hand, registered_by_hand
 from tests.postgres import Postgres
@@ -267,6 +268,34 @@ def test_a_database_that_says_nothing_is_given_up_after_some_seconds(
             engine.connect()
     # MLflow tries ten times.
     assert time.monotonic() - began < 30
+
+
+_TOLD_ONCE = """
+import sys
+from jobs.training import registry
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+try:
+    MlflowClient(sys.argv[1]).create_experiment("another")
+except MlflowException as error:
+    print(error)
+"""
+
+
+def test_a_fault_of_the_database_is_raised_and_not_written_with_a_stack(
+    registry: Registry, tmp_path: Path
+) -> None:
+    # As a disk that is full, it takes nothing.
+    address = f"sqlite:///file:{tmp_path / 'mlflow.db'}?mode=ro&uri=true"
+    told = subprocess.run(
+        [sys.executable, "-c", _TOLD_ONCE, address],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "attempt to write a readonly database" in told.stdout
+    assert "Traceback" not in told.stderr
 
 
 def test_a_file_is_fetched_as_it_was_registered(registry: Registry, tmp_path: Path) -> None:
