@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from playwright.sync_api import Page, Route, expect, sync_playwright
 
 from jobs.lake import model_events
+from jobs.pages.dictionary import Checked, dictionary_of
 from pipelines.environment import PAGES, Environment
+from pipelines.flights import PIPELINE as FLIGHTS
 from plugins.pages import app as pages
 from tests.e2e.test_ui import CHROMIUM, FLAGS
 from tests.jobs.test_survey import DAYS, TINY
@@ -188,3 +193,29 @@ def test_no_long_word_of_the_data_makes_a_page_wider_than_its_screen(
     cell = page.locator("td", has_text=long["who"]).bounding_box()
     assert cell is not None
     assert cell["width"] < 600, "the columns after it are in sight"
+
+
+def test_no_long_word_of_a_declaration_makes_a_page_wider_than_its_screen(
+    browser_of: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Environment.read().table_path("flights.weather")
+    day = pa.array([DAYS[0]])
+    rows = pa.table({"landed_date": day, "c" * 100: [39.0]})
+    write_deltalake(place, rows, mode="append", schema_mode="merge")
+    known = dictionary_of(Environment.read(), FLIGHTS)
+    checked = Checked(
+        at=datetime.now(UTC),
+        says=("s" * 300,),
+        failing=0,
+        warnings=0,
+    )
+    entries = tuple(replace(one, checked=checked) for one in known.entries)
+    found = replace(known, entries=entries)
+    monkeypatch.setattr(pages.dictionary, "dictionary_of", lambda *_: found)
+    for name, text in {"sql": "c" * 100, "dictionary": "s" * 300}.items():
+        page = browser_of("viewer", name)
+        page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+        expect(page.get_by_text(text, exact=True).first).to_be_visible()
+        for width in (390, 1300):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
