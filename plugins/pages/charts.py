@@ -16,13 +16,16 @@ from jobs.pages.quality import Segment
 from pipelines.days import Days
 
 _WIDTH, _HEIGHT = 640, 180
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 10, 24
+_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 12, 10, 24
+"""Around a chart. On its left stand numbers as long as -1.235e+05."""
 _FLOOR = _HEIGHT - _BOTTOM
 _MOST_DOTS = 60
 """Values that are marked each; more would run into each other."""
 
 
-_BOX_WIDTH, _BOX_HEIGHT = 116, 26
+_LEAST_BOX_WIDTH, _BOX_HEIGHT = 116, 26
+_LETTER_WIDTH = 8
+"""Room for a letter of a table's name."""
 _BETWEEN, _BELOW = 44, 12
 """From one layer of tables to the next, and from one table to that below it."""
 _LINE_HEIGHT = 2
@@ -205,9 +208,9 @@ def lineage(nodes: Sequence[Node]) -> Markup:
         if _is_passing(stop, stops):
             parts.append(_passing(placed[stop]))
     parts += [_box(node.name, placed[node.layer, node.name]) for node in nodes]
-    right = max((place.x for place in placed.values()), default=0)
+    right = max((place.right for place in placed.values()), default=0)
     bottom = max((place.y for place in placed.values()), default=0)
-    width, height = right + _BOX_WIDTH + 1, bottom + _BOX_HEIGHT + 1
+    width, height = right + 1, bottom + _BOX_HEIGHT + 1
     title = "From the landed files to the predictions: which table is made of which"
     head = Markup(
         '<svg class="lineage" viewBox="0 0 {} {}" width="{}" height="{}" role="img">'
@@ -226,7 +229,13 @@ class _Place:
 
     x: int
     y: int
+    width: int
     height: int
+
+    @property
+    def right(self) -> int:
+        """Where lines leave it."""
+        return self.x + self.width
 
     @property
     def middle(self) -> float:
@@ -250,16 +259,28 @@ def _stops(nodes: Sequence[Node]) -> dict[_Stop, list[_Stop]]:
 def _placed(stops: Mapping[_Stop, Sequence[_Stop]]) -> dict[_Stop, _Place]:
     """The place of each stop; in a layer those stand high that are led to from high places."""
     placed: dict[_Stop, _Place] = {}
+    width = _box_width(stops)
     for layer in sorted({layer for layer, _ in stops}):
         own = [stop for stop in stops if stop[0] == layer]
         own.sort(key=lambda stop: _mean(map(placed.__getitem__, stops[stop])))
         y = 0
         for stop in own:
             height = _LINE_HEIGHT if _is_passing(stop, stops) else _BOX_HEIGHT
-            x = layer * (_BOX_WIDTH + _BETWEEN)
-            placed[stop] = _Place(x=x, y=y, height=height)
+            x = layer * (width + _BETWEEN)
+            placed[stop] = _Place(x=x, y=y, width=width, height=height)
             y += height + _BELOW
     return placed
+
+
+def _box_width(stops: Iterable[_Stop]) -> int:
+    """Of each box: the longest name has room."""
+    letters = max((len(_bare(name)) for _, name in stops), default=0)
+    return max(_LEAST_BOX_WIDTH, (letters + 1) * _LETTER_WIDTH)
+
+
+def _bare(name: str) -> str:
+    """The name of a table without that of its pipeline."""
+    return name.partition(".")[2]
 
 
 def _is_passing(stop: _Stop, stops: Mapping[_Stop, Sequence[_Stop]]) -> bool:
@@ -274,7 +295,7 @@ def _mean(places: Iterable[_Place]) -> float:
 
 
 def _edge(begin: _Place, end: _Place) -> Markup:
-    x, y = begin.x + _BOX_WIDTH, begin.middle
+    x, y = begin.right, begin.middle
     to_x, to_y = end.x, end.middle
     middle = (x + to_x) / 2
     line = Markup('<path class="edge" d="M{} {}C{} {} {} {} {} {}"/>')
@@ -283,7 +304,7 @@ def _edge(begin: _Place, end: _Place) -> Markup:
 
 def _passing(place: _Place) -> Markup:
     line = Markup('<path class="edge" d="M{} {}h{}"/>')
-    return line.format(place.x, place.middle, _BOX_WIDTH)
+    return line.format(place.x, place.middle, place.width)
 
 
 def _box(name: str, place: _Place) -> Markup:
@@ -291,10 +312,11 @@ def _box(name: str, place: _Place) -> Markup:
         '<a href="#{}"><rect x="{}" y="{}" width="{}" height="{}" rx="5"/>'
         '<text x="{}" y="{}" text-anchor="middle">{}</text></a>'
     )
-    _, _, bare = name.partition(".")
-    middle = place.x + _BOX_WIDTH // 2
+    middle = place.x + place.width // 2
     baseline = place.y + _BASELINE
-    return box.format(name, place.x, place.y, _BOX_WIDTH, _BOX_HEIGHT, middle, baseline, bare)
+    size = (place.width, _BOX_HEIGHT)
+    text = (middle, baseline, _bare(name))
+    return box.format(name, place.x, place.y, *size, *text)
 
 
 def _across(first: float, last: float) -> _Scale:

@@ -84,3 +84,22 @@ def test_a_value_of_nothing_can_be_read_too() -> None:
 
 def test_nothing_is_drawn_of_nothing() -> None:
     assert "<rect" not in charts.lineage([])
+
+
+def test_a_long_name_stands_within_its_box() -> None:
+    first = Node(name=f"p.{'x' * 63}", layer=0, reads=())
+    second = Node(name="p.b", layer=1, reads=(first.name,))
+    drawn = charts.lineage([first, second])
+    (left, width), (right, _) = re.findall('<rect x="([^"]+)" y="0" width="([^"]+)"', drawn)
+    # An x of 12 pixels is that wide.
+    assert float(width) > 63 * 7.2
+    assert float(left) + float(width) < float(right)
+
+
+@pytest.mark.parametrize("value", [-123456.0, -0.00012345, 1e-300, -1.7976931348623157e308])
+def test_a_number_beside_a_chart_is_seen_with_its_sign(value: float) -> None:
+    marks = [charts.Mark(place=0, low=value, high=value, says="")]
+    drawn = charts.line(marks, [], "", ("", ""))
+    for end, text in re.findall('<text x="([^"]+)" y="[^"]+" text-anchor="end">([^<]+)<', drawn):
+        # In the widest of common fonts a digit is 7 of the 11 pixels of a letter's height.
+        assert float(end) - 7 * len(text) >= 0, text
