@@ -26,6 +26,8 @@ _LEFT_OUT = (
 )
 _ELSEWHERE = re.compile("|".join(_LEFT_OUT), re.DOTALL | re.IGNORECASE)
 """What a page of the Data Docs would run, or fetch from elsewhere, or lead to there."""
+_LINK_OUT = re.compile(r'<a [^>]*href="\.\./[^>]*>(.*?)</a>', re.DOTALL)
+"""To another page of a site of Data Docs, which is not there."""
 _MOST_CHARACTERS = 2_000
 """Of a text: a value of a row may be of any length. Ten times those of `row_rules.VALUE_SHOWN`, as
 the text may be what is expected, such as a list of the codes that are known."""
@@ -37,7 +39,7 @@ def data_docs(verdict: Verdict) -> str:
     """The table's page of Great Expectations' Data Docs, which fetches nothing from elsewhere."""
     content = ValidationResultsPageRenderer().render(verdict.result)
     page = _page().render(_escaped(content.to_json_dict()))
-    offline = _ELSEWHERE.sub("", page)
+    offline = _LINK_OUT.sub(r"\1", _ELSEWHERE.sub("", page))
     # First in the head, as the policy holds for what comes after it.
     guarded = offline.replace("<head>", f"<head>{POLICY}", 1)
     return guarded.replace("</head>", f"{style()}</head>", 1)
