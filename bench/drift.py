@@ -79,7 +79,7 @@ def _scored(run: Run) -> Days:
 def _begun(run: Run, rows: Sequence[Row]) -> Iterator[tuple[object, ...]]:
     """What is told on which night."""
     for night in run.days:
-        for measure in alarms.change_by(rows, night, run.pipeline.watch).began:
+        for measure in alarms.change_by(rows, Days.of(night), run.pipeline.watch).began:
             yield night, measure.kind, measure.feature, measure.statistic
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, timedelta
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,11 @@ def monitor(run: Run) -> dict[str, object]:
 
 def _watch(run: Run) -> dict[str, object]:
     rows = [*watch.rows(run)]
+    days = _told_of_now(run)
     inside = f"night >= '{run.days.first}' AND night <= '{run.days.last}'"
     predicate = f"pipeline = '{run.pipeline.name}' AND {inside}"
     ops.replace(run.environment, alarms.TABLE, rows, predicate)
-    told = alarms.change(run.environment, run.pipeline, run.days.last)
+    told = alarms.change(run.environment, run.pipeline, days)
     return {
         "watched": len(rows),
         "alarms": len(told.lasting),
@@ -62,6 +64,19 @@ def _watch(run: Run) -> dict[str, object]:
         "drift_began": [str(measure) for measure in told.began],
         "drift_ended": list(told.ended),
     }
+
+
+def _told_of_now(run: Run) -> Days:
+    """The last of the run's nights that nobody has watched before; at least its last night.
+
+    Of the others people were told when they were watched first.
+    """
+    last = run.days.last
+    rows = alarms.rows_until(run.environment, run.pipeline, last, len(run.days))
+    known = {row["night"] for row in rows}
+    backwards = reversed([*run.days])
+    new = takewhile(lambda night: night not in known, backwards)
+    return Days(min(new, default=last), last)
 
 
 def _labels(run: Run) -> tuple[pa.Table, list[date]]:

@@ -40,7 +40,7 @@ class Measure(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
-    """What a night's alarms tell that the night before did not."""
+    """What the alarms of nights tell that the night before them did not."""
 
     began: tuple[Measure, ...]
     """To be told: none where another of the kind began in the last nights, and lasts."""
@@ -95,27 +95,36 @@ def of_night(
     return sorted(in_alarm(counted, night, watch))
 
 
-def change(environment: Environment, pipeline: Pipeline, night: date) -> Change:
-    """What is new about a night's alarms."""
-    # Those of the last nights, and for the first of these the nights that its own alarms count.
-    rows = rows_until(environment, pipeline, night, 2 * pipeline.watch.nights + 1)
-    return change_by(rows, night, pipeline.watch)
+def change(environment: Environment, pipeline: Pipeline, days: Days) -> Change:
+    """What is new about the alarms of nights that are told of together."""
+    # And of the nights before them that their own alarms count.
+    nights = 2 * pipeline.watch.nights + len(days)
+    rows = rows_until(environment, pipeline, days.last, nights)
+    return change_by(rows, days, pipeline.watch)
 
 
-def change_by(rows: Iterable[Row], night: date, watch: Watch) -> Change:
-    """The same, by the rows of that night and of twice the last `Watch.nights` before it."""
-    nights = Days.of(night).since(watch.nights + 1)
-    alarms = [in_alarm(rows, day, watch) for day in nights]
-    begun = [now - before for before, now in pairwise(alarms)]
-    *_, before, now = alarms
-    # What began not long ago and lasts has the same cause, more likely than not.
-    recent = set[Measure]().union(*begun[:-1]) & now
-    known = _kinds(recent)
+def change_by(rows: Iterable[Row], days: Days, watch: Watch) -> Change:
+    """The same, by the rows of those nights and of twice the last `Watch.nights` before them."""
+    over = [row for row in rows if row["is_over"]]
+    alarms = [in_alarm(over, night, watch) for night in days.since(watch.nights + 1)]
+    # As the nights would have been told of one by one: what has ended since is no news.
+    length = watch.nights + 2
+    parts = [alarms[number : number + length] for number in range(len(days))]
+    kinds = set[str]().union(*map(_new_kinds, parts))
+    before, now = alarms[watch.nights], alarms[-1]
     return Change(
-        began=tuple(sorted(one for one in begun[-1] if one.kind not in known)),
+        began=tuple(sorted(one for one in now - before if one.kind in kinds)),
         ended=tuple(sorted(_kinds(before) - _kinds(now))),
         lasting=tuple(sorted(now)),
     )
+
+
+def _new_kinds(alarms: Sequence[set[Measure]]) -> set[str]:
+    """Kinds of which the last of these nights has something to tell that began with it."""
+    begun = [now - before for before, now in pairwise(alarms)]
+    # What began not long ago and lasts has the same cause, more likely than not.
+    recent = set[Measure]().union(*begun[:-1]) & alarms[-1]
+    return _kinds(begun[-1]) - _kinds(recent)
 
 
 def _kinds(measures: Iterable[Measure]) -> set[str]:

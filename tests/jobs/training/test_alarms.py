@@ -12,6 +12,7 @@ import pytest
 from jobs.lake import ops
 from jobs.training import alarms
 from jobs.training.alarms import Change, Measure
+from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.model import Watch
 from tests.jobs.training import small
@@ -45,7 +46,7 @@ def told(environment: Environment) -> dict[int, Change]:
     """By day, where there is something to tell."""
     changes = {}
     for number in range(20):
-        changes[number] = alarms.change(environment, PIPELINE, day(number))
+        changes[number] = alarms.change(environment, PIPELINE, Days.of(day(number)))
     return {number: one for number, one in changes.items() if one.began or one.ended}
 
 
@@ -93,6 +94,31 @@ def test_what_has_ended_hides_nothing_that_begins(environment: Environment) -> N
     changes = told(environment)
     began = {number: one.began for number, one in changes.items() if one.began}
     assert began == {4: (X,), 8: (Y,)}
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "began", "ended"),
+    [
+        # Both began on nights of the pass, the second while the first was new.
+        (4, 8, (X, Y), ()),
+        # The first was told of before.
+        (6, 8, (), ()),
+        (8, 12, (), ("feature",)),
+        # What has come and gone meanwhile is no news.
+        (4, 12, (), ()),
+    ],
+)
+def test_nights_of_one_pass_are_told_of_together(
+    environment: Environment,
+    first: int,
+    last: int,
+    began: tuple[Measure, ...],
+    ended: tuple[str, ...],
+) -> None:
+    record(environment, X, over=range(4, 9))
+    record(environment, Y, over=range(6, 9))
+    found = alarms.change(environment, PIPELINE, Days(day(first), day(last)))
+    assert (found.began, found.ended) == (began, ended)
 
 
 def test_other_pipelines_count_nothing(environment: Environment) -> None:

@@ -302,6 +302,22 @@ def test_the_night_in_which_an_alarm_begins_and_that_in_which_it_has_ended_tell_
     assert ended == [[], [], [], [], ["skew"]]
 
 
+def test_a_pass_over_nights_tells_an_alarm_that_began_before_its_last_night_and_lasts(
+    environment: Environment, pipeline: Pipeline
+) -> None:
+    made = tables(pipeline)
+    skewed(made, pipeline)
+    publish(environment, pipeline, made)
+    watch(environment, pipeline, NIGHTS.first, CHANGE - ONE_DAY)
+    last = CHANGE + WATCH.min_nights * ONE_DAY
+    caught_up = watch(environment, pipeline, CHANGE, last)
+    assert caught_up["drift_began"] == ["skew x (share_differing)"]
+    # People know of it when these nights are made anew.
+    again = watch(environment, pipeline, CHANGE, last)
+    assert again["alarms"] == 1
+    assert (again["drift_began"], again["drift_ended"]) == ([], [])
+
+
 def test_quality_below_what_the_gate_promised_is_over(tmp_path: Path, pipeline: Pipeline) -> None:
     made = tables(pipeline)
     published = made["predictions"]
