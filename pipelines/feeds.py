@@ -58,6 +58,10 @@ class Column:
             is_plain and not set(self.name) & set(".`"),
             f"Column '{self.name}': a name must not be empty, begin with '_' or hold '.' or '`'.",
         )
+        refuse_unless(
+            self.name != "*",
+            f"Column '{self.name}': in Spark that name stands for all columns.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

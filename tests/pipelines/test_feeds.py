@@ -149,6 +149,12 @@ def test_a_column_name_that_spark_could_mistake_is_refused(name: str) -> None:
     assert "must not be empty, begin with '_' or hold '.' or '`'" in _column_refusal(name=name)
 
 
+def test_a_column_named_as_all_columns_is_refused() -> None:
+    message = "Column '*': in Spark that name stands for all columns."
+    assert message in _column_refusal(name="*")
+    assert Column(name="a*").name == "a*"
+
+
 def test_an_unknown_type_names_those_that_are_known() -> None:
     message = _column_refusal(name="id", type="float")
     assert "no type 'float'. Known: string, int, long, double" in message

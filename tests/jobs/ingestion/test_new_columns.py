@@ -223,6 +223,7 @@ def test_by_default_a_row_of_json_lines_is_quarantined_with_the_column(
         ("Source_File", "column 'Source_File' is not declared, and cannot be added. A column must"),
         ("_hidden", "column '_hidden' is not declared, and cannot be added. .* begin with '_'"),
         ("a.b", r"column 'a\.b' is not declared, and cannot be added. .* hold '\.'"),
+        ("*", r"column '\*' is not declared, and cannot be added. .* stands for all columns"),
         ("two words", "column 'two words' is not declared, and cannot be added: a name has"),
         ("x" * 129, "column 'x+' is not declared, and cannot be added: a name has at most 128"),
         ("NOTE", "column 'note', 'NOTE' differ only in case: rename one of them"),
