@@ -27,6 +27,8 @@ _PAUSE_SECONDS = 1.0
 _ANSWER_SECONDS = 4.0
 """For each step of an answer: to connect, and then to send its head."""
 _TOO_MANY_REQUESTS = 429
+_LETTERS = frozenset(map(chr, range(0x21, 0x7F)))
+"""That an address may hold."""
 # The first one first: the others have it in their names.
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
@@ -65,12 +67,18 @@ def require_address(url: str) -> None:
         url: As `NIGHTSHIFT_WEBHOOK_URL`.
 
     Raises:
-        UsageError: it is not an address of http or https, or has a login.
+        UsageError: it is not an address of http or https, has a login, or letters that no request
+            can hold.
     """
     if not _is_web_address(url):
         raise UsageError(
             f"{VARIABLE} is not an address that begins with http:// or https://, then a host, "
             "and no user or password before it."
+        )
+    if not all(letter in _LETTERS for letter in url):
+        raise UsageError(
+            f"{VARIABLE} has a blank, or a letter beyond ASCII: write a host as xn--… and others "
+            "as %C3%BC."
         )
 
 

@@ -362,6 +362,17 @@ def test_a_webhook_to_which_nothing_is_posted_is_a_problem(variables: dict[str, 
     assert "no user or password before it" in told.way_out
 
 
+@pytest.mark.parametrize("odd", ["chat.bücher.example/x", "chat.example/ü", "chat.example/a b"])
+def test_a_webhook_that_no_request_can_hold_is_a_problem(
+    variables: dict[str, str], odd: str
+) -> None:
+    hook = {**variables, "NIGHTSHIFT_WEBHOOK_URL": f"https://{odd}"}
+    told = _found(hook, "webhook")["webhook"]
+    assert (told.found, told.state) == ("tells nobody", "problem")
+    assert "a host as xn--… and others as %C3%BC" in told.way_out
+    assert odd not in told.way_out
+
+
 def test_a_machine_without_java_is_told_what_to_install(
     variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
