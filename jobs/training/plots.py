@@ -36,6 +36,8 @@ _HOT = "#8c3a05"
 """Over the last step."""
 MOST_BARS = 15
 """Features that are drawn one by one."""
+_MOST_IN_NAME, _MOST_IN_TITLE = 36, 60
+"""Characters: beside longer ones nothing has room."""
 _REFERENCE: dict[str, Any] = {"color": _INK, "linewidth": 0.8, "linestyle": ":"}
 """How the line that nobody can beat, or anybody can reach, is drawn."""
 
@@ -193,11 +195,10 @@ def _bars(
     named: Mapping[str, float],
     colours: Sequence[str],
 ) -> Figure:
-    figure, axes = _canvas(title.replace("$", r"\$"), axis, "")
-    # What rows hold is text: between two of these signs matplotlib would read a formula.
-    names = [name.replace("$", r"\$") for name in named]
+    figure, axes = _canvas(_text(title, _MOST_IN_TITLE), axis, "")
     axes.set_axisbelow(True)
-    axes.barh(names, list(named.values()), color=colours)
+    places = _named_places(axes, named)
+    axes.barh(places, list(named.values()), color=colours)
     axes.axvline(0, **_REFERENCE)
     axes.invert_yaxis()
     return figure
@@ -227,8 +228,10 @@ def nights_and_measures(
     shrunk = min(1.0, 3 / height)
     bar = figure.colorbar(drawn, ax=axes, extend="max", shrink=shrunk)
     bar.set_label("times what is allowed")
-    axes.set_title(title.replace("$", r"\$"), loc="left", color=_INK)
-    axes.set_yticks(np.arange(len(values)) + 0.5, list(by_measure), fontsize=7)
+    axes.set_title(_text(title, _MOST_IN_TITLE), loc="left", color=_INK)
+    # They are written smaller.
+    names = [_text(name, 2 * _MOST_IN_NAME) for name in by_measure]
+    axes.set_yticks(np.arange(len(values)) + 0.5, names, fontsize=7)
     every = max(1, len(nights) // _MOST_DAYS)
     places = np.arange(0, len(nights), every) + 0.5
     axes.set_xticks(places, nights[::every], fontsize=7)
@@ -250,16 +253,37 @@ class SliceDifference:
 def difference_by_slice(title: str, slices: Sequence[SliceDifference], loss_title: str) -> Figure:
     """How much lower or higher a loss is on each slice, with its 95 % interval."""
     figure, axes = _canvas(title, f"difference of {loss_title}", "")
-    # What rows hold is text: between two of these signs matplotlib would read a formula.
-    names = [f"{one.name} ({one.rows})".replace("$", r"\$") for one in slices]
+    places = _named_places(axes, [_slice_name(one) for one in slices])
     means = np.array([one.difference.mean for one in slices])
     below = means - [one.difference.low for one in slices]
     above = [one.difference.high for one in slices] - means
     style: dict[str, Any] = {"fmt": "o", "color": _ACCENT, "capsize": 3}
-    axes.errorbar(means, names, xerr=[below, above], **style)
+    axes.errorbar(means, places, xerr=[below, above], **style)
     axes.axvline(0, **_REFERENCE)
     axes.invert_yaxis()
     return figure
+
+
+def _slice_name(one: SliceDifference) -> str:
+    rows = f" ({one.rows})"
+    return _cut(one.name, _MOST_IN_NAME - len(rows)) + rows
+
+
+def _named_places(axes: Axes, names: Iterable[str]) -> NDArray[np.int64]:
+    """A place for each name, from below to above, also where two read alike when they are cut."""
+    texts = [_text(name, _MOST_IN_NAME) for name in names]
+    places = np.arange(len(texts))
+    axes.set_yticks(places, texts)
+    return places
+
+
+def _text(text: str, most: int) -> str:
+    """What rows hold is text: between two of these signs matplotlib would read a formula."""
+    return _cut(text, most).replace("$", r"\$")
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _tenths(
