@@ -286,6 +286,18 @@ def test_spaces_of_a_null_token_count_where_those_of_a_value_do(
     assert [row["at"] for row in rows] == [None, "N/A"]
 
 
+def test_what_a_program_writes_for_no_day_is_a_null_token(
+    spark: SparkSession, sensed: Environment
+) -> None:
+    none, first, last = "0001-01-01", "1000-01-01", "9999-12-31"
+    day = Column(name="at", type="date", null_token=none)
+    rows = _read_as(spark, sensed, day, none, "0999-12-31", first, last)
+    refused = "at: '0999-12-31' is not a date"
+    assert [row["reason"] for row in rows] == [None, refused, None, None]
+    days = [row["at"] and str(row["at"]) for row in rows]
+    assert days == [None, None, first, last]
+
+
 def test_an_instant_on_the_minute_needs_no_second(spark: SparkSession, sensed: Environment) -> None:
     rows = _read_as(
         spark,
