@@ -8,6 +8,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,15 @@ def test_rows_of_the_new_format_are_read_checked_and_published(
     assert rows[0]["source_file"].endswith("readings/2024-01-01.tsv")
 
 
+def test_the_night_without_files_follows_the_last_of_the_tutorial() -> None:
+    # Of a later one the nights before it lack files too: it is refused, and does not wait.
+    played = " ".join(command.text for command in commands(TUTORIAL))
+    days = re.findall(r"--date (\S+)", played)
+    following = date.fromisoformat(max(days)) + timedelta(days=1)
+    *_, night = shown("A notification channel")
+    assert f"--date {following} " in night.text
+
+
 def test_the_new_channel_is_told_of_a_night_whose_files_have_not_landed(
     checkout: Path, syslog: socket.socket, tmp_path: Path
 ) -> None:
@@ -153,7 +163,7 @@ def test_the_new_channel_is_told_of_a_night_whose_files_have_not_landed(
     assert ended.returncode == night.exit_code, f"{ended.stdout}\n{ended.stderr}"
     line = syslog.recv(9000).decode()
     # A warning of `local0`.
-    assert line.startswith("<132>nightshift: pumps 2024-03-01: the night ended without a feed")
+    assert line.startswith("<132>nightshift: pumps 2024-02-12: the night ended without a feed")
     refused = typed(checkout, night.words, **{**variables, "NIGHTSHIFT_SYSLOG": "nowhere"})
     assert refused.returncode == 2
     assert "NIGHTSHIFT_SYSLOG" in refused.stderr
