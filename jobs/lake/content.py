@@ -33,7 +33,7 @@ def fingerprint(
     """
     # The inner hash keeps a null apart from its neighbour's value: xxhash64 over several columns
     # skips nulls.
-    hashes = [F.xxhash64(F.col(f"`{name}`")) for name in columns]
+    hashes = [F.xxhash64(_column(name)) for name in columns]
     hashes += [_hash_of_added(name) for name in sorted(added)]
     row = F.xxhash64(*hashes).cast(_WIDE)
     counted = row if where is None else F.when(where, row)
@@ -42,5 +42,11 @@ def fingerprint(
 
 def _hash_of_added(name: str) -> Column:
     """Of a value with the name of its column; null, and so skipped, where there is none."""
-    value = F.col(f"`{name}`")
+    value = _column(name)
     return F.when(value.isNotNull(), F.xxhash64(F.lit(name), value))
+
+
+def _column(name: str) -> Column:
+    """The column of that name, whatever signs it has."""
+    quoted = name.replace("`", "``")
+    return F.col(f"`{quoted}`")

@@ -50,3 +50,9 @@ def test_no_rows_are_nought_and_a_condition_leaves_rows_out(spark: SparkSession)
     assert found is not None
     assert found["first"] == _fingerprint(spark, (1, "x"))
     assert found["none"] == 0
+
+
+def test_a_column_may_have_any_signs_in_its_name(spark: SparkSession) -> None:
+    names = ["a.b", "a`b", "größe 😀"]
+    frame = spark.createDataFrame([(1, 2, 3)], names)
+    assert frame.agg(fingerprint(names, added=["a`b"]).alias("it")).first() is not None
