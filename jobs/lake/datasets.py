@@ -91,13 +91,14 @@ def history(
 
     Raises:
         UsageError: another program has turned on a feature that would be read wrongly, or files of
-            the version have been deleted.
+            the version have been deleted; or the table has such a column of its own.
     """
     # Opened before the record is asked, which may tell of later versions meanwhile.
     newest = _table(environment, name, version)
     (day,) = newest.metadata().partition_columns
     current, superseded = _revisions(environment, name, newest.version())
     rows = _rows(environment, name, newest, filtered=filtered)
+    _refuse_own_columns(name, rows.schema.names)
     files = list(_told(rows, day, current, is_in_force=True))
     for version, revisions in superseded.items():
         older = _older(environment, name, version)
@@ -106,6 +107,17 @@ def history(
         files += _told(replaced, day, revisions, is_in_force=False)
     schema = pa.schema([*rows.schema, *OF_HISTORY])
     return arrow.FileSystemDataset(files, schema, rows.format, rows.filesystem)
+
+
+def _refuse_own_columns(table: str, columns: Collection[str]) -> None:
+    known = {column.lower(): column for column in columns}
+    for column in OF_HISTORY.names:
+        if column in known:
+            raise UsageError(
+                f"{table} has a column '{known[column]}' of its own, and so no history, which has "
+                "another one of that name. Ask for its versions one by one, as in "
+                f"{table} VERSION AS OF 0: ops.publications has those of each day."
+            )
 
 
 def known_by(

@@ -184,6 +184,17 @@ def test_an_empty_home_says_that_nothing_has_run_yet(tmp_path: Path) -> None:
         query(Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)}), "SELECT * FROM flights.flights")
 
 
+@pytest.mark.parametrize("column", ["revision", "Known_Date", "is_in_force"])
+def test_a_table_with_a_column_of_a_history_has_none_and_says_so(
+    lake: Environment, column: str
+) -> None:
+    rows = pa.table({"day": pa.array([_FIRST]), column: [7]})
+    write_deltalake(lake.table_path("flights.odd"), rows, partition_by=["day"])
+    assert query(lake, "FROM flights.odd")[1] == [(_FIRST, 7)]
+    with pytest.raises(UsageError, match=f"has a column '{column}' of its own, and so no history"):
+        query(lake, "FROM flights.odd_history")
+
+
 @pytest.mark.parametrize(
     "statement",
     [
