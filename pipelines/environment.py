@@ -390,7 +390,8 @@ def _heap(text: str) -> str:
     if not re.fullmatch(r"\s*[1-9][0-9]*[kmgt]\s*", text, re.IGNORECASE | re.ASCII):
         raise ValueError("a size as Java writes it, such as 3g or 512m")
     size = text.strip()
-    if int(size[:-1]) * _UNITS_OF_JAVA[size[-1].lower()] < _LEAST_HEAP:
+    number, unit = size[:-1], size[-1].lower()
+    if int(number) * _UNITS_OF_JAVA[unit] < _LEAST_HEAP:
         raise ValueError("at least 512m: Spark does not start in less")
     return size
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+from calendar import monthrange
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
@@ -114,8 +115,8 @@ _MONTHS = (
     *("jan", "feb", "mar", "apr", "may", "jun"),
     *("jul", "aug", "sep", "oct", "nov", "dec"),
 )
-_DAYS_OF_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-"""At the most."""
+_LEAP_YEAR = 2024
+"""Its months have as many days as they ever have."""
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _DAILY = ("@daily", "@midnight")
 
@@ -796,7 +797,7 @@ def _never_comes(cron: str) -> bool:
     if weekdays != "*":
         return False
     least = min(map(_first_day_of, days.split(",")))
-    return least > max(_DAYS_OF_MONTHS[month - 1] for month in _months_of(months))
+    return least > max(monthrange(_LEAP_YEAR, month)[1] for month in _months_of(months))
 
 
 def _first_day_of(part: str) -> int:

@@ -511,7 +511,8 @@ def _keep(run: Run, knowledge: Knowledge, load: _Load) -> dict[str, int]:
         unchanged = load.records - load.bad
         quarantined = load.bad
     elif days := _replaced(run, load):
-        staged = tables.stage_rows(run, load.feed.name, load.good_rows(), days, load.origin)
+        rows = load.good_rows()
+        staged = tables.stage_rows(run, load.feed.name, rows, days, load.origin)
         unchanged = 0
         quarantined = _quarantine(run, load)
     else:

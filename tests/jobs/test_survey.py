@@ -1477,12 +1477,14 @@ def test_a_changed_file_of_before_the_first_day_of_its_feed_is_told_and_not_read
 ) -> None:
     other = replace(TINY.feeds[0], name="other", path="other/{date}.csv")
     home.pipeline = replace(TINY, feeds=(*TINY.feeds, other))
-    files = [home.environment.landing / "tiny" / other.file(day) for day in DAYS[:3]]
+    folder = home.environment.landing / "tiny"
+    files = [folder / other.file(day) for day in DAYS[:3]]
     for file in files:
         home._write(file, (1,))
     home.night(DAYS[2], first=DAYS[0])
     before = home.published("other")
-    home.pipeline = replace(TINY, feeds=(*TINY.feeds, replace(other, first_day=DAYS[1])))
+    later = replace(other, first_day=DAYS[1])
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, later))
     home._write(files[0], (2,))
     with home._stages():
         rows = plan(home.run(DAYS[2])).rows

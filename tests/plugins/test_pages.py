@@ -194,7 +194,8 @@ def test_each_reason_of_a_night_is_text_and_no_title_alone(
 ) -> None:
     home.night(DAYS[2], first=DAYS[0])
     real = nights.nights
-    undone = [nights.Cell(table="t", state="missing", reason=f"reason {one}") for one in range(40)]
+    reasons = [f"reason {one}" for one in range(40)]
+    undone = [nights.Cell(table="t", state="missing", reason=one) for one in reasons]
     stays = nights.Cell(table="t", state="served", reason="stays as it was served")
     cells = (*undone, stays)
 

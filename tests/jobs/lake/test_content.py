@@ -55,4 +55,5 @@ def test_no_rows_are_nought_and_a_condition_leaves_rows_out(spark: SparkSession)
 def test_a_column_may_have_any_signs_in_its_name(spark: SparkSession) -> None:
     names = ["a.b", "a`b", "größe 😀"]
     frame = spark.createDataFrame([(1, 2, 3)], names)
-    assert frame.agg(fingerprint(names, added=["a`b"]).alias("it")).first() is not None
+    aggregate = fingerprint(names, added=["a`b"]).alias("it")
+    assert frame.agg(aggregate).first() is not None

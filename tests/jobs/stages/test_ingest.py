@@ -156,7 +156,10 @@ def test_days_of_before_the_first_one_that_is_declared_by_now_keep_their_rows(
 ) -> None:
     readings, sensors = TOY.feeds
     notes = readings_in("json_lines")
-    rows: list[Row] = [("1", "2013-01-01", "2.5", "x"), ("x", None, None, "bad")]
+    rows: list[Row] = [
+        ("1", "2013-01-01", "2.5", "x"),
+        ("x", None, None, "bad"),
+    ]
     for day in ("2013-01-01", "2013-01-02"):
         write_rows(toy, notes, day, rows)
         run = run_of_feeds(toy, (readings, sensors, notes), day)

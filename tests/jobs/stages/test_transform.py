@@ -373,7 +373,8 @@ def test_a_column_that_no_table_keeps_is_told_with_its_function_its_type_and_the
 
 
 def test_lists_and_parts_of_what_a_table_keeps_are_kept() -> None:
-    parts = StructType().add("one", IntegerType()).add("days", ArrayType(DateType()))
+    days = ArrayType(DateType())
+    parts = StructType().add("one", IntegerType()).add("days", days)
     schema = StructType().add("landed_date", DateType()).add("parts", ArrayType(parts))
     rows: Any = SimpleNamespace(columns=schema.names, schema=schema)
     _refuse_odd_rows(rows, SUMMED, TOTALS, "`totals`")
