@@ -29,6 +29,7 @@ from jobs.lake.data_files import altered, day_files, days_that_lost_files
 from jobs.lake.knowledge import Knowledge, newest_version
 from jobs.lake.locations import maker, partition, path, sql_name
 from jobs.lake.log import is_table
+from jobs.lake.partitions import nullable
 from jobs.lake.publications import Input, Publication
 from jobs.version import code_version
 from pipelines.days import Days
@@ -534,6 +535,8 @@ def _widened(
     for field in there:
         if field["name"] in retyped:
             field["type"] = retyped[field["name"]][1]
+        # Of a table of before, too: these rows may lack what no row of it did.
+        field["type"] = nullable(field["type"])
     fields = [*there, *added]
     return Schema.from_json(json.dumps({"type": "struct", "fields": fields}))
 
@@ -573,7 +576,7 @@ def _retyped(table: DeltaTable, schema: dict[str, Any]) -> dict[str, _Types]:
     found = {}
     for field in schema["fields"]:
         before = types.get(field["name"], field["type"])
-        if before != field["type"]:
+        if nullable(before) != nullable(field["type"]):
             found[field["name"]] = (before, field["type"])
     return found
 

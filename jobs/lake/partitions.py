@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.lake import opened
 from jobs.lake.locations import exists, path
 
 if TYPE_CHECKING:
     from pipelines.run import Run
+
+
+_LACKING = ("nullable", "containsNull")
+"""What Delta says of a part of a type that may lack a value."""
 
 
 def column_types(run: Run, name: str) -> dict[str, str]:
@@ -38,3 +42,17 @@ def published_days(run: Run, name: str) -> list[date]:
         values = [value for value in partition.values() if value is not None]
         days.update(map(date.fromisoformat, values))
     return sorted(days)
+
+
+def nullable(kind: Any) -> Any:
+    """A type as Delta writes it, any part of which may lack a value.
+
+    Spark says of a list, or of a part of a column, that none does, as long as it can tell by the
+    query: another one that gives the same type says otherwise.
+    """
+    if isinstance(kind, list):
+        return [nullable(one) for one in kind]
+    if not isinstance(kind, dict):
+        return kind
+    told = {name: nullable(part) for name, part in kind.items()}
+    return {name: name in _LACKING or part for name, part in told.items()}

@@ -25,6 +25,7 @@ from jobs.lake.content import fingerprint
 from jobs.lake.data_files import DataFile, found_in, has_log
 from jobs.lake.file_systems import file_system
 from jobs.lake.locations import STAGED_BELOW, maker, manifests, partition, path, sql_name
+from jobs.lake.partitions import nullable
 from jobs.lake.publications import Input, Origin, next_attempt
 from jobs.spark.session import connect
 from pipelines.days import Days
@@ -269,7 +270,8 @@ def _is_writable_by_delta(schema: StructType) -> bool:
 def _nullable(schema: StructType) -> dict[str, Any]:
     """As Delta keeps it: a column that no row lacks today may be lacking tomorrow."""
     told: dict[str, Any] = schema.jsonValue()
-    fields = [{**field, "nullable": True, "metadata": {}} for field in told["fields"]]
+    plain = [{**field, "metadata": {}} for field in told["fields"]]
+    fields = nullable(plain)
     return {**told, "fields": fields}
 
 

@@ -470,6 +470,34 @@ def test_a_column_gets_another_type_when_all_days_of_the_table_are_replaced(
     assert before.schema.field("id").type == pa.int32()
 
 
+def test_lists_of_which_one_may_lack_a_value_are_of_the_type_of_those_that_do_not(
+    tmp_path: Path,
+) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+
+    def staged_lists(run: Run, may_lack: bool, values: list[int | None]) -> Staging:
+        waiting = staged(run, {run.days.first: [1]})
+        (file,) = waiting.files
+        rows = pa.table({"id": [1], "listed": [values]})
+        pq.write_table(rows, Path(path(run, TABLE)) / file.path)
+        kind = {"type": "array", "elementType": "long", "containsNull": may_lack}
+        listed = {"name": "listed", "type": kind, "nullable": True, "metadata": {}}
+        fields = [*schema()["fields"], listed]
+        files = tuple(found_in(path(run, TABLE), waiting.folder))
+        return replace(waiting, files=files, schema={"type": "struct", "fields": fields})
+
+    # As a home of before has them.
+    publish(run, TABLE, staged_lists(run, may_lack=False, values=[1]))
+    later = run_at(tmp_path, Days.of(SECOND))
+    publish(later, TABLE, staged_lists(later, may_lack=True, values=[1, None]))
+    publish(run, TABLE, staged_lists(run, may_lack=False, values=[1]))
+    table = DeltaTable(path(run, TABLE))
+    rows_ = table.to_pyarrow_table().sort_by("landed_date")
+    assert rows_["listed"].to_pylist() == [[1], [1, None]]
+    (listed,) = [field for field in table.schema().fields if field.name == "listed"]
+    assert json.loads(listed.type.to_json())["containsNull"] is True
+
+
 def test_a_column_that_differs_from_another_only_in_case_is_refused(tmp_path: Path) -> None:
     run = run_at(tmp_path, Days.of(FIRST))
     publish(run, TABLE, staged(run, {FIRST: [1]}))
