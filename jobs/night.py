@@ -19,12 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from jobs import outcome
-from jobs.lake.store_faults import (
-    explain_disk_fault,
-    explain_log_fault,
-    explain_mlflow_fault,
-    explain_store_fault,
-)
+from jobs.lake.store_faults import explain_away, explain_log_fault
 from jobs.output import harmless, outlive_readers
 from jobs.services import shared_locks, stage_client
 from jobs.services.imports import import_meanwhile
@@ -344,9 +339,7 @@ def _readable(text: str, variables: Mapping[str, str]) -> str:
 
 def _explained(error: BaseException, variables: Mapping[str, str]) -> BaseException:
     """The error in plain words of ours, where we have any."""
-    of_store = explain_store_fault(error) or explain_disk_fault(error, variables)
-    of_mlflow = of_store or explain_mlflow_fault(error, variables)
-    return of_mlflow or explain_log_fault(error, variables) or error
+    return explain_away(error, variables) or explain_log_fault(error, variables) or error
 
 
 def _in_words(error: BaseException, variables: Mapping[str, str]) -> str:

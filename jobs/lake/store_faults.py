@@ -126,6 +126,17 @@ def explain_mlflow_fault(
     return None
 
 
+def explain_away(error: BaseException, variables: Mapping[str, str]) -> NightshiftError | None:
+    """The plain words for a store, a disk or MLflow that is away; None for every other error.
+
+    Args:
+        error: What was raised.
+        variables: Environment variables that say where they are.
+    """
+    of_store = explain_store_fault(error) or explain_disk_fault(error, variables)
+    return of_store or explain_mlflow_fault(error, variables)
+
+
 def explain_log_fault(error: BaseException, variables: Mapping[str, str]) -> NightshiftError | None:
     """The plain words for a table whose log cannot be read; None for every other error.
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.lake import model_events
 from jobs.lake.snapshots import Snapshot
-from jobs.lake.store_faults import explain_mlflow_fault, explain_store_fault
+from jobs.lake.store_faults import explain_away
 from jobs.services import locks
 from jobs.services.home import private_home
 from jobs.services.shared_locks import hold, hold_at
@@ -61,6 +61,7 @@ FILES = "model"
 pickle runs its code."""
 _PINS = "pins.json"
 """Artifact that tells what to look up to train the model again."""
+_PIECE_BYTES = 1 << 20
 _TIMELINES = "timelines"
 _PLOTS = "plots"
 _CARD = "card"
@@ -471,15 +472,17 @@ class Registry:
             # files it says what is wrong.
             below = path.rpartition("/")[0] or None
             there = self._client.list_artifacts(model.run_id, below)
-            if path not in {one.path for one in there}:
+            sizes = {one.path: one.file_size for one in there}
+            if path not in sizes:
                 raise
+            # Of a disk that is full it says the same, too.
+            _require_room(Path(folder), sizes[path] or 0)
         # It answers by now.
         return Path(self._client.download_artifacts(model.run_id, path, folder))
 
     def _raise_if_away(self, error: Exception) -> None:
-        """Raise an error again that says nothing of a file: MLflow, or its store, is away."""
-        variables = self._environment.variables()
-        if explain_store_fault(error) or explain_mlflow_fault(error, variables):
+        """Raise an error again that says nothing of a file: MLflow, its store or a disk is away."""
+        if explain_away(error, self._environment.variables()):
             raise error
 
     def _experiment(self) -> str:
@@ -711,6 +714,21 @@ def _curves(curves: Mapping[str, list[float]]) -> list[Metric]:
 def _params(params: Mapping[str, object]) -> list[Param]:
     texts = {name: str(value) for name, value in params.items()}
     return [Param(name, text[:_LONGEST_PARAM]) for name, text in texts.items()]
+
+
+def _require_room(folder: Path, size: int) -> None:
+    """Prove that the folder takes a file of so many bytes.
+
+    Raises:
+        OSError: it does not.
+    """
+    proof = folder / "room"
+    try:
+        with proof.open("wb") as file:
+            for _ in range(size // _PIECE_BYTES + 1):
+                file.write(bytes(_PIECE_BYTES))
+    finally:
+        proof.unlink(missing_ok=True)
 
 
 def _digest(content: bytes) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.lake import model_events
 from jobs.lake.model_events import Turn
-from jobs.lake.store_faults import explain_mlflow_fault, explain_store_fault
+from jobs.lake.store_faults import explain_away
 from jobs.training import comparison, scoring
 from jobs.training.families.light import EXACT, QUANTISED, Variant
 from jobs.training.registry import CHAMPION, NOWHERE, ModelVersion, Registry
@@ -235,7 +235,7 @@ def _is_away(error: Exception, variables: Mapping[str, str]) -> str | None:
     told = error.__cause__ if isinstance(error, NightshiftError) else error
     if told is None:
         return None
-    known = explain_store_fault(told) or explain_mlflow_fault(told, variables)
+    known = explain_away(told, variables)
     if known or told is error:
         return _first_sentence(known or error)
     return None

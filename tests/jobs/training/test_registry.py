@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -330,6 +331,31 @@ def test_what_serves_and_is_gone_names_the_way_back(registry: Registry, tmp_path
     registry._client.delete_model_version("small", "1")
     with pytest.raises(NightshiftError, match=rf"Version 1 of model 'small' serves and .* {way}"):
         registry.in_service("1")
+
+
+def test_a_disk_that_is_full_is_no_fault_of_a_models_file(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = keep(registry, tmp_path, "one")
+
+    def fail(*_: object) -> None:
+        # All that MLflow says of it.
+        raise MlflowException("Failed to download artifacts, please ensure the path is correct.")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(registry._client, "download_artifacts", fail)
+    monkeypatch.setattr(registries, "_require_room", full)
+    with pytest.raises(OSError, match="No space left"):
+        registry.fetch(model, ["model.keras"], tmp_path)
+    with pytest.raises(OSError, match="No space left"):
+        registry.pins(model)
+
+
+def test_the_proof_of_room_for_a_file_leaves_nothing(tmp_path: Path) -> None:
+    registries._require_room(tmp_path, 3_000_000)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_training_killed_before_its_last_step_is_registered_by_the_next(
