@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from jobs.services import usage
+from jobs.services import stopped, usage
 from jobs.services.die_with_parent import dying_with_parent
 from pipelines import forwarding, wire
 from pipelines.environment import ROOT, Environment
@@ -100,7 +100,14 @@ def call(
 def called(
     environment: Environment, function: str, argument: Mapping[str, Any], environ: Mapping[str, str]
 ) -> Ended:
-    """As `call`, and prints nothing itself."""
+    """As `call`, and prints nothing itself of how it ended."""
+    with stopped.told(environment.home):
+        return _called(environment, function, argument, environ)
+
+
+def _called(
+    environment: Environment, function: str, argument: Mapping[str, Any], environ: Mapping[str, str]
+) -> Ended:
     if (turns := IN_TURN.get(function)) is not None:
         done = turns.called(environment, argument, environ)
         # A server of older code knows no such thing.

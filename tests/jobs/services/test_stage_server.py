@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from jobs.commands import forwarding
-from jobs.services import child, processes, stage_client
+from jobs.services import child, processes, stage_client, stopped
 from jobs.services.home import private_home
 from pipelines import wire
 from pipelines.environment import ROOT, Environment
@@ -393,6 +393,28 @@ def test_a_server_that_answers_nothing_is_not_there(
         finally:
             process.send_signal(signal.SIGCONT)
         assert until(lambda: stage_client.available(home))
+
+
+def test_who_waits_is_told_once_of_what_is_stopped(
+    home: Environment,
+    server: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(stopped, "_LOOK_SECONDS", 0.2)
+    server.send_signal(signal.SIGSTOP)
+    Timer(3, server.send_signal, [signal.SIGCONT]).start()
+    # As Spark is one of the platform, which a stage waits for.
+    marked = {**os.environ, processes.MARK: str(home.home)}
+    with subprocess.Popen(["sleep", "600"], env=marked) as one:
+        try:
+            one.send_signal(signal.SIGSTOP)
+            assert stage_client.called(home, f"{WORK}:give", {"code": 0}, {}).code == 0
+        finally:
+            one.kill()
+    told = capsys.readouterr().err
+    assert told.count(f"`kill -CONT {one.pid}` lets it go on") == 1
+    assert told.startswith(f"Waiting: process {one.pid} (sleep 600) is stopped (SIGSTOP)")
 
 
 def test_a_server_that_answers_nothing_is_waited_for_once(
