@@ -12,6 +12,9 @@ ONLY ?=
 # 1: set up, or build the image, for GPUs. Every target sets up first: `export GPU=1` says it once.
 GPU ?=
 export GPU
+# 1: an image whose Airflow has the KubernetesExecutor. A set-up of this checkout has it anyway.
+KUBERNETES ?=
+export KUBERNETES
 SET_UP_FOR := $(if $(GPU),--gpu)
 # Two, for a machine of two cores: each may have a Spark server, an Airflow and a training of its own.
 WORKERS ?= 2
@@ -63,7 +66,7 @@ bench: setup ## Measure ours beside its peers; one case with ONLY=scoring, small
 soak: setup ## Run the long sweeps in full
 	@SOAK=1 $(BIN)/python -m pytest --timeout 7200 -m soak --durations=15 $(ARGS)
 
-image: ## Build the image of the platform by Docker, Buildah or Podman; the one for GPUs with GPU=1
+image: ## Build the image of the platform by Docker, Buildah or Podman; for GPUs with GPU=1, for tasks in Pods with KUBERNETES=1
 	@docker/build $(ARGS)
 
 image-test: setup ## Judge what lies in the image: its size, secrets, caches, rights

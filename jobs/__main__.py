@@ -282,6 +282,15 @@ def parser() -> Parser:
         "Be an executor of Spark in Kubernetes, where Spark starts one so; not for people.",
         _executor,
     )
+    command(
+        "task",
+        "Be a task of Airflow's in a Pod, where its KubernetesExecutor starts one so; not for "
+        "people.",
+        _task,
+        # What begins with a dash is Airflow's.
+        prefix_chars="\0",
+        add_help=False,
+    ).add_argument("words", nargs="*", help="what Airflow has the Pod do")
     _grammar_of_completion(
         command("completion", "Print the script by which a shell completes commands.", _completion)
     )
@@ -1369,6 +1378,12 @@ def _executor(_: argparse.Namespace, __: Environment) -> int:
     from jobs.spark import executor
 
     executor.become(os.environ)
+
+
+def _task(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.task import become
+
+    become(environment, arguments.words)
 
 
 def _completion(arguments: argparse.Namespace, _: Environment) -> int:

@@ -802,8 +802,8 @@ class Environment:
         repr=False,
         metadata=setting(
             "NIGHTSHIFT_JOBS",
-            "checkpoints, and what trainings lay out for ranks on other hosts: a folder that all "
-            "of them see, or a URL such as s3://bucket/jobs",
+            "checkpoints, what trainings lay out for ranks on other hosts, and logs of tasks in "
+            "Pods: a folder that all of them see, or a URL such as s3://bucket/jobs",
             "{home}/jobs",
             _place,
             is_address=True,
@@ -1004,6 +1004,11 @@ class Environment:
     def logs(self) -> Path:
         """Folder of the services' logs."""
         return self.home / "logs"
+
+    @property
+    def logs_of_pods(self) -> Path:
+        """Folder of the logs of tasks that ran in Pods, as Airflow names them."""
+        return self.jobs / "logs"
 
     @property
     def runtime(self) -> Path:

@@ -253,6 +253,15 @@ def test_horovod_for_gpus_is_built_with_the_nccl_that_tensorflow_takes(
     assert (scratch / "libnccl.so").readlink() == library
 
 
+def test_what_tasks_in_pods_need_is_added_to_an_image_in_the_version_that_is_tested() -> None:
+    added = environment.KUBERNETES_LOCK.read_text()
+    of_kubernetes = set(re.findall(r"^\S+==\S+", added, re.MULTILINE))
+    tested = set(re.findall(r"^\S+==\S+", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    assert of_kubernetes <= tested
+    assert "apache-airflow-providers-cncf-kubernetes" in map(package_of, of_kubernetes)
+    assert fingerprint(ROOT) != fingerprint(ROOT, kubernetes=True)
+
+
 def test_a_build_for_gpus_is_never_taken_for_one_of_gloo_alone(bare_machine: Path) -> None:
     nvcc_that_takes(bare_machine, "g++")
     of_gloo = horovod.options("tensorflow==2.21.0")[-1]

@@ -27,6 +27,10 @@ from pipelines.environment import ROOT, Environment
 from pipelines.for_ranks import PREFIXES
 from pipelines.places import ENDPOINT, address_of_store
 
+Found = dict[str, Any]
+Flow = tuple[str, str, int | None]
+Right = tuple[str, str, str]
+"""A group of Kubernetes' API, a kind in it, and what may be done with one."""
 _CHART = ROOT / "chart"
 _IMAGE = ("--set", "image.repository=registry.example.org/nightshift")
 _PLACES = ("LAKE", "LANDING", "REPORTS", "MODELS", "JOBS")
@@ -107,6 +111,20 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set", "apart.ranks.where=pods"),
         *("--set", "apart.sparkExecutors.where=pods"),
     ),
+    "apart, with tasks in Pods": (
+        *_APART,
+        *("--set", "apart.tasks.where=pods"),
+        # More than there are cores for: those of tasks that have ended are free for others.
+        *("--set", "apart.tasks.most=32"),
+        *("--set", "apart.tasks.nodeSelector.disk=fast"),
+        *("--set", "apart.tasks.tolerations[0].operator=Exists"),
+        *("--set", "environment.SPARK_REMOTE=sc://spark.example.org:15002"),
+    ),
+    "apart, with tasks in Pods and GPUs": (
+        *_APART,
+        *("--set", "apart.tasks.where=pods"),
+        *("--set", "gpus=2"),
+    ),
     "apart, with GPUs": (*_APART, "--set", "gpus=2"),
 }
 _KINDS = {
@@ -118,6 +136,9 @@ _KINDS = {
 }
 _OF_PODS_THAT_ARE_ASKED_FOR = {"ConfigMap", "ServiceAccount", "Role", "RoleBinding"}
 _RIGHTS = {
+    "tasks in Pods": {
+        ("", "pods", verb) for verb in ("create", "get", "list", "watch", "patch", "delete")
+    },
     "ranks in Pods": {
         ("batch", "jobs", "create"),
         ("batch", "jobs", "delete"),
@@ -131,6 +152,13 @@ _RIGHTS = {
     },
 }
 """All that the account of the stages may do, where they ask for such."""
+_RIGHTS_OF_PAGES = {
+    ("", "pods", "get"),
+    ("", "pods", "list"),
+    ("", "pods/log", "get"),
+}
+"""Where tasks have Pods: to show what one says that runs."""
+_NONE: Set[Right] = frozenset()
 _REFUSED: Mapping[str, Sequence[str]] = {
     "image.repository: say where your image is": (),
     "environmentSecret: name a Secret with": (*_IMAGE, "--set", "layout=apart"),
@@ -155,6 +183,20 @@ _REFUSED: Mapping[str, Sequence[str]] = {
         *("--set", "environment.NIGHTSHIFT_SPARK_MEMORY=2048m"),
         *("--set", "apart.sparkWorkers.replicas=1"),
         *("--set", "apart.sparkWorkers.cores=2"),
+    ),
+    "apart.tasks.where: it is 'stages' or 'pods', and not 'Pods'": (
+        *_APART,
+        *("--set", "apart.tasks.where=Pods"),
+    ),
+    "apart.tasks: tasks in Pods have no account that may make Pods": (
+        *_APART,
+        *("--set", "apart.tasks.where=pods"),
+        *("--set", "apart.ranks.where=pods"),
+    ),
+    "environment.AIRFLOW__CORE__EXECUTOR: the chart itself tells it": (
+        *_APART,
+        *("--set", "apart.tasks.where=pods"),
+        *("--set", "environment.AIRFLOW__CORE__EXECUTOR=CeleryExecutor"),
     ),
     "layout: it is 'one' or 'apart', and not 'Apart'": (*_IMAGE, "--set", "layout=Apart"),
     "apart.ranks.where: it is 'stages' or 'pods', and not 'Pods'": (
@@ -272,6 +314,8 @@ _HOME = Environment.settings()["home"]
 _SERVICES = Environment.settings()["services"]
 _OF_OTHERS = {
     *("AIRFLOW__CORE__HOSTNAME_CALLABLE", "POD_ADDRESS", "SPARK_LOCAL_DIRS"),
+    *("AIRFLOW__CORE__EXECUTOR", "AIRFLOW__CORE__PARALLELISM"),
+    *("AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE", "AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE"),
     *("SPARK_MASTER_OPTS", "SPARK_WORKER_OPTS"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
 }
@@ -279,6 +323,7 @@ _OF_OTHERS = {
 _FLOWS = {
     ("control", "pages", 8080),
     ("stages", "pages", 8080),
+    ("task", "pages", 8080),
     # Where Airflow's schedulers and triggerers serve their logs.
     ("pages", "stages", 8793),
     ("pages", "control", 8794),
@@ -298,14 +343,16 @@ _FLOWS = {
     ("rank", "stages", None),
 }
 """Which part begins connections to which, and its port; None: any. Nothing else may."""
-_TRAINING = {"platform", "stages"}
-"""Containers in which ranks run."""
+_STAGES, _TASK = "stages", "task"
+_OF_DRIVERS = {
+    flow for flow in _FLOWS if _STAGES in flow and any("spark" in str(part) for part in flow)
+}
+"""Of these the part that computes."""
+_TRAINING = {"platform", "stages", "base"}
+"""Containers in which ranks run; the last is that of a task in a Pod."""
 _PART = "app.kubernetes.io/component"
 _BOTH_WAYS = {"Ingress", "Egress"}
 _POD_SECONDS = 60
-Found = dict[str, Any]
-Right = tuple[str, str, str]
-"""A group of Kubernetes' API, a kind in it, and what may be done with one."""
 _Ended = subprocess.CompletedProcess[str]
 
 
@@ -348,19 +395,25 @@ def _faults() -> Iterator[str]:
             wanted |= _OF_PODS_THAT_ARE_ASKED_FOR
         if {one["kind"] for one in found} != wanted:
             yield f"{name}: it makes other kinds than {sorted(wanted)}"
-        rights = {right for what, some in _RIGHTS.items() if what in name for right in some}
+        of_stages = {right for what, some in _RIGHTS.items() if what in name for right in some}
+        rights = {_STAGES: of_stages} if of_stages else {}
+        if "tasks in Pods" in name:
+            rights["pages"] = _RIGHTS_OF_PAGES
         faults = [*_faults_of(found, rights), *_faults_of_gpus(found, "gpus=2" in settings)]
         yield from (f"{name}: {fault}" for fault in faults)
 
 
 def _faults_of_gpus(found: Sequence[Found], are_wanted: bool) -> Iterator[str]:
     """They are for Pods that train, and these share memory for NCCL."""
-    for one in found:
-        if "template" not in one.get("spec", {}):
-            continue
-        (container,) = one["spec"]["template"]["spec"]["containers"]
+    specs = [one.get("spec", {}) for one in found]
+    templates = [spec["template"] for spec in specs if "template" in spec]
+    tasks = [one for one in _asked_for(found) if _part_of(one) == _TASK]
+    for template in [*templates, *tasks]:
+        (container,) = template["spec"]["containers"]
         name = container["name"]
-        gpus = 2 if are_wanted and name in _TRAINING else None
+        # Where tasks have Pods of their own, no other trains.
+        trains = name in _TRAINING and not (tasks and name == _STAGES)
+        gpus = 2 if are_wanted and trains else None
         if container["resources"]["limits"].get("nvidia.com/gpu") != gpus:
             yield f"{name} has other GPUs than {gpus}"
         mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
@@ -378,7 +431,10 @@ def _taken() -> Iterator[str]:
             yield f"it takes the name {name}"
 
 
-def _faults_of(found: Sequence[Found], rights: Set[Right]) -> Iterator[str]:
+def _faults_of(
+    found: Sequence[Found],
+    rights: Mapping[str, Set[Right]],
+) -> Iterator[str]:
     specs = [one.get("spec", {}) for one in found]
     templates = [spec["template"] for spec in specs if "template" in spec]
     templates += _asked_for(found)
@@ -418,32 +474,43 @@ def _asked_for(found: Sequence[Found]) -> list[Found]:
 def _faults_of_rights(
     found: Sequence[Found],
     templates: Sequence[Found],
-    wanted: Set[Right],
+    wanted: Mapping[str, Set[Right]],
 ) -> Iterator[str]:
-    """Who starts Pods asks Kubernetes for just those, and nobody else asks it for anything."""
-    rights = {
-        (group, resource, verb)
-        for role in found
-        if role["kind"] == "Role"
-        for rule in role["rules"]
-        for group, resource, verb in product(rule["apiGroups"], rule["resources"], rule["verbs"])
-    }
-    if rights != wanted:
-        yield f"the account may do other things than it needs: {sorted(rights ^ wanted)}"
-    accounts = [one["metadata"]["name"] for one in found if one["kind"] == "ServiceAccount"]
+    """Who asks Kubernetes may ask for what it needs, and nobody else asks it for anything."""
+    rights = {_name_of(role): _rights_of(role) for role in found if role["kind"] == "Role"}
+    for part in sorted({*rights, *wanted}):
+        others = rights.get(part, _NONE) ^ wanted.get(part, _NONE)
+        if others:
+            yield f"the account of {part} may do other things than it needs: {sorted(others)}"
+    accounts = {_name_of(one) for one in found if one["kind"] == "ServiceAccount"}
+    if accounts != set(wanted):
+        yield f"there are accounts of {sorted(accounts)}, and not of {sorted(wanted)}"
     for template in templates:
-        part = template["metadata"]["labels"][_PART]
+        part = _part_of(template)
         sources = [
             source
             for volume in template["spec"]["volumes"]
             for source in volume.get("projected", {}).get("sources", ())
         ]
         has_token = any("serviceAccountToken" in source for source in sources)
-        may_ask = bool(accounts) and part == "stages"
+        may_ask = part in wanted
         if has_token != may_ask:
             yield f"{part}: {'lacks' if may_ask else 'holds'} a token of Kubernetes"
-        if template["spec"].get("serviceAccountName") not in (accounts if may_ask else [None]):
+        if template["spec"].get("serviceAccountName") != (f"night-{part}" if may_ask else None):
             yield f"{part}: its account is another"
+
+
+def _name_of(one: Found) -> str:
+    """That of the part that it is of."""
+    return str(one["metadata"]["name"]).removeprefix("night-")
+
+
+def _rights_of(role: Found) -> Set[Right]:
+    return {
+        right
+        for rule in role["rules"]
+        for right in product(rule["apiGroups"], rule["resources"], rule["verbs"])
+    }
 
 
 def _faults_of_variables(container: Found) -> Iterator[str]:
@@ -496,8 +563,12 @@ def _faults_of_service(service: Found, templates: Sequence[Found]) -> Iterator[s
 
 def _faults_of_flows(policies: Sequence[Found], templates: Sequence[Found]) -> Iterator[str]:
     """A connection needs two policies: who begins it may, and who answers it may."""
-    parts = {one["metadata"]["labels"][_PART] for one in templates}
+    parts = set(map(_part_of, templates))
+    # Where tasks have Pods of their own, these compute in the stages' place.
     wanted = {flow for flow in _FLOWS if {*flow[:2]} <= parts}
+    if _TASK in parts:
+        wanted -= _OF_DRIVERS
+    wanted |= {flow for flow in map(_of_tasks, _OF_DRIVERS) if {*flow[:2]} <= parts}
     leaving = {flow for one in policies for flow in _flows(one, "egress", "to")}
     entering = {
         (there, here, port)
@@ -508,6 +579,16 @@ def _faults_of_flows(policies: Sequence[Found], templates: Sequence[Found]) -> I
         for flow in sorted(wanted ^ allowed, key=str):
             word = "lacks" if flow in wanted else "has too much"
             yield f"{side} {word}: {flow}"
+
+
+def _of_tasks(flow: Flow) -> Flow:
+    """The same connection where tasks compute."""
+    here, there, port = flow
+    return (_TASK if here == _STAGES else here, _TASK if there == _STAGES else there, port)
+
+
+def _part_of(template: Found) -> str:
+    return str(template["metadata"]["labels"][_PART])
 
 
 def _flows(

@@ -22,6 +22,8 @@ from typing import Any
 
 _IMAGE = "localhost/nightshift:latest"
 _MOST_BYTES = 3_600_000_000
+_MOST_BYTES_OF_KUBERNETES = 3_700_000_000
+"""With two clients of Kubernetes', of 89 MB together."""
 _USER = "10001:10001"
 _OURS = "opt/nightshift"
 """Of root, and run by another user."""
@@ -50,9 +52,11 @@ def main() -> int:
         archive = Path(folder) / "image.tar"
         if not _save(image, archive):
             return 3
+        most = _MOST_BYTES
+        if image.endswith(":kubernetes"):
+            most = _MOST_BYTES_OF_KUBERNETES
         # The one for GPUs has NVIDIA's libraries.
-        most = None if image.endswith(":gpu") else _MOST_BYTES
-        size, faults = judge(archive, most)
+        size, faults = judge(archive, None if ":gpu" in image else most)
     print(f"{image}: {size / 1e9:.2f} GB")
     for fault in faults:
         print(f"  {fault}", file=sys.stderr)

@@ -87,9 +87,34 @@ envFrom:
 {{- define "nightshift.executorsArePods" -}}
 {{- if and (eq .Values.layout "apart") (eq .Values.apart.sparkExecutors.where "pods") }}yes{{ end }}
 {{- end }}
+{{- define "nightshift.tasksArePods" -}}
+{{- if and (eq .Values.layout "apart") (eq .Values.apart.tasks.where "pods") }}yes{{ end }}
+{{- end }}
 {{/* Whether stages ask Kubernetes for Pods. */}}
 {{- define "nightshift.stagesMakePods" -}}
-{{- if or (include "nightshift.ranksArePods" .) (include "nightshift.executorsArePods" .) }}yes{{ end }}
+{{- if or (include "nightshift.tasksArePods" .) (include "nightshift.ranksArePods" .) (include "nightshift.executorsArePods" .) }}yes{{ end }}
+{{- end }}
+{{/* What Airflow's parts, and tasks in Pods, are told of it. */}}
+{{- define "nightshift.airflow" -}}
+# By its address Pods find what ran where: names of Pods lead nowhere.
+- name: AIRFLOW__CORE__HOSTNAME_CALLABLE
+  value: airflow.utils.net.get_host_ip_address
+{{- if include "nightshift.tasksArePods" . }}
+- {name: AIRFLOW__CORE__EXECUTOR, value: KubernetesExecutor}
+{{- end }}
+{{- end }}
+{{- define "nightshift.api" -}}
+- name: NIGHTSHIFT_AIRFLOW_API
+  value: http://{{ .Release.Name }}:{{ .Values.service.port }}
+{{- end }}
+{{/* Of what computes: by it its driver reaches a cluster of Spark's, and that the driver. */}}
+{{- define "nightshift.driver" -}}
+- name: NIGHTSHIFT_SPARK_MASTER
+  value: {{ if include "nightshift.executorsArePods" . }}k8s://https://kubernetes.default.svc{{ else }}spark://{{ .Release.Name }}-spark:7077{{ end }}
+- name: NIGHTSHIFT_SPARK_HOST
+  valueFrom: {fieldRef: {fieldPath: status.podIP}}
+- name: NIGHTSHIFT_SPARK_CORES
+  value: {{ .Values.apart.stages.sparkCores | quote }}
 {{- end }}
 {{- define "nightshift.where" -}}
 {{- with .nodeSelector }}
@@ -146,6 +171,47 @@ spec:
   volumes:
     - name: scratch
       emptyDir: {}
+{{- end }}
+{{/* Template of a task's Pod; Airflow adds which task it is. */}}
+{{- define "nightshift.task" -}}
+metadata:
+  labels:
+    {{- include "nightshift.labels" . | nindent 4 }}
+    {{- include "nightshift.part" "task" | nindent 4 }}
+spec:
+  {{- include "nightshift.pod" . | nindent 2 }}
+  # Airflow has a task tried again; of its Pod it wants to know how it ended.
+  restartPolicy: Never
+  {{- include "nightshift.where" .Values.apart.tasks | nindent 2 }}
+  containers:
+    # So Airflow calls it.
+    - name: base
+      {{- include "nightshift.container" . | nindent 6 }}
+      command: [/usr/bin/tini, --, nightshift, task]
+      env:
+        {{- include "nightshift.home" . | nindent 8 }}
+        {{- include "nightshift.airflow" . | nindent 8 }}
+        {{- include "nightshift.api" . | nindent 8 }}
+        {{- include "nightshift.driver" . | nindent 8 }}
+        {{- include "nightshift.environment" . | nindent 8 }}
+      {{- include "nightshift.secret" . | nindent 6 }}
+      resources: {{- include "nightshift.training" (dict "own" .Values.apart.tasks.resources "gpus" .Values.gpus) | nindent 8 }}
+      volumeMounts:
+        - {name: state, mountPath: /var/lib/nightshift}
+        - {name: scratch, mountPath: /tmp}
+        {{- if .Values.gpus }}
+        - {name: shared, mountPath: /dev/shm}
+        {{- end }}
+  volumes:
+    # Nothing of it is kept: the log goes to the store when the task has ended.
+    - name: state
+      emptyDir: {}
+    - name: scratch
+      emptyDir: {}
+    {{- if .Values.gpus }}
+    - name: shared
+      emptyDir: {medium: Memory, sizeLimit: 1Gi}
+    {{- end }}
 {{- end }}
 {{/* Of a Pod that trains: its resources, and GPUs beside them. */}}
 {{- define "nightshift.training" -}}

@@ -11,12 +11,13 @@ import re
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from http.client import HTTPException
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -257,10 +258,12 @@ def clean_database(environment: Environment, rule: Rule) -> Cleaned | None:
     return Cleaned(what="Airflow's database", kept=None, deleted=deleted, note="rows")
 
 
-def task_logs(environment: Environment) -> list[Path]:
+def task_logs(environment: Environment) -> Iterable[Path]:
     """The folders of the logs of Airflow's runs, and of each day of its DAG processor."""
     logs = environment.logs / "airflow"
-    return [*logs.glob("dag_id=*/run_id=*"), *logs.glob("dag_processor/*")]
+    runs = "dag_id=*/run_id=*"
+    of_pods = environment.logs_of_pods.glob(runs)
+    return chain(logs.glob(runs), logs.glob("dag_processor/*"), of_pods)
 
 
 def health(environment: Environment) -> dict[str, Any]:

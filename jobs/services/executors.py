@@ -19,15 +19,27 @@ _EXECUTOR = "AIRFLOW__CORE__EXECUTOR"
 _NAME = re.compile(r"\w*Executor\b")
 """Before it there may be a module, and after it a short name."""
 _CELERY = "CeleryExecutor"
+_KUBERNETES = "KubernetesExecutor"
 _LOCAL = "LocalExecutor"
 _PROVIDERS = {
     _CELERY: "apache-airflow-providers-celery",
-    "KubernetesExecutor": "apache-airflow-providers-cncf-kubernetes",
+    _KUBERNETES: "apache-airflow-providers-cncf-kubernetes",
 }
 """The package that an executor is in, where it is not Airflow's own."""
 _BROKER = "AIRFLOW__CELERY__BROKER_URL"
 _BROKER_IN = (_BROKER, f"{_BROKER}_CMD", f"{_BROKER}_SECRET")
 """A variable of Airflow's holds a value, or how to get it."""
+_NAMESPACE = "AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE"
+_TEMPLATE = "AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE"
+_IN_CLUSTER = "AIRFLOW__KUBERNETES_EXECUTOR__IN_CLUSTER"
+_OF_CLUSTER = "KUBERNETES_SERVICE_HOST"
+"""Variable by which Kubernetes tells each Pod where it is."""
+_OVER_PODS = {
+    # A Pod is gone with its disk: logs of its tasks are kept where the pages find them.
+    "AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS": "plugins.task_logs.LOGGING",
+    # By default a task fails at once where a quota is used up, or Kubernetes is away.
+    "AIRFLOW__KUBERNETES_EXECUTOR__TASK_PUBLISH_MAX_RETRIES": "-1",
+}
 
 _OVER_WORKERS = {"AIRFLOW__CORE__PARALLELISM": "32"}
 """What all workers together are handed by a scheduler at once: Airflow's own default. Ours is that
@@ -42,17 +54,28 @@ def told() -> str:
     return os.environ.get(_EXECUTOR, "")
 
 
+def as_told() -> str:
+    """The setting, as a message names it."""
+    return f"{_EXECUTOR}={told()}"
+
+
 def has_workers() -> bool:
     """Whether schedulers hand tasks to workers of Celery's."""
     return _CELERY in _names()
 
 
+def has_pods() -> bool:
+    """Whether schedulers ask Kubernetes for a Pod for each task."""
+    return _KUBERNETES in _names()
+
+
 def settings() -> dict[str, str]:
     """Variables of Airflow's that follow from the executor, where nobody has set them."""
-    if not has_workers() or _LOCAL in _names():
-        # Beside workers a local executor would run as many on the scheduler's own machine.
-        return {}
-    return dict(_OVER_WORKERS)
+    found = dict(_OVER_PODS) if has_pods() else {}
+    # Beside workers a local executor would run as many on the scheduler's own machine.
+    if (has_workers() or has_pods()) and _LOCAL not in _names():
+        found |= _OVER_WORKERS
+    return found
 
 
 def require_all(environment: Environment) -> None:
@@ -68,8 +91,10 @@ def require_all(environment: Environment) -> None:
     ]
     if has_workers():
         missing += _missing_of_celery(environment)
+    if has_pods():
+        missing += _missing_of_kubernetes(environment)
     if missing:
-        raise UsageError(f"{_EXECUTOR}={told()} needs {'; '.join(missing)}.")
+        raise UsageError(f"{as_told()} needs {'; '.join(missing)}.")
 
 
 def require_worker_has_tasks(environment: Environment) -> None:
@@ -99,6 +124,27 @@ def _missing_of_celery(environment: Environment) -> list[str]:
         missing.append(
             f"{variable}=postgresql://…, in which workers say what became of a task: one file "
             "cannot be written by all of them"
+        )
+    return missing
+
+
+def _missing_of_kubernetes(environment: Environment) -> list[str]:
+    """What a machine lacks that runs schedulers; others ask Kubernetes for nothing."""
+    if not environment.runs("scheduler"):
+        return []
+    missing = []
+    if not os.environ.get(_NAMESPACE):
+        missing.append(f"{_NAMESPACE}, in which the Pods of tasks are made")
+    template = os.environ.get(_TEMPLATE, "")
+    if not template:
+        missing.append(f"{_TEMPLATE}, a file with the template of these Pods")
+    elif not os.access(template, os.R_OK):
+        missing.append(f"{_TEMPLATE}={template}, of which there is no file that can be read")
+    is_inside = os.environ.get(_IN_CLUSTER, "True").lower() in ("true", "t", "1")
+    if is_inside and not os.environ.get(_OF_CLUSTER):
+        missing.append(
+            f"a Pod to run in, or {_IN_CLUSTER}=False and a file by which kubectl reaches the "
+            "cluster (AIRFLOW__KUBERNETES_EXECUTOR__CONFIG_FILE)"
         )
     return missing
 

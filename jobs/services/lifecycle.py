@@ -161,9 +161,10 @@ def variables(environment: Environment) -> dict[str, str]:
 def needs_others(environment: Environment) -> bool:
     """Whether other machines run services, or tasks, of this one's Airflow."""
     # Its tasks run on other machines, though all of Airflow's own services are here.
-    hands_tasks_out = executors.has_workers() and environment.runs("scheduler")
-    has_worker = environment.runs(executors.WORKER)
-    return environment.is_part or (hands_tasks_out and not has_worker)
+    has_scheduler = environment.runs("scheduler")
+    hands_tasks_out = executors.has_workers() and not environment.runs(executors.WORKER)
+    has_tasks_elsewhere = hands_tasks_out or executors.has_pods()
+    return environment.is_part or (has_scheduler and has_tasks_elsewhere)
 
 
 def require_shared(environment: Environment) -> None:
@@ -186,10 +187,12 @@ def require_shared(environment: Environment) -> None:
     missing += [one for one in names.values() if one.variable in own]
     if missing:
         told = "; ".join(f"{one.variable} ({one.does})" for one in missing)
+        what = f"{names['services'].variable}={environment.services}"
+        if environment.services is None:
+            what = executors.as_told()
         raise UsageError(
-            f"{names['services'].variable}={environment.services} is a part of an Airflow, whose "
-            "other parts are on other machines, and what they share is not set, to the same on "
-            f"each: {told}"
+            f"{what} is a part of an Airflow, whose other parts are on other machines, and what "
+            f"they share is not set, to the same on each: {told}"
         )
     _require_address(environment)
 

@@ -202,7 +202,7 @@ def all_up(machines: Machines, nights: int) -> Iterator[None]:
     """
     first = next(iter(machines.hosts.values()))
     try:
-        _let_nothing_be_due(first.variables, machines.pages.environment.home.parent)
+        let_nothing_be_due(first.variables, machines.pages.environment.home.parent)
         # All at once, as after a power cut: they make the tables of two databases together.
         with ThreadPoolExecutor(len(machines.all)) as pool:
             list(pool.map(lambda one: one.nightshift("up"), machines.all))
@@ -238,7 +238,7 @@ def _make_bucket(shared: dict[str, str]) -> None:
     )
 
 
-def _let_nothing_be_due(shared: dict[str, str], folder: Path) -> None:
+def let_nothing_be_due(shared: dict[str, str], folder: Path) -> None:
     """Begin all replays in some days, so that no night starts by itself."""
     at_disk = Environment.read({"NIGHTSHIFT_HOME": str(folder / "nobody")})
     began = datetime.now(UTC) + timedelta(days=3)

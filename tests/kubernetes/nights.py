@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psutil
@@ -25,7 +27,7 @@ import yaml
 from jobs.services import processes
 from pipelines.environment import ROOT
 from tests.conftest import free_port
-from tests.hosts import two_hosts
+from tests.hosts import Network, two_hosts
 from tests.kubernetes.node import NODE, Api, Node, api, node
 from tests.object_store.conftest import ObjectStore
 
@@ -126,41 +128,60 @@ def _with(given: list[Found], variables: dict[str, str]) -> list[Found]:
 @contextmanager
 def installed(folder: Path) -> Iterator[Nights]:
     """The chart in a namespace of its own, with ranks and executors in Pods."""
+    values = [
+        *("apart.ranks.where=pods", "apart.sparkExecutors.where=pods"),
+        *("apart.stages.sparkCores=2", "environment.NIGHTSHIFT_SPARK_MEMORY=1g"),
+        *on_the_stand_in("ranks"),
+        *on_the_stand_in("sparkExecutors"),
+    ]
+    with ExitStack() as held:
+        network = held.enter_context(two_hosts())
+        store = held.enter_context(store_at(network))
+        yield held.enter_context(chart(network, folder, store, values))
+
+
+@contextmanager
+def chart(
+    network: Network,
+    folder: Path,
+    store: ObjectStore,
+    values: Sequence[str],
+    secret: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Nights]:
+    """The chart in a namespace of its own.
+
+    Args:
+        network: In which Pods get addresses.
+        folder: For what its Pods leave.
+        store: Where all its places are.
+        values: Of the chart, as `--set` has them.
+        secret: Further variables of the Secret.
+    """
     namespace = f"nightshift-test-{uuid4().hex[:8]}"
-    with two_hosts() as network, api() as cluster:
-        store, process = _store(network.address)
-        bucket = store.new_bucket()
-        settings = [
-            *("--set", "image.repository=localhost/nightshift", "--set", "layout=apart"),
-            *("--set", "environmentSecret=nightshift", "--set", "apart.ranks.where=pods"),
-            *("--set", f"environment.AWS_ENDPOINT_URL={store.address}"),
-            *("--set", "apart.sparkExecutors.where=pods", "--set", "apart.stages.sparkCores=2"),
-            *("--set", "environment.NIGHTSHIFT_SPARK_MEMORY=1g"),
+    bucket = store.new_bucket()
+    with api() as cluster:
+        told = [
+            *("image.repository=localhost/nightshift", "layout=apart"),
+            *("environmentSecret=nightshift", f"environment.AWS_ENDPOINT_URL={store.address}"),
             *(
-                word
-                for part in ("ranks", "sparkExecutors")
-                for setting in (
-                    f"nodeSelector.{NODE}=yes",
-                    f"tolerations[0].key={NODE}",
-                    "tolerations[0].operator=Exists",
-                )
-                for word in ("--set", f"apart.{part}.{setting}")
-            ),
-            *(
-                word
+                f"environment.NIGHTSHIFT_{name}=s3://{bucket}/{name.lower()}"
                 for name in ("LAKE", "LANDING", "REPORTS", "MODELS", "JOBS")
-                for word in ("--set", f"environment.NIGHTSHIFT_{name}=s3://{bucket}/{name.lower()}")
             ),
+            *values,
         ]
+        settings = [word for value in told for word in ("--set", value)]
         kubectl("create", "namespace", namespace)
         kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
-        literals = [f"--from-literal={name}={value}" for name, value in KEYS.items()]
+        variables = {**KEYS, **secret}
+        literals = [f"--from-literal={name}={value}" for name, value in variables.items()]
         kubectl("create", "secret", "generic", "nightshift", *literals, "--namespace", namespace)
-        chart = ["night", str(ROOT / "chart"), "--namespace", namespace, *settings]
-        run("helm", "install", *chart)
+        words = ["night", str(ROOT / "chart"), "--namespace", namespace, *settings]
+        run("helm", "install", *words)
+        # Nobody resolves names of Services here.
+        names = {"night": network.address}
         try:
-            with node(cluster, folder, network.bridge, network.address) as ours:
-                rendered = run("helm", "template", *chart)
+            with node(cluster, folder, network.bridge, network.address, names) as ours:
+                rendered = run("helm", "template", *words)
                 (template,) = [
                     one["spec"]["template"]
                     for one in yaml.safe_load_all(rendered)
@@ -169,18 +190,39 @@ def installed(folder: Path) -> Iterator[Nights]:
                 ]
                 server = run("kubectl", "config", "view", "--minify", "-o", "json")
                 address = json.loads(server)["clusters"][0]["cluster"]["server"]
+                place = urlsplit(address)
                 home = folder / "home"
                 variables = {
                     "NIGHTSHIFT_HOME": str(home),
-                    # Nobody resolves names of Services here.
                     "NIGHTSHIFT_KUBERNETES_API": address,
                     "NIGHTSHIFT_SPARK_MASTER": f"k8s://{address}",
+                    # As a kubelet tells each Pod.
+                    "KUBERNETES_SERVICE_HOST": str(place.hostname),
+                    "KUBERNETES_SERVICE_PORT": str(place.port or 443),
                 }
                 yield Nights(cluster, ours, namespace, template, variables, store, bucket)
         finally:
             kubectl("delete", "namespace", namespace, "--wait=false")
-            process.terminate()
-            process.wait()
+
+
+def on_the_stand_in(part: str) -> list[str]:
+    """Values by which Pods of a part run there."""
+    return [
+        f"apart.{part}.nodeSelector.{NODE}=yes",
+        f"apart.{part}.tolerations[0].key={NODE}",
+        f"apart.{part}.tolerations[0].operator=Exists",
+    ]
+
+
+@contextmanager
+def store_at(network: Network) -> Iterator[ObjectStore]:
+    """A store that Pods reach."""
+    store, process = _store(network.address)
+    try:
+        yield store
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def _store(address: str) -> tuple[ObjectStore, subprocess.Popen[bytes]]:

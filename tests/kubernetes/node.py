@@ -1,7 +1,8 @@
 """What stands for a node: it runs the commands of its Pods as processes of this machine.
 
 Each Pod is a network namespace with an address of its own. There are no images, and of volumes only
-files that Kubernetes itself writes; who a container is, and how much it may take, nobody enforces.
+empty ones and files that Kubernetes itself writes; who a container is, and how much it may take,
+nobody enforces.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -100,7 +101,15 @@ class Container:
 class Node:
     """Runs what is bound to it."""
 
-    def __init__(self, cluster: Api, folder: Path, bridge: str, address: str) -> None:
+    def __init__(
+        self,
+        cluster: Api,
+        folder: Path,
+        bridge: str,
+        address: str,
+        names: Mapping[str, str],
+    ) -> None:
+        self._names = "".join(f"{address} {name}\n" for name, address in names.items())
         self.containers: dict[str, Container] = {}
         self.done: dict[str, Container] = {}
         self._api = cluster
@@ -192,19 +201,20 @@ class Node:
         make_host(host, address, self._bridge)
         ip(f"-n {host} route add default via {self._address}")
         name = spec.get("hostname") or meta["name"]
-        (NAMES / host / "hosts").write_text(f"127.0.0.1 localhost\n{address} {name}\n")
+        hosts = f"127.0.0.1 localhost\n{address} {name}\n{self._names}"
+        (NAMES / host / "hosts").write_text(hosts)
         container = spec["containers"][0]
         folder = self._folder / meta["uid"]
         volumes = {one["name"]: one for one in spec.get("volumes", ())}
         steps = [f"hostname {name}"]
         for mount in container.get("volumeMounts", ()):
             volume = volumes[mount["name"]]
-            if "emptyDir" in volume:
+            target = Path(mount["mountPath"])
+            if target == Path("/tmp"):
                 continue
             source = folder / mount["name"]
             source.mkdir(parents=True)
             self._fill(source, volume, pod)
-            target = Path(mount["mountPath"])
             self._made += [one for one in (target, *target.parents) if not one.exists()]
             target.mkdir(parents=True, exist_ok=True)
             steps.append(f"mount --bind {source} {target}")
@@ -350,9 +360,23 @@ class Node:
 
 
 @contextmanager
-def node(cluster: Api, folder: Path, bridge: str, address: str) -> Iterator[Node]:
-    """One that works while the block lasts."""
-    made = Node(cluster, folder, bridge, address)
+def node(
+    cluster: Api,
+    folder: Path,
+    bridge: str,
+    address: str,
+    names: Mapping[str, str],
+) -> Iterator[Node]:
+    """One that works while the block lasts.
+
+    Args:
+        cluster: Whose it is.
+        folder: For logs and volumes.
+        bridge: To which its Pods are joined.
+        address: Of this machine there.
+        names: Of Services: the addresses to which they lead in a Pod.
+    """
+    made = Node(cluster, folder, bridge, address, names)
 
     class Logs(BaseHTTPRequestHandler):
         """As of a kubelet, which Kubernetes asks for them."""

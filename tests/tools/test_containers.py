@@ -78,22 +78,29 @@ def test_links_lead_to_the_port_at_which_people_reach_the_stack() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpu", "tag", "options"),
+    ("asked", "tag", "options"),
     [
-        ("", "localhost/nightshift:latest", "--build-arg BASE=mine ."),
-        ("1", "localhost/nightshift:gpu", "--build-arg GPU=1 --build-arg BASE=mine ."),
+        ({"GPU": ""}, "latest", ""),
+        ({"GPU": "1"}, "gpu", "--build-arg GPU=1 "),
+        ({"KUBERNETES": "1"}, "kubernetes", "--build-arg KUBERNETES=1 "),
+        (
+            {"GPU": "1", "KUBERNETES": "1"},
+            "gpu-kubernetes",
+            "--build-arg KUBERNETES=1 --build-arg GPU=1 ",
+        ),
     ],
 )
-def test_the_image_for_gpus_is_built_from_the_same_file_under_a_tag_of_its_own(
-    gpu: str, tag: str, options: str, tmp_path: Path
+def test_an_image_with_more_is_built_from_the_same_file_under_a_tag_of_its_own(
+    asked: dict[str, str], tag: str, options: str, tmp_path: Path
 ) -> None:
     _stub(tmp_path / "docker", '[ "$1" = info ] || echo "$@"')
-    variables = {"PATH": f"{tmp_path}:/usr/bin:/bin", "GPU": gpu}
+    variables = {"PATH": f"{tmp_path}:/usr/bin:/bin", **asked}
     command = [str(_DOCKER / "build"), "--build-arg", "BASE=mine"]
     built = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
-    asked, told = built.stdout.splitlines()
-    assert asked == f"build --tag {tag} --file docker/Dockerfile {options}"
-    assert told == f"Built {tag}."
+    done, told = built.stdout.splitlines()
+    image = f"localhost/nightshift:{tag}"
+    wanted = f"build --tag {image} --file docker/Dockerfile {options}--build-arg BASE=mine ."
+    assert (done, told) == (wanted, f"Built {image}.")
 
 
 def _command(file: str, pattern: str) -> str:

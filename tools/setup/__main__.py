@@ -43,6 +43,12 @@ def main() -> int:
         help="for GPUs: NVIDIA's libraries, and Horovod built with NCCL, which needs nvcc",
     )
     asked.add_argument(
+        "--kubernetes",
+        action="store_true",
+        help="with --runtime: also what Airflow's KubernetesExecutor needs, as an image has it "
+        "where it is asked for; without it is there",
+    )
+    asked.add_argument(
         "--lock",
         action="store_true",
         help="resolve requirements.in and runtime.in anew into their locks, and do no more",
@@ -54,7 +60,7 @@ def main() -> int:
                 lock.resolve()
                 return 0
             packages = environment.RUNTIME_LOCK if options.runtime else environment.LOCK
-            _set_up(packages, gpu=options.gpu)
+            _set_up(packages, gpu=options.gpu, kubernetes=options.kubernetes)
             if options.services:
                 machine.provide_services()
     except SetupError as error:
@@ -66,8 +72,8 @@ def main() -> int:
     return 0
 
 
-def _set_up(packages: Path, *, gpu: bool) -> None:
-    wanted = fingerprint(ROOT, packages.name, gpu=gpu)
+def _set_up(packages: Path, *, gpu: bool, kubernetes: bool) -> None:
+    wanted = fingerprint(ROOT, packages.name, gpu=gpu, kubernetes=kubernetes)
     if _is_done(wanted):
         return
     if gpu:
@@ -77,7 +83,7 @@ def _set_up(packages: Path, *, gpu: bool) -> None:
     # What is interrupted from here on must be done again.
     _STAMP.unlink(missing_ok=True)
     machine.provide([machine.JAVA, machine.COMPILER])
-    environment.install_packages(packages, gpu=gpu)
+    environment.install_packages(packages, gpu=gpu, kubernetes=kubernetes)
     jars.make()
     with _sharing_classes(packages):
         environment.complete(packages, gpu=gpu)
@@ -113,6 +119,7 @@ def fingerprint(
     packages: str = environment.LOCK.name,
     *,
     gpu: bool = False,
+    kubernetes: bool = False,
 ) -> str:
     """What a finished set-up is the result of.
 
@@ -122,11 +129,14 @@ def fingerprint(
         root: The folder.
         packages: Name of the lock of packages in it.
         gpu: Whether it was made for GPUs.
+        kubernetes: Whether it was made for Airflow's KubernetesExecutor.
     """
     packaging = _packaging((root / "pyproject.toml").read_text())
     seen = hashlib.sha256(f"{root}\n{packaging}".encode())
     if gpu:
         seen.update(b"gpu")
+    if kubernetes:
+        seen.update(b"kubernetes")
     own_files = sorted((root / "tools" / "setup").iterdir())
     for path in [root / packages, *own_files]:
         if path.is_file():

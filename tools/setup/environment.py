@@ -13,6 +13,8 @@ from tools.setup.uv import uv, variables
 LOCK = ROOT / "requirements.lock"
 RUNTIME_LOCK = ROOT / "runtime.lock"
 """The part of it that no test and no check needs."""
+KUBERNETES_LOCK = Path(__file__).with_name("kubernetes.lock")
+"""What Airflow's KubernetesExecutor needs beside that part."""
 _PYTHON = VENV / "bin" / "python"
 _UNFINISHED = VENV / ".unfinished"
 """There while packages are being installed: a later set-up that finds it knows that some may be
@@ -31,12 +33,13 @@ _BUILD_TOOLS = ("setuptools", "wheel", "packaging")
 """What Horovod, and this project itself, are built with."""
 
 
-def install_packages(lock: Path, *, gpu: bool = False) -> None:
+def install_packages(lock: Path, *, gpu: bool = False, kubernetes: bool = False) -> None:
     """Bring the packages of `.venv` to what the lock says, in place where that is safe.
 
     Args:
         lock: `LOCK` or `RUNTIME_LOCK`.
         gpu: NVIDIA's libraries too.
+        kubernetes: What Airflow's KubernetesExecutor needs too.
 
     Raises:
         SetupError: a step failed; the message says which command, and its last output.
@@ -46,7 +49,8 @@ def install_packages(lock: Path, *, gpu: bool = False) -> None:
         _create(program)
     _UNFINISHED.touch()
     with step(f"installing the packages of {lock.name} (a few minutes the first time)"):
-        _install_packages(program, lock, [cuda.LOCK] if gpu else [])
+        asked = {cuda.LOCK: gpu, KUBERNETES_LOCK: kubernetes}
+        _install_packages(program, lock, [one for one, is_asked in asked.items() if is_asked])
     # What comes between may fail, and takes nothing of this along.
     _UNFINISHED.unlink()
 

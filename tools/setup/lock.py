@@ -35,7 +35,8 @@ def resolve() -> None:
         # What an image gets is what was tested.
         as_tested = ("--constraints", str(ROOT / "requirements.lock"))
         _compile(program, ROOT / "runtime.in", *as_tested)
-        _compile(program, _HERE / "gpu.in", *as_tested)
+        for added in ("gpu.in", "kubernetes.in"):
+            _compile(program, _HERE / added, *as_tested)
         for asked in (_HERE / "horovod.in", _HERE / "uv.in", ROOT / "bench" / "lightgbm.in"):
             _compile(program, asked, "--no-deps")
 

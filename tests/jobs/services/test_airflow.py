@@ -6,6 +6,7 @@ import configparser
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.request import proxy_bypass
 
 import pytest
@@ -28,6 +29,17 @@ def test_what_the_first_task_would_wait_for_is_asked_for_and_not_waited_for() ->
 
 def test_an_airflow_that_is_not_there_is_asked_in_vain() -> None:
     airflow.prepare_for_tasks(_environment(free_port()))
+
+
+def test_logs_that_pods_have_left_are_cleaned_with_those_of_the_home(tmp_path: Path) -> None:
+    told = {"NIGHTSHIFT_HOME": str(tmp_path / "home"), "NIGHTSHIFT_JOBS": str(tmp_path / "jobs")}
+    environment = Environment.read(told)
+    assert list(airflow.task_logs(environment)) == []
+    run = "dag_id=weather/run_id=one"
+    wanted = [environment.logs / "airflow" / run, environment.logs_of_pods / run]
+    for folder in wanted:
+        folder.mkdir(parents=True)
+    assert list(airflow.task_logs(environment)) == wanted
 
 
 def test_a_program_that_speaks_no_http_is_no_healthy_airflow() -> None:

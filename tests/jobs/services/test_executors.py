@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 
@@ -55,7 +56,8 @@ def test_schedulers_hand_tasks_to_workers_where_celery_is_among_the_executors(
         # A local one would run all of them on the scheduler's machine.
         ("LocalExecutor,CeleryExecutor:many", None, None),
         ("LocalExecutor", None, None),
-        ("KubernetesExecutor", None, None),
+        ("KubernetesExecutor", None, "32"),
+        ("LocalExecutor,KubernetesExecutor:large", None, None),
     ],
 )
 def test_a_scheduler_hands_out_more_tasks_than_one_machine_runs_where_workers_take_them(
@@ -113,12 +115,93 @@ def test_what_celery_needs_is_told_all_at_once_and_nothing_starts(
     assert not home.home.exists()
 
 
-def test_pods_as_tasks_need_their_package(
+@pytest.fixture
+def of_kubernetes(
+    home: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Environment:
+    """A home whose executor asks Kubernetes for Pods, and has all that it needs."""
+    template = tmp_path / "task.json"
+    template.write_text("{}")
+    for name, value in {
+        "AIRFLOW__CORE__EXECUTOR": "KubernetesExecutor",
+        "AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE": "nights",
+        "AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE": str(template),
+        "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(executors, "distribution", lambda _: None)
+    return replace(home, airflow_database=_DATABASE)
+
+
+def test_tasks_in_pods_need_no_more_than_the_chart_tells(of_kubernetes: Environment) -> None:
+    executors.require_all(of_kubernetes)
+
+
+def test_what_tasks_in_pods_need_is_told_all_at_once(
     home: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def nothing_is_installed(package: str) -> None:
+        raise PackageNotFoundError(package)
+
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "KubernetesExecutor")
-    with pytest.raises(UsageError, match="needs the package apache-airflow-providers-cncf-kube"):
-        executors.require_all(home)
+    monkeypatch.setattr(executors, "distribution", nothing_is_installed)
+    with pytest.raises(UsageError) as refused:
+        lifecycle.up(home)
+    message = str(refused.value)
+    assert message.startswith("AIRFLOW__CORE__EXECUTOR=KubernetesExecutor needs ")
+    for name in (
+        "the package apache-airflow-providers-cncf-kubernetes",
+        "AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE",
+        "AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE",
+        "AIRFLOW__KUBERNETES_EXECUTOR__IN_CLUSTER=False",
+    ):
+        assert name in message
+    assert not home.home.exists()
+
+
+def test_a_template_that_is_not_there_is_named(
+    of_kubernetes: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE", "/nowhere/task.json")
+    with pytest.raises(UsageError, match="/nowhere/task.json, of which there is no file"):
+        executors.require_all(of_kubernetes)
+
+
+def test_a_scheduler_outside_of_the_cluster_needs_no_pod(
+    of_kubernetes: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
+    with pytest.raises(UsageError, match="a Pod to run in, or"):
+        executors.require_all(of_kubernetes)
+    monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__IN_CLUSTER", "False")
+    executors.require_all(of_kubernetes)
+
+
+def test_who_asks_kubernetes_for_nothing_needs_no_more_than_the_package(
+    of_kubernetes: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NAMESPACE", "POD_TEMPLATE_FILE"):
+        monkeypatch.delenv(f"AIRFLOW__KUBERNETES_EXECUTOR__{name}")
+    executors.require_all(replace(of_kubernetes, services="airflow-api,triggerer"))
+
+
+def test_logs_of_pods_are_kept_a_full_quota_is_waited_for_and_nobody_is_a_worker(
+    of_kubernetes: Environment,
+) -> None:
+    told = airflow.variables(of_kubernetes)
+    assert told["AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS"] == "plugins.task_logs.LOGGING"
+    assert told["AIRFLOW__KUBERNETES_EXECUTOR__TASK_PUBLISH_MAX_RETRIES"] == "-1"
+    assert "worker" not in names_of(of_kubernetes)
+
+
+def test_what_pods_share_is_asked_for_though_all_services_are_here(
+    of_kubernetes: Environment,
+) -> None:
+    assert lifecycle.needs_others(of_kubernetes)
+    assert not lifecycle.needs_others(replace(of_kubernetes, services="spark,stages"))
+    said = "KubernetesExecutor is a part of an Airflow.*MLFLOW_TRACKING_URI.*NIGHTSHIFT_LAKE"
+    with pytest.raises(UsageError, match=said):
+        lifecycle.require_shared(of_kubernetes)
 
 
 @pytest.mark.parametrize("how", ["_CMD", "_SECRET"])
