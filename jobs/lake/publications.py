@@ -393,7 +393,8 @@ class Told(Sequence[Publication]):
     @property
     def last_attempt(self) -> int:
         """The highest number of an attempt, also of one whose rows are lost; 0: there is none."""
-        newest = [pc.max(rows["attempt"]) for rows in (self._recorded, *self._lost)]
+        read = (self._recorded, *self._lost)
+        newest = [pc.max(rows["attempt"]) for rows in read]
         recorded = [attempt.as_py() or 0 for attempt in newest]
         return max([*recorded, *(one.attempt for one in self.unrecorded)])
 
@@ -472,8 +473,8 @@ class _Recorded:
         unmade = [number not in self._made for number in numbers]
         if any(unmade):
             new = asked.where(pa.array(unmade))
-            for number, one in zip(new[_NUMBER].to_pylist(), _from_rows(new), strict=True):
-                self._made[number] = one
+            made = _from_rows(new)
+            self._made.update(zip(new[_NUMBER].to_pylist(), made, strict=True))
         return [self._made[number] for number in numbers]
 
     def _of_days(self, days: Days) -> _Recorded:

@@ -312,19 +312,20 @@ def test_of_a_table_that_others_add_to_only_what_they_added_is_read(
     ops.append(environment, "publications", [{"table_name": "a"}])
     path = environment.table_path("ops.publications")
     before = ops.kept(environment, "publications")
-    given = {"name": "b", "first_day": date(2013, 1, 1), "last_day": date(2013, 1, 2)}
-    rows = [{"table_name": name, "inputs": [given], "rows": 3} for name in ("c", "d")]
+    given = {"name": "b", "last_day": DAY}
+    told_of = {"inputs": [given], "rows": 3}
+    rows = [{"table_name": name, **told_of} for name in ("c", "d")]
     told = pa.Table.from_pylist(rows, schema=ops.SCHEMAS["publications"])
     with monkeypatch.context() as patch:
         patch.delattr(ops, "DeltaTable")
         for part in (told.slice(0, 1), told.slice(1)):
             write_deltalake(path, part, mode="append")
         # Of another writer, who knows few columns.
-        write_deltalake(path, pa.table({"table_name": ["e"]}), mode="append", schema_mode="merge")
+        _append(path, {"table_name": ["e"]})
         after = ops.kept(environment, "publications")
     assert after.reading == before.reading
     assert after.rows["table_name"].to_pylist() == ["a", "c", "d", "e"]
-    assert after.rows["inputs"].to_pylist()[1][0]["last_day"] == date(2013, 1, 2)
+    assert after.rows["inputs"].to_pylist()[1][0]["last_day"] == DAY
     whole = DeltaTable(path).to_pyarrow_table()
     assert sorted(whole["table_name"].to_pylist()) == ["a", "c", "d", "e"]
     assert after.rows["rows"].to_pylist() == [None, 3, 3, None]

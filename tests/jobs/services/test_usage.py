@@ -188,6 +188,7 @@ def test_the_spark_server_is_looked_for_once_as_long_as_it_runs(
 ) -> None:
     own = replace(home, spark_port=free_port())
     command = [sys.executable, "-c", _LISTENING, str(own.spark_port)]
+    variables = {**os.environ, **own.variables()}
     looked: list[int] = []
     listener = processes.listener
 
@@ -198,7 +199,7 @@ def test_the_spark_server_is_looked_for_once_as_long_as_it_runs(
     monkeypatch.setattr(processes, "listener", counted)
     # The second time it was started anew.
     for times in (1, 2):
-        with subprocess.Popen(command, env={**os.environ, **own.variables()}) as process:
+        with subprocess.Popen(command, env=variables) as process:
             try:
                 assert until(lambda: _listens(process.pid))
                 for _ in range(3):
