@@ -9,7 +9,14 @@ from jobs.services import airflow, stage_client
 from jobs.services.definitions import Health, Service, has_airflow
 from jobs.services.processes import is_stopped
 from jobs.services.progress import Progress
-from jobs.services.supervision import LOOKS, NoAnswerError, Process, Supervisor, log_of
+from jobs.services.supervision import (
+    LOOKS,
+    NoAnswerError,
+    Process,
+    StoppedServiceError,
+    Supervisor,
+    log_of,
+)
 from jobs.services.text import tail
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
@@ -38,6 +45,7 @@ def start_services(
     Raises:
         ServiceFailedError: one did not get well; the message holds the end of its log.
         NoAnswerError: the supervisor answers nothing.
+        StoppedServiceError: the process of one is stopped.
     """
     _Start(environment, supervisor, wanted).wait_until_healthy()
 
@@ -168,6 +176,8 @@ class _Watch:
 
     def _require_alive(self, known: Mapping[str, Process]) -> None:
         for process in known.values():
+            if is_stopped(process.pid):
+                raise StoppedServiceError(process.name, process.pid)
             if process.has_died:
                 why = f"died ({process.why})"
                 raise ServiceFailedError(self._environment, process.name, why)

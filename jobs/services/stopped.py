@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 _LOOK_SECONDS = 20
+"""To look takes some milliseconds of a processor for each process of the platform."""
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def _look(home: Path, is_over: Event) -> None:
             known.add(one.pid)
             way_out = processes.how_to_go_on(one.pid)
             print(
-                f"Waiting: {processes.describe(one)} is stopped (SIGSTOP): {way_out}.",
+                f"Meanwhile: {processes.describe(one)} is stopped (SIGSTOP): {way_out}.",
                 file=sys.stderr,
                 flush=True,
             )

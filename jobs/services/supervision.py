@@ -61,6 +61,16 @@ class NoAnswerError(NightshiftError):
         )
 
 
+class StoppedServiceError(NightshiftError):
+    """The process of a service is stopped, which is no reason to end what else runs."""
+
+    def __init__(self, name: str, pid: int) -> None:
+        super().__init__(
+            f"The process of '{name}' is stopped (SIGSTOP): {processes.how_to_go_on(pid)}. Then "
+            "say `nightshift up` again."
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Process:
     """What the supervisor knows of a service."""

@@ -509,11 +509,15 @@ def test_a_service_that_is_stopped_is_not_told_as_healthy(
 ) -> None:
     capsys.readouterr()
     stopped = pids(up)["spark"]
+    before = pids(up)
     os.kill(stopped, signal.SIGSTOP)
     try:
         # The system takes connections for it.
         assert processes.answers(up.spark_port)
         assert lifecycle.status(up) == 3
+        with pytest.raises(NightshiftError, match=rf"'spark' is stopped .*-CONT {stopped}"):
+            lifecycle.up(up)
+        assert pids(up) == before
     finally:
         os.kill(stopped, signal.SIGCONT)
     told = capsys.readouterr()

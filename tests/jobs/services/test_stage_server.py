@@ -414,7 +414,7 @@ def test_who_waits_is_told_once_of_what_is_stopped(
             one.kill()
     told = capsys.readouterr().err
     assert told.count(f"`kill -CONT {one.pid}` lets it go on") == 1
-    assert told.startswith(f"Waiting: process {one.pid} (sleep 600) is stopped (SIGSTOP)")
+    assert told.startswith(f"Meanwhile: process {one.pid} (sleep 600) is stopped (SIGSTOP)")
 
 
 def test_a_server_that_answers_nothing_is_waited_for_once(
