@@ -421,7 +421,7 @@ class Survey:
         From the first that it was ever done for on: those of which a table that it `reads` was
         published and it was never done, or was published with other rows since.
         """
-        seen = _seen_by(self._run, stage)
+        seen = seen_by(self._run, stage)
         if not seen:
             return set()
         first = max(min(seen), self.pipeline.first_day)
@@ -466,10 +466,11 @@ class Survey:
         return replace(one, state=AWAITS, reason=f"no model serves yet: {way}")
 
     def _of_drop(self, table: Table, feed: Feed, night: date) -> Finding:
-        found = self._finding(table, night)
-        if found.state == "stale" and not self._is_due(feed, night):
-            return replace(found, state="current", reason=_NOT_DUE)
-        return self._by_its_file(found, feed)
+        found = self._by_its_file(self._finding(table, night), feed)
+        would_change = found.state == "stale" or found.reason == _GONE
+        if would_change and not self._is_due(feed, night):
+            return Finding(table=table, night=night, state="current", reason=_NOT_DUE)
+        return found
 
     def _by_its_file(self, found: Finding, feed: Feed) -> Finding:
         """The finding of a drop, by what became of its file."""
@@ -849,11 +850,11 @@ def parts_over_gaps(run: Run) -> Parts:
 
 def _nights_to_measure(run: Run, monitor: Stage, survey: Survey) -> set[date]:
     """Those whose labels were published since they were measured, and the run's last."""
-    nights = survey.learned_since(_seen_by(run, monitor))
+    nights = survey.learned_since(seen_by(run, monitor))
     return nights if "monitor" in survey.last_done else nights | {run.days.last}
 
 
-def _seen_by(run: Run, stage: Stage) -> dict[date, datetime]:
+def seen_by(run: Run, stage: Stage) -> dict[date, datetime]:
     """Each night that the stage has succeeded for, and when it last began to."""
     of_stage = [
         ("pipeline", "=", run.pipeline.name),

@@ -381,7 +381,7 @@ def _size(text: str) -> str:
 
 
 _UNITS_OF_JAVA = {"k": 1, "m": 1024, "g": 1024**2, "t": 1024**3}
-_LEAST_HEAP = 512 * 1024
+_LEAST_HEAP = 450 * 1024
 """In the first of these units."""
 
 
@@ -392,7 +392,7 @@ def _heap(text: str) -> str:
     size = text.strip()
     number, unit = size[:-1], size[-1].lower()
     if int(number) * _UNITS_OF_JAVA[unit] < _LEAST_HEAP:
-        raise ValueError("at least 512m: Spark does not start in less")
+        raise ValueError("at least 450m: Spark does not start in less")
     return size
 
 

@@ -149,6 +149,8 @@ def _undeclared(run: Run) -> Iterable[str]:
     system, root = file_system(f"{run.environment.lake}/{run.pipeline.name}")
     declared = {table.name for table in run.pipeline.tables}
     for found in system.get_file_info(fs.FileSelector(root, allow_not_found=True)):
+        if found.type != fs.FileType.Directory:
+            continue
         name = found.base_name
         is_declared = name.removesuffix(QUARANTINE_SUFFIX) in declared
         if not is_declared and is_table(path(run, name)):

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from jobs.lake import amounts, commits, frames, opened, staging
 from jobs.lake.commits import Published
-from jobs.lake.data_files import day_files
+from jobs.lake.data_files import day_files, days_that_lost_files
 from jobs.lake.locations import exists, partition, path, require
 from jobs.lake.partitions import column_types
 from jobs.lake.publications import Origin
@@ -238,11 +238,17 @@ def _with_rows_of_ingestion(
 
 
 def _quarantined_by_rules(run: Run, name: str, days: Collection[date]) -> DataFrame | None:
-    """The rows in quarantine that row rules have moved there; None: there never were any."""
+    """The rows in quarantine that row rules have moved there; None: there never were any.
+
+    Of a day that has lost a data file none can be read: its table is made, and judged, anew.
+    """
     # By the log alone, because nearly always it is so.
     if RULE not in column_types(run, name):
         return None
-    return _on(run, name, days).where(F.col(RULE).isNotNull())
+    place = path(run, name)
+    lost = days_that_lost_files(opened.newest(place), place, days)
+    left = [day for day in days if day not in lost]
+    return _on(run, name, left).where(F.col(RULE).isNotNull())
 
 
 def _on(run: Run, name: str, days: Collection[date]) -> DataFrame:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs import survey
 from jobs.lake import approvals, ops, snapshots
 from jobs.lake.locations import exists
 from jobs.training import alarms, dataset, metrics, watch
@@ -67,13 +68,12 @@ def _watch(run: Run) -> dict[str, object]:
 
 
 def _told_of_now(run: Run) -> Days:
-    """The last of the run's nights that nobody has watched before; at least its last night.
+    """The last of the run's nights that this stage was never done for; at least its last night.
 
-    Of the others people were told when they were watched first.
+    Of the others people were told when it was.
     """
     last = run.days.last
-    rows = alarms.rows_until(run.environment, run.pipeline, last, len(run.days))
-    known = {row["night"] for row in rows}
+    known = survey.seen_by(run, run.doing)
     backwards = reversed([*run.days])
     new = takewhile(lambda night: night not in known, backwards)
     return Days(min(new, default=last), last)

@@ -201,7 +201,9 @@ def _refuse_odd_rows(
     )
     require_dates(rows.schema, dates, function)
     for column in rows.schema:
-        odd = _not_kept(column.dataType)
+        # A map cannot be summed up, and what is volatile is not.
+        is_volatile_map = column.name in table.volatile and isinstance(column.dataType, MapType)
+        odd = None if is_volatile_map else _not_kept(column.dataType)
         way_out = _WAYS_OUT.get(type(column.dataType), "to_json({})")
         refuse_unless(
             odd is None,

@@ -1495,6 +1495,30 @@ def test_a_changed_file_of_before_the_first_day_of_its_feed_is_told_and_not_read
     assert home.published("other") == before
 
 
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_what_was_refused_of_a_day_that_a_feed_has_no_more_keeps_no_night_busy(
+    home: Home, is_gone: bool
+) -> None:
+    other = replace(TINY.feeds[0], name="other", path="other/{date}.csv")
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, other))
+    file = home.environment.landing / "tiny" / other.file(DAYS[0])
+    for day in DAYS[:3]:
+        home._write(file.with_name(f"{day}.csv"), (1,))
+    home.night(DAYS[2], first=DAYS[0])
+    own = file_input(f"tiny/{other.file(DAYS[0])}", DAYS[0], file)
+    _quarantine(home, DAYS[0], [1, 2], replace(own, digest="of one that was refused"), "other")
+    later = replace(other, first_day=DAYS[1])
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, later))
+    if is_gone:
+        file.unlink()
+    with home._stages():
+        rows = plan(home.run(DAYS[2])).rows
+    told = [row[4] for row in rows if row[:2] == ("tiny.other", "current")]
+    assert "its feed is declared to have no drop of that day; its rows stay" in told
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+
+
 def test_a_feed_that_is_declared_without_its_first_day_is_refused_with_the_way_out(
     home: Home,
 ) -> None:

@@ -447,10 +447,10 @@ def test_a_heap_that_java_would_not_take_is_wrong_usage(variable: str, given: st
 
 @pytest.mark.parametrize("variable", ["NIGHTSHIFT_SPARK_MEMORY", "NIGHTSHIFT_JDBC_MEMORY"])
 def test_a_heap_in_which_spark_does_not_start_is_wrong_usage(variable: str) -> None:
-    for least in ("512m", "524288K", "1g"):
+    for least in ("450m", "460800K", "1g"):
         Environment.read({variable: least})
-    for given in ("512k", "511m", "1k"):
-        with pytest.raises(UsageError, match=f"{variable}='{given}' is not at least 512m: Spark"):
+    for given in ("512k", "449m", "1k"):
+        with pytest.raises(UsageError, match=f"{variable}='{given}' is not at least 450m: Spark"):
             Environment.read({variable: given})
 
 

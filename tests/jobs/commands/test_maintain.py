@@ -157,6 +157,7 @@ def test_a_table_that_is_declared_no_more_is_told_and_stays(environment: Environ
     for one in former:
         shutil.copytree(place, one)
     place.with_name("notes").mkdir()
+    place.with_name(".DS_Store").touch()
     before = sorted(place.parent.rglob("*"))
     found = cleaned(environment)
     for name in ("toy.former", "toy.former_quarantine"):

@@ -372,6 +372,14 @@ def test_a_column_that_no_table_keeps_is_told_with_its_function_its_type_and_the
         _refuse_odd_rows(rows, SUMMED, TOTALS, "`totals`")
 
 
+def test_a_map_is_kept_where_nobody_sums_it_up() -> None:
+    kind = MapType(StringType(), IntegerType())
+    schema = StructType().add("landed_date", DateType()).add("odd", kind)
+    rows: Any = SimpleNamespace(columns=schema.names, schema=schema)
+    table = replace(TOTALS, volatile=("odd",))
+    _refuse_odd_rows(rows, SUMMED, table, "`totals`")
+
+
 def test_lists_and_parts_of_what_a_table_keeps_are_kept() -> None:
     days = ArrayType(DateType())
     parts = StructType().add("one", IntegerType()).add("days", days)
