@@ -41,8 +41,12 @@ class KeptLogs:
         written = Path(conf.get_mandatory_value("logging", "base_log_folder")) / path
         kept = Environment.read().logs_of_pods / path
         before = kept.read_bytes() if kept.exists() else b""
+        said = written.read_bytes()
+        # A file that outlives its task, as a trigger's, has all of it.
+        if not said.startswith(before):
+            said = before + said
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_bytes(before + written.read_bytes())
+        kept.write_bytes(said)
 
     def read(
         self, relative_path: str, ti: RuntimeTaskInstanceProtocol
@@ -57,13 +61,14 @@ class KeptLogs:
         # Beside it lie those of its triggers, whose names go on from its own.
         try:
             beside = sorted(log.parent.iterdir())
+            kept = [one for one in beside if one.name.startswith(log.name)]
+            said = [one.read_text(encoding="utf-8", errors="replace") for one in kept]
         except (FileNotFoundError, NotADirectoryError):
             # Of a task that runs nothing is kept yet; a store has no empty folders.
-            beside = []
+            return [], None
         except Exception as error:  # a store that is away hides nothing else that is known
             return [f"{log} cannot be read now: {error}"], None
-        kept = [one for one in beside if one.name.startswith(log.name)]
-        return [str(one) for one in kept], [one.read_text() for one in kept] or None
+        return [str(one) for one in kept], said or None
 
 
 REMOTE_TASK_LOG = KeptLogs()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from jobs.services import airflow
+from jobs.services import airflow, executors, lifecycle
 from jobs.services.secrets import make_all
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
@@ -25,7 +25,8 @@ def become(environment: Environment, words: Sequence[str]) -> NoReturn:
         words: The command line of Airflow's KubernetesExecutor.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are none, or the Pod is told too little of what all machines share; the
+            message names all of it.
     """
     airflow.require_configuration()
     if not words:
@@ -35,8 +36,15 @@ def become(environment: Environment, words: Sequence[str]) -> NoReturn:
         )
     # None of Airflow's parts is here: the pages are where the Pod's variables say.
     environment = replace(environment, services="stages")
+    if missing := lifecycle.not_shared(environment):
+        raise UsageError(
+            "The Pod of a task keeps nothing on its disk, and what it shares with the machines of "
+            f"the platform is not set by its template, to the same as on each: {missing}"
+        )
     make_all(environment)
     airflow.make_login(environment)
     # Else nobody cleans the database: it is there, as it knows of this task.
     airflow.migrated(environment, 0)
-    os.execvpe(words[0], list(words), airflow.every_variable(environment))
+    # It is in a Pod whatever executor its template tells of.
+    variables = executors.logs_of_pods() | airflow.every_variable(environment)
+    os.execvpe(words[0], list(words), variables)

@@ -35,11 +35,15 @@ _IN_CLUSTER = "AIRFLOW__KUBERNETES_EXECUTOR__IN_CLUSTER"
 _OF_CLUSTER = "KUBERNETES_SERVICE_HOST"
 """Variable by which Kubernetes tells each Pod where it is."""
 _OVER_PODS = {
-    # A Pod is gone with its disk: logs of its tasks are kept where the pages find them.
-    "AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS": "plugins.task_logs.LOGGING",
-    # By default a task fails at once where a quota is used up, or Kubernetes is away.
+    # By default a task fails at once where a quota is used up, or Kubernetes is away. So it waits
+    # for about half an hour: Airflow queues it anew after `task_queued_timeout`, twice.
     "AIRFLOW__KUBERNETES_EXECUTOR__TASK_PUBLISH_MAX_RETRIES": "-1",
 }
+_REMOTE_LOGS = "AIRFLOW__LOGGING__REMOTE_LOGGING"
+"""Whether a site has a place of its own for logs, and an Airflow that brings them there."""
+_LOGS_OF_PODS = {"AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS": "plugins.task_logs.LOGGING"}
+_YES = ("true", "t", "1")
+"""As Airflow reads it, in capitals or not."""
 
 _OVER_WORKERS = {"AIRFLOW__CORE__PARALLELISM": "32"}
 """What all workers together are handed by a scheduler at once: Airflow's own default. Ours is that
@@ -71,11 +75,19 @@ def has_pods() -> bool:
 
 def settings() -> dict[str, str]:
     """Variables of Airflow's that follow from the executor, where nobody has set them."""
-    found = dict(_OVER_PODS) if has_pods() else {}
+    found = _OVER_PODS | logs_of_pods() if has_pods() else {}
     # Beside workers a local executor would run as many on the scheduler's own machine.
     if (has_workers() or has_pods()) and _LOCAL not in _names():
         found |= _OVER_WORKERS
     return found
+
+
+def logs_of_pods() -> dict[str, str]:
+    """By what logs of Pods are kept where the pages find them: a Pod is gone with its disk.
+
+    Nothing where a site has a way of its own, which ours would take the place of.
+    """
+    return {} if _is_yes(os.environ.get(_REMOTE_LOGS, "")) else dict(_LOGS_OF_PODS)
 
 
 def require_all(environment: Environment) -> None:
@@ -140,13 +152,17 @@ def _missing_of_kubernetes(environment: Environment) -> list[str]:
         missing.append(f"{_TEMPLATE}, a file with the template of these Pods")
     elif not os.access(template, os.R_OK):
         missing.append(f"{_TEMPLATE}={template}, of which there is no file that can be read")
-    is_inside = os.environ.get(_IN_CLUSTER, "True").lower() in ("true", "t", "1")
+    is_inside = _is_yes(os.environ.get(_IN_CLUSTER, "True"))
     if is_inside and not os.environ.get(_OF_CLUSTER):
         missing.append(
             f"a Pod to run in, or {_IN_CLUSTER}=False and a file by which kubectl reaches the "
             "cluster (AIRFLOW__KUBERNETES_EXECUTOR__CONFIG_FILE)"
         )
     return missing
+
+
+def _is_yes(value: str) -> bool:
+    return value.strip().lower() in _YES
 
 
 def _names() -> list[str]:

@@ -175,6 +175,19 @@ def require_shared(environment: Environment) -> None:
     """
     if not needs_others(environment):
         return
+    if told := not_shared(environment):
+        what = f"{environment.settings()['services'].variable}={environment.services}"
+        if environment.services is None:
+            what = executors.as_told()
+        raise UsageError(
+            f"{what} is a part of an Airflow, whose other parts are on other machines, and what "
+            f"they share is not set, to the same on each: {told}"
+        )
+    _require_address(environment)
+
+
+def not_shared(environment: Environment) -> str:
+    """Variables of what all machines of a platform share that are not set here; '': all are."""
     names = environment.settings()
     wanted = {
         "airflow_database": environment.airflow_database.startswith("postgresql"),
@@ -185,16 +198,7 @@ def require_shared(environment: Environment) -> None:
     missing = [names[name] for name, is_shared in wanted.items() if not is_shared]
     own = set(environment.own_places())
     missing += [one for one in names.values() if one.variable in own]
-    if missing:
-        told = "; ".join(f"{one.variable} ({one.does})" for one in missing)
-        what = f"{names['services'].variable}={environment.services}"
-        if environment.services is None:
-            what = executors.as_told()
-        raise UsageError(
-            f"{what} is a part of an Airflow, whose other parts are on other machines, and what "
-            f"they share is not set, to the same on each: {told}"
-        )
-    _require_address(environment)
+    return "; ".join(f"{one.variable} ({one.does})" for one in missing)
 
 
 def _require_address(environment: Environment) -> None:

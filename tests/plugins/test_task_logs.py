@@ -54,6 +54,13 @@ def test_a_task_that_waited_in_between_has_one_log_of_both_its_pods(of_pod: Path
     assert lines(_LOG) == ["waits\ngoes on\n"]
 
 
+def test_a_file_that_outlives_its_task_is_kept_with_each_line_once(of_pod: Path) -> None:
+    for said in ("waits\n", "waits\ngoes on\n", "waits\ngoes on\n"):
+        write(of_pod, _LOG, said)
+        task_logs.KeptLogs().upload(_LOG)
+    assert lines(_LOG) == ["waits\ngoes on\n"]
+
+
 def test_what_its_trigger_said_is_part_of_it(of_pod: Path) -> None:
     for name in (_LOG, f"{_LOG}.trigger.7.log"):
         write(of_pod, name, f"{name[-5:]}\n")
@@ -77,6 +84,27 @@ def test_a_store_that_is_away_is_told_in_the_place_of_the_log(
     assert found is None
 
 
+def test_so_is_one_that_goes_away_once_it_has_told_what_it_has(
+    of_pod: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError("who are you?")
+
+    write(of_pod, _LOG, "done\n")
+    task_logs.KeptLogs().upload(_LOG)
+    monkeypatch.setattr(Path, "read_text", fail)
+    sources, found = read(_LOG)
+    assert sources[0].endswith("cannot be read now: who are you?")
+    assert found is None
+
+
+def test_a_byte_that_is_no_text_takes_no_line_with_it(of_pod: Path) -> None:
+    write(of_pod, _LOG, "")
+    (of_pod / _LOG).write_bytes(b"M\xfcnchen\ndone\n")
+    task_logs.KeptLogs().upload(_LOG)
+    assert lines(_LOG) == ["M\ufffdnchen\ndone\n"]
+
+
 def test_a_store_that_has_no_such_folder_keeps_no_log(
     of_pod: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +114,13 @@ def test_a_store_that_has_no_such_folder_keeps_no_log(
     # As of an object store.
     monkeypatch.setattr(Path, "iterdir", fail)
     assert read(_LOG) == ([], None)
+
+
+def test_airflow_looks_for_plugins_in_no_module_that_has_none() -> None:
+    folder = Path(task_logs.__file__).parent
+    ignored = set((folder / ".airflowignore").read_text().splitlines())
+    others = {one for one in folder.glob("*.py") if "AirflowPlugin" not in one.read_text()}
+    assert {one.name for one in others} <= ignored
 
 
 def test_airflow_finds_them_by_the_setting_that_up_makes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,6 +194,27 @@ def test_logs_of_pods_are_kept_a_full_quota_is_waited_for_and_nobody_is_a_worker
     assert "worker" not in names_of(of_kubernetes)
 
 
+@pytest.mark.parametrize(
+    ("told", "is_ours"),
+    [
+        ("True", False),
+        ("1", False),
+        ("False", True),
+    ],
+)
+def test_logs_that_a_site_brings_elsewhere_itself_are_left_to_it(
+    told: str,
+    *,
+    is_ours: bool,
+    of_kubernetes: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__LOGGING__REMOTE_LOGGING", told)
+    found = airflow.variables(of_kubernetes)
+    assert ("AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS" in found) == is_ours
+    assert "AIRFLOW__KUBERNETES_EXECUTOR__TASK_PUBLISH_MAX_RETRIES" in found
+
+
 def test_what_pods_share_is_asked_for_though_all_services_are_here(
     of_kubernetes: Environment,
 ) -> None:
