@@ -119,6 +119,14 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set", "apart.tasks.nodeSelector.disk=fast"),
         *("--set", "apart.tasks.tolerations[0].operator=Exists"),
         *("--set", "environment.SPARK_REMOTE=sc://spark.example.org:15002"),
+        # Too little for one executor, and no task computes there.
+        *("--set", "apart.sparkWorkers.memory=1g"),
+        *("--set", "apart.pages.accountAnnotations.role=pages"),
+    ),
+    "apart, with tasks in Pods and no workers": (
+        *_APART,
+        *("--set", "apart.tasks.where=pods"),
+        *("--set", "apart.sparkWorkers.replicas=0"),
     ),
     "apart, with tasks in Pods and GPUs": (
         *_APART,
@@ -159,6 +167,8 @@ _RIGHTS_OF_PAGES = {
 }
 """Where tasks have Pods: to show what one says that runs."""
 _NONE: Set[Right] = frozenset()
+_ROLE = re.compile(r"apart\.(?P<part>\w+)\.accountAnnotations\.role=(?P<name>\w+)")
+"""How a way gives one to an account."""
 _REFUSED: Mapping[str, Sequence[str]] = {
     "image.repository: say where your image is": (),
     "environmentSecret: name a Secret with": (*_IMAGE, "--set", "layout=apart"),
@@ -197,6 +207,25 @@ _REFUSED: Mapping[str, Sequence[str]] = {
         *_APART,
         *("--set", "apart.tasks.where=pods"),
         *("--set", "environment.AIRFLOW__CORE__EXECUTOR=CeleryExecutor"),
+    ),
+    "holds 0 executors of NIGHTSHIFT_SPARK_MEMORY=3g, and a task in a Pod wants one": (
+        *_APART,
+        *("--set", "apart.tasks.where=pods"),
+        *("--set", "apart.sparkWorkers.memory=1g"),
+    ),
+    "apart.tasks.most: 0 is no number of tasks": (*_APART, "--set", "apart.tasks.most=0"),
+    "apart.tasks.most: null is no number of tasks": (*_APART, "--set", "apart.tasks.most=null"),
+    "apart.tasks.most: 1.5 is no number of tasks": (
+        *_APART,
+        *("--set-json", "apart.tasks.most=1.5"),
+    ),
+    "environment.AIRFLOW__CORE__EXECUTOR: for tasks in Pods set apart.tasks.where=pods": (
+        *_APART,
+        *("--set-json", 'environment.AIRFLOW__CORE__EXECUTOR="LocalExecutor,KubernetesExecutor"'),
+    ),
+    "environment.AIRFLOW__CORE__EXECUTOR: for tasks in Pods set layout=apart": (
+        *_IMAGE,
+        *("--set", "environment.AIRFLOW__CORE__EXECUTOR=KubernetesExecutor"),
     ),
     "layout: it is 'one' or 'apart', and not 'Apart'": (*_IMAGE, "--set", "layout=Apart"),
     "apart.ranks.where: it is 'stages' or 'pods', and not 'Pods'": (
@@ -297,6 +326,14 @@ _REFUSED: Mapping[str, Sequence[str]] = {
     "NIGHTSHIFT_SPARK_MEMORY: '512k' is less than 512m": (
         *_IMAGE,
         *("--set", "environment.NIGHTSHIFT_SPARK_MEMORY=512k"),
+    ),
+    "NIGHTSHIFT_JDBC_MEMORY: '512k' is less than 512m": (
+        *_IMAGE,
+        *("--set", "environment.NIGHTSHIFT_JDBC_MEMORY=512k"),
+    ),
+    "environment.NIGHTSHIFT_JDBC_MEMORY: '1Gi' is no size as Java writes it": (
+        *_IMAGE,
+        *("--set", "environment.NIGHTSHIFT_JDBC_MEMORY=1Gi"),
     ),
     "environment.SPARK_REMOTE: a secret belongs into the Secret": (
         *_IMAGE,
@@ -399,8 +436,23 @@ def _faults() -> Iterator[str]:
         rights = {_STAGES: of_stages} if of_stages else {}
         if "tasks in Pods" in name:
             rights["pages"] = _RIGHTS_OF_PAGES
-        faults = [*_faults_of(found, rights), *_faults_of_gpus(found, "gpus=2" in settings)]
+        faults = [
+            *_faults_of(found, rights),
+            *_faults_of_gpus(found, "gpus=2" in settings),
+            *_faults_of_roles(found, settings),
+        ]
         yield from (f"{name}: {fault}" for fault in faults)
+
+
+def _faults_of_roles(found: Sequence[Found], settings: Sequence[str]) -> Iterator[str]:
+    """A cloud's role of an account, which stands in its annotations."""
+    for one in (one for one in found if one["kind"] == "ServiceAccount"):
+        part = _name_of(one)
+        told = filter(None, map(_ROLE.fullmatch, settings))
+        wanted = [role["name"] for role in told if role["part"] == part]
+        annotations = one["metadata"].get("annotations", {})
+        if list(annotations.values()) != wanted:
+            yield f"the account of {part} has the roles {annotations}, and not {wanted}"
 
 
 def _faults_of_gpus(found: Sequence[Found], are_wanted: bool) -> Iterator[str]:
