@@ -69,7 +69,7 @@ soak: setup ## Run the long sweeps in full
 image: ## Build the image of the platform by Docker, Buildah or Podman; for GPUs with GPU=1, for tasks in Pods with KUBERNETES=1
 	@docker/build $(ARGS)
 
-image-test: setup ## Judge what lies in the image: its size, secrets, caches, rights
+image-test: setup ## Judge what lies in the image: its size, secrets, caches, rights; of the one for tasks in Pods with KUBERNETES=1
 	@$(BIN)/python -m tools.image_test
 
 compose-test: setup ## Run nights in containers (docker/compose.yaml) and compare them with the same on this machine

@@ -15,12 +15,14 @@ import stat
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-_IMAGE = "localhost/nightshift:latest"
+_IMAGE = "localhost/nightshift"
+_MORE = ("GPU", "KUBERNETES")
+"""Variables by which `make image` builds one with more, under a tag of its own."""
 _MOST_BYTES = 3_600_000_000
 _MOST_BYTES_OF_KUBERNETES = 3_700_000_000
 """With two clients of Kubernetes', of 89 MB together."""
@@ -47,22 +49,33 @@ _ALL_REMOVED = ".wh..wh..opq"
 
 def main() -> int:
     """Judge the image; returns 0 where nothing is wrong with it."""
-    image = os.environ.get("NIGHTSHIFT_IMAGE", _IMAGE)
+    image = built(os.environ)
     with TemporaryDirectory(prefix="nightshift-") as folder:
         archive = Path(folder) / "image.tar"
         if not _save(image, archive):
             return 3
-        most = _MOST_BYTES
-        if image.endswith(":kubernetes"):
-            most = _MOST_BYTES_OF_KUBERNETES
-        # The one for GPUs has NVIDIA's libraries.
-        size, faults = judge(archive, None if ":gpu" in image else most)
+        size, faults = judge(archive, most_bytes(image))
     print(f"{image}: {size / 1e9:.2f} GB")
     for fault in faults:
         print(f"  {fault}", file=sys.stderr)
     if not faults:
         print("No secret, cache or other's right in any layer.")
     return 1 if faults else 0
+
+
+def built(told: Mapping[str, str]) -> str:
+    """The image that `make image` builds where these variables are told."""
+    tag = "-".join(name.lower() for name in _MORE if told.get(name))
+    return told.get("NIGHTSHIFT_IMAGE") or f"{_IMAGE}:{tag or 'latest'}"
+
+
+def most_bytes(image: str) -> int | None:
+    """How many bytes that image may have; None: any number."""
+    tag = image.rpartition(":")[2]
+    if tag.startswith("gpu"):
+        # It has NVIDIA's libraries.
+        return None
+    return _MOST_BYTES_OF_KUBERNETES if tag == "kubernetes" else _MOST_BYTES
 
 
 def judge(archive: Path, most: int | None) -> tuple[int, list[str]]:

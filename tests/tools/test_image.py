@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.image_test import _faults_of_modes, _laid, judge
+from tools.image_test import _faults_of_modes, _laid, built, judge, most_bytes
 
 _CONFIG = {"User": "10001:10001", "Env": ["PATH=/usr/bin", "NIGHTSHIFT_HOME=/var/lib/nightshift"]}
 _KEY = b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 64 + b"\n-----END PRIVATE KEY-----\n"
@@ -108,6 +108,27 @@ def test_an_image_larger_than_promised_is_told(tmp_path: Path) -> None:
     assert size == 3
     assert len(faults) == 1
     assert faults[0].startswith("it has 0.00 GB, more than")
+
+
+@pytest.mark.parametrize(
+    ("told", "image", "most"),
+    [
+        ({"GPU": "", "KUBERNETES": ""}, "localhost/nightshift:latest", 3_600_000_000),
+        ({"KUBERNETES": "1"}, "localhost/nightshift:kubernetes", 3_700_000_000),
+        ({"GPU": "1"}, "localhost/nightshift:gpu", None),
+        ({"GPU": "1", "KUBERNETES": "1"}, "localhost/nightshift:gpu-kubernetes", None),
+        (
+            {"KUBERNETES": "1", "NIGHTSHIFT_IMAGE": "ours:5000/n:1.4"},
+            "ours:5000/n:1.4",
+            3_600_000_000,
+        ),
+    ],
+)
+def test_the_image_that_was_asked_for_is_judged_by_what_it_may_have(
+    told: dict[str, str], image: str, most: int | None
+) -> None:
+    assert built(told) == image
+    assert most_bytes(image) == most
 
 
 def test_a_hard_link_has_the_rights_of_its_file_and_a_symbolic_one_none(tmp_path: Path) -> None:
