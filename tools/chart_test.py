@@ -323,11 +323,11 @@ _REFUSED: Mapping[str, Sequence[str]] = {
     "image.tag: YAML reads it as the number 1.1,": (*_IMAGE, "--set-json", "image.tag=1.10"),
     "image.tag: '' is no tag": (*_IMAGE, "--set", "image.tag="),
     "image.tag: 'sha256:00' is no tag": (*_IMAGE, "--set", "image.tag=sha256:00"),
-    "NIGHTSHIFT_SPARK_MEMORY: '512k' is less than 512m": (
+    "NIGHTSHIFT_SPARK_MEMORY: '512k' is less than 450m": (
         *_IMAGE,
         *("--set", "environment.NIGHTSHIFT_SPARK_MEMORY=512k"),
     ),
-    "NIGHTSHIFT_JDBC_MEMORY: '512k' is less than 512m": (
+    "NIGHTSHIFT_JDBC_MEMORY: '512k' is less than 450m": (
         *_IMAGE,
         *("--set", "environment.NIGHTSHIFT_JDBC_MEMORY=512k"),
     ),

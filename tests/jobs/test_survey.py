@@ -1506,7 +1506,8 @@ def test_what_was_refused_of_a_day_that_a_feed_has_no_more_keeps_no_night_busy(
         home._write(file.with_name(f"{day}.csv"), (1,))
     home.night(DAYS[2], first=DAYS[0])
     own = file_input(f"tiny/{other.file(DAYS[0])}", DAYS[0], file)
-    _quarantine(home, DAYS[0], [1, 2], replace(own, digest="of one that was refused"), "other")
+    refused = replace(own, digest="of one that was refused")
+    _quarantine(home, DAYS[0], [1, 2], refused, "other")
     later = replace(other, first_day=DAYS[1])
     home.pipeline = replace(TINY, feeds=(*TINY.feeds, later))
     if is_gone:
