@@ -404,8 +404,9 @@ def test_who_waits_is_told_once_of_what_is_stopped(
     monkeypatch.setattr(stopped, "_LOOK_SECONDS", 0.2)
     server.send_signal(signal.SIGSTOP)
     Timer(3, server.send_signal, [signal.SIGCONT]).start()
-    # As Spark is one of the platform, which a stage waits for.
-    marked = {**os.environ, processes.MARK: str(home.home)}
+    # As Spark is one of the platform, which a stage waits for. With a home of its own it would be
+    # described by that too, and other tests may have named one.
+    marked = {"PATH": os.environ["PATH"], processes.MARK: str(home.home)}
     with subprocess.Popen(["sleep", "600"], env=marked) as one:
         try:
             one.send_signal(signal.SIGSTOP)
