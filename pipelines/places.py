@@ -217,6 +217,11 @@ def overlap(one: object, other: object) -> bool:
     return first.is_relative_to(second) or second.is_relative_to(first)
 
 
+def nearest_existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    return next(one for one in (path, *path.parents) if one.exists())
+
+
 def opened(path: Path) -> BufferedReader:
     """The file, to be read as bytes; of an object what is read is fetched, in large pieces.
 

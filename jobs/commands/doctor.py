@@ -46,7 +46,7 @@ from pipelines.cores import at_least_one
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
 from pipelines.model import NeuralNetwork
-from pipelines.places import is_url, place
+from pipelines.places import is_url, nearest_existing, place
 from pipelines.redaction import redacted, without_secrets
 
 COLUMNS = ("what", "found", "state", "way_out")
@@ -338,7 +338,7 @@ def _disks(environment: Environment) -> Iterator[Finding]:
     for what, folder in disks.items():
         if is_url(folder):
             continue
-        free = shutil.disk_usage(_existing(Path(folder))).free / _GIGABYTE
+        free = shutil.disk_usage(nearest_existing(Path(folder))).free / _GIGABYTE
         found = f"{free:.1f} GB free at {folder}"
         way_out = "nightshift maintain, or a larger disk"
         level: State = "warning" if free >= _LEAST_DISK else "problem"
@@ -618,11 +618,6 @@ def _memory_limits() -> list[int]:
     told = [file.read_text().strip() for file in _MEMORY_LIMITS if file.exists()]
     # Without a limit it is the word max.
     return [int(text) for text in told if text.isdecimal()]
-
-
-def _existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
-    return next(one for one in (path, *path.parents) if one.exists())
 
 
 def _answer(what: str, ask: Callable[[], str], variable: str) -> Finding:

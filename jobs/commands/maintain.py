@@ -117,10 +117,13 @@ def _now_as_recorded(environment: Environment, age: timedelta) -> datetime:
 
 def _last_on_record(environment: Environment) -> datetime | None:
     """When the last stage began; None: none ever did."""
+    import pyarrow.compute as pc
+
     from jobs.lake import ops
 
     began = ops.read(environment, "stage_runs", columns=("started_at",))["started_at"]
-    return max(began.to_pylist(), default=None)
+    last: datetime | None = pc.max(began).as_py()
+    return last
 
 
 def _notify(

@@ -58,7 +58,8 @@ class Kept:
     """All rows of a table as of one version."""
 
     version: int
-    mark: Mark
+    mark: Mark | None
+    """None: it is not there, or was gone again before it could be kept."""
     rows: pa.Table
     reading: int
     """Number of the reading of the whole table: these rows are those of before, each in its place,
@@ -68,8 +69,6 @@ class Kept:
 _KEPT: dict[str, Kept] = {}
 """By path or URL of the table, what this process has read of it last."""
 _READINGS = count()
-_NO_MARK: Mark = (-1, -1)
-"""Of a table that is not there, or was gone again before it could be kept."""
 
 
 class _Opened(local):
@@ -380,7 +379,7 @@ def kept(environment: Environment, name: str) -> Kept:
     found = known and _followed(path, known, _schema(name))
     if found is None:
         found = _read_whole(path, name)
-    if found.mark != _NO_MARK:
+    if found.mark is not None:
         _KEPT[path] = found
     return found
 
@@ -390,12 +389,11 @@ def _read_whole(path: str, name: str) -> Kept:
     reading = next(_READINGS)
     if table is None:
         rows = _schema(name).empty_table()
-        return Kept(version=-1, mark=_NO_MARK, rows=rows, reading=reading)
+        return Kept(version=-1, mark=None, rows=rows, reading=reading)
     rows = _rows(table, name, _schema(name))
     # After the reading: what was written while it lasted is found to be newer.
     (mark,) = marks(path, table.version())
-    version = table.version()
-    return Kept(version=version, mark=mark or _NO_MARK, rows=rows, reading=reading)
+    return Kept(version=table.version(), mark=mark, rows=rows, reading=reading)
 
 
 def _followed(path: str, known: Kept, schema: pa.Schema) -> Kept | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
-from pipelines.places import endpoint, is_url, place
+from pipelines.places import endpoint, is_url, nearest_existing, place
 
 _OF_BOTO = "botocore"
 """Module of the errors of s3fs and of MLflow that are no `OSError`."""
@@ -98,7 +98,7 @@ def _free(environment: Environment) -> Iterable[str]:
             continue
         # Of a disk that is away nothing can be told.
         with suppress(OSError):
-            there = next(one for one in (folder, *folder.parents) if one.exists())
+            there = nearest_existing(folder)
             free = shutil.disk_usage(there).free >> 20
             disks.setdefault(there.stat().st_dev, f"{free} MB at {folder}")
     return disks.values()

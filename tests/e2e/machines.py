@@ -84,15 +84,16 @@ class Machines:
             time.sleep(_LOOK_SECONDS)
         raise AssertionError(f"{stage} has not begun")
 
-    def predictions(self, night: date) -> int:
-        """How many of them the night has published; all of one revision and one run."""
-        [row] = self.pages.sql(
-            f"""SELECT count(*) AS n, count(DISTINCT revision) AS revisions,
-                       count(DISTINCT run_id) AS runs FROM weather.predictions_history
-                WHERE forecast_date = '{night + timedelta(days=1)}'"""
-        )
-        assert (row["revisions"], row["runs"]) == (1, 1)
-        return int(row["n"])
+
+def predictions_once(pages: Installation, night: date) -> int:
+    """How many of them a night of weather has published; all of one revision and one run."""
+    [row] = pages.sql(
+        f"""SELECT count(*) AS n, count(DISTINCT revision) AS revisions,
+                   count(DISTINCT run_id) AS runs FROM weather.predictions_history
+            WHERE forecast_date = '{night + timedelta(days=1)}'"""
+    )
+    assert (row["revisions"], row["runs"]) == (1, 1)
+    return int(row["n"])
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from tests.e2e.machines import (
     log_of_task,
     machines_of,
     places_in_a_store,
+    predictions_once,
     shared_by_all,
 )
 from tests.hosts import kill_all_in, two_hosts
@@ -61,7 +62,7 @@ def test_a_night_runs_on_the_hosts_and_its_logs_are_shown_by_the_pages(
     assert set(where.values()) <= set(machines.hosts)
     for task_id in where:
         assert night.isoformat() in log_of_task(airflow, run_id, task_id)
-    assert machines.predictions(night) > 0
+    assert predictions_once(machines.pages, night) > 0
 
 
 def test_a_host_without_power_in_mid_night_is_replaced_by_the_other(machines: Machines) -> None:
@@ -74,6 +75,6 @@ def test_a_host_without_power_in_mid_night_is_replaced_by_the_other(machines: Ma
     features = machines.tasks(run_id)["features"]
     assert features["hostname"] != lost
     assert features["try_number"] > 1
-    assert machines.predictions(night) > 0
+    assert predictions_once(machines.pages, night) > 0
     # It comes back, and has nothing to clear away.
     machines.hosts[lost].nightshift("up")

@@ -25,6 +25,7 @@ from tests.e2e.machines import (
     log_of_task,
     machines_of,
     places_in,
+    predictions_once,
     shared_by_all,
 )
 from tests.hosts import Network, kill_all_in, two_hosts
@@ -104,7 +105,7 @@ def test_workers_share_a_night_and_each_takes_tasks_of_its_queues(machines: Mach
     assert where["train"] == list(machines.hosts)[1]
     for task_id in where:
         assert night.isoformat() in log_of_task(machines.pages.airflow, run_id, task_id)
-    assert machines.predictions(night) > 0
+    assert predictions_once(machines.pages, night) > 0
 
 
 def test_a_worker_without_power_in_mid_stage_is_replaced(machines: Machines) -> None:
@@ -116,7 +117,7 @@ def test_a_worker_without_power_in_mid_stage_is_replaced(machines: Machines) -> 
     machines.hosts[lost].nightshift("up")
     machines.pages.airflow.wait("weather", run_id, NIGHT_SECONDS)
     assert machines.tasks(run_id)["features"]["try_number"] > 1
-    assert machines.predictions(night) > 0
+    assert predictions_once(machines.pages, night) > 0
 
 
 def test_no_log_of_any_machine_holds_the_password_of_the_broker(machines: Machines) -> None:

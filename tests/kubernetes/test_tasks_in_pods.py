@@ -28,6 +28,7 @@ from tests.e2e.machines import (
     let_nothing_be_due,
     log_of_task,
     places_in,
+    predictions_once,
     shared_by_all,
 )
 from tests.hosts import two_hosts
@@ -72,16 +73,6 @@ class Platform:
             if is_its and phase_of(one) == "Running":
                 return str(one["metadata"]["name"])
         return None
-
-    def predictions(self, night: date) -> int:
-        """How many of them the night has published; all of one revision and one run."""
-        [row] = self.pages.sql(
-            f"""SELECT count(*) AS n, count(DISTINCT revision) AS revisions,
-                       count(DISTINCT run_id) AS runs FROM weather.predictions_history
-                WHERE forecast_date = '{night + timedelta(days=1)}'"""
-        )
-        assert (row["revisions"], row["runs"]) == (1, 1)
-        return int(row["n"])
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +181,7 @@ def test_each_task_of_a_night_is_a_pod_of_its_own_and_its_log_stays(platform: Pl
     assert len(set(where.values())) == len(where) > 9
     for task_id in where:
         assert night.isoformat() in log_of_task(platform.pages.airflow, run_id, task_id)
-    assert platform.predictions(night) > 0
+    assert predictions_once(platform.pages, night) > 0
     # Of what went well Airflow removes the Pods.
     wait_until(lambda: not platform.nights.of_part("task"))
 
@@ -205,7 +196,7 @@ def test_a_task_whose_pod_is_deleted_in_mid_stage_is_tried_again(platform: Platf
     platform.nights.remove(pod)
     airflow.wait("weather", run_id, _NIGHT_SECONDS)
     assert platform.tasks(run_id)["features"]["try_number"] > 1
-    assert platform.predictions(night) > 0
+    assert predictions_once(platform.pages, night) > 0
 
 
 def _night(number: int) -> date:

@@ -94,17 +94,25 @@ def test_a_worker_serves_its_logs_where_the_pages_are_on_another_machine(
         assert _PASSWORD not in " ".join(worker.command)
 
 
-def test_what_celery_needs_is_told_all_at_once_and_nothing_starts(
-    home: Environment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _refusal_where_nothing_is_installed(
+    home: Environment, executor: str, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """What `up` says where the executor's package is not there."""
+
     def nothing_is_installed(package: str) -> None:
         raise PackageNotFoundError(package)
 
-    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
     monkeypatch.setattr(executors, "distribution", nothing_is_installed)
     with pytest.raises(UsageError) as refused:
         lifecycle.up(home)
-    message = str(refused.value)
+    return str(refused.value)
+
+
+def test_what_celery_needs_is_told_all_at_once_and_nothing_starts(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = _refusal_where_nothing_is_installed(home, "CeleryExecutor", monkeypatch)
     assert message.startswith("AIRFLOW__CORE__EXECUTOR=CeleryExecutor needs ")
     for name in (
         "the package apache-airflow-providers-celery",
@@ -140,14 +148,7 @@ def test_tasks_in_pods_need_no_more_than_the_chart_tells(of_kubernetes: Environm
 def test_what_tasks_in_pods_need_is_told_all_at_once(
     home: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nothing_is_installed(package: str) -> None:
-        raise PackageNotFoundError(package)
-
-    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "KubernetesExecutor")
-    monkeypatch.setattr(executors, "distribution", nothing_is_installed)
-    with pytest.raises(UsageError) as refused:
-        lifecycle.up(home)
-    message = str(refused.value)
+    message = _refusal_where_nothing_is_installed(home, "KubernetesExecutor", monkeypatch)
     assert message.startswith("AIRFLOW__CORE__EXECUTOR=KubernetesExecutor needs ")
     for name in (
         "the package apache-airflow-providers-cncf-kubernetes",
