@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import horovod.tensorflow as hvd
@@ -37,6 +38,7 @@ def distribute(
     *,
     compression: Any = hvd.Compression.none,
     accumulated_batches: int = 1,
+    looked_up: int | None = None,
 ) -> None:
     """Average the gradients over all ranks in front of the optimizer's `apply`.
 
@@ -46,19 +48,25 @@ def distribute(
 
     Embedding gradients arrive as IndexedSlices. Keras's Adam squares them without first adding up
     the duplicate rows, so the update would depend on how a batch was split; as dense tensors 2
-    ranks x B train like 1 rank x 2B. They are made dense on one rank too.
+    ranks x B train like 1 rank x 2B. They are made dense on one rank too. Of a table with more rows
+    than all ranks look up in a step the ranks exchange those rows alone, each summed up, and make
+    it dense after that: on two ranks the weights are the same, bit for bit.
 
     Args:
         model: Built and compiled.
         compression: Of gradients between ranks: one of `hvd.Compression`.
         accumulated_batches: Batches whose gradients are averaged on each rank before the ranks
             exchange them and the weights move. Steps of an epoch must be a multiple of it.
+        looked_up: Rows of an Embedding that a rank looks up in a batch at most, for example rows of
+            the batch times columns; each rank must say the same. None: all gradients are exchanged
+            whole, as those of accumulated batches are.
     """
     local_apply = model.optimizer.apply
-    device = gradients_meet_on()
+    exchange = _Exchange(compression, gradients_meet_on(), looked_up)
 
     def apply(grads: Iterable[Any], trainable_variables: Any = None) -> None:
-        local_apply(_averaged(list(grads), compression, device), trainable_variables)
+        variables = trainable_variables or model.trainable_variables
+        local_apply(exchange.averaged(list(grads), list(variables)), trainable_variables)
 
     if accumulated_batches > 1:
         apply = _accumulating(apply, model, accumulated_batches)
@@ -179,16 +187,53 @@ def _take_those_of_rank_0(variables: Sequence[tf.Variable]) -> None:
         variable.assign(part.view(value.dtype).reshape(variable.shape))
 
 
-def _averaged(grads: list[Any], compression: Any, device: str) -> list[Any]:
-    positions = [i for i, grad in enumerate(grads) if grad is not None]
-    means = [tf.convert_to_tensor(grads[i]) for i in positions]
-    if hvd.size() > 1:
-        means = hvd.grouped_allreduce(
-            means, op=hvd.Average, compression=compression, device_dense=device
-        )
-    for i, mean in zip(positions, means, strict=True):
-        grads[i] = mean
-    return grads
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """How gradients become their mean over ranks; see `distribute`."""
+
+    compression: Any
+    device: str
+    looked_up: int | None
+
+    def averaged(self, grads: list[Any], variables: list[Any]) -> list[Any]:
+        """The means, all of them dense; None stays None."""
+        whole = []
+        for i, grad in enumerate(grads):
+            if self._is_by_rows(grad, variables[i]):
+                grads[i] = self._mean_of_rows(grad, variables[i].shape[0])
+            elif grad is not None:
+                grads[i] = tf.convert_to_tensor(grad)
+                whole.append(i)
+        if whole and hvd.size() > 1:
+            means = hvd.grouped_allreduce(
+                [grads[i] for i in whole],
+                op=hvd.Average,
+                compression=self.compression,
+                device_dense=self.device,
+            )
+            for i, mean in zip(whole, means, strict=True):
+                grads[i] = mean
+        return grads
+
+    def _is_by_rows(self, grad: Any, variable: Any) -> bool:
+        """Whether the rows that were looked up are fewer than those of the table.
+
+        By what all ranks know alike: one that waited for another exchange would wait for ever.
+        """
+        if self.looked_up is None or hvd.size() == 1 or not isinstance(grad, tf.IndexedSlices):
+            return False
+        return bool(self.looked_up * hvd.size() < variable.shape[0])
+
+    def _mean_of_rows(self, grad: tf.IndexedSlices, table_rows: int) -> tf.Tensor:
+        rows, positions = tf.unique(grad.indices)
+        # As they are summed up when a gradient is made dense: a row after the other.
+        sums = tf.math.unsorted_segment_sum(grad.values, positions, tf.size(rows))
+        sent, how = self.compression.compress(sums)
+        with tf.device(self.device):
+            rows_of_all = hvd.allgather(rows)
+            sums_of_all = self.compression.decompress(hvd.allgather(sent), how)
+        shares = sums_of_all / hvd.size()
+        return tf.math.unsorted_segment_sum(shares, rows_of_all, table_rows)
 
 
 def _accumulating(apply: _Apply, model: keras.Model, batches: int) -> _Apply:

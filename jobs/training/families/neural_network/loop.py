@@ -58,6 +58,7 @@ def fit(
         model,
         compression=getattr(hvd.Compression, settings.compression),
         accumulated_batches=parts,
+        looked_up=shares.rows * len(job.encoding.categorical),
     )
     checkpoints = Checkpoints(job.checkpoint, settings.checkpoint_seconds)
     done = checkpoints.restore(model)

@@ -19,6 +19,7 @@ from jobs.training.families.neural_network import horovod_keras3
 from jobs.training.families.neural_network.horovod_keras3 import HOST
 from jobs.training.families.neural_network.rendezvous import HERE, LOOPBACK, rendezvous
 from pipelines.environment import ROOT
+from tests.jobs.training.families.neural_network.two_ranks import GATHERED
 
 PROGRAM = "tests.jobs.training.families.neural_network.two_ranks"
 _SECONDS = 240
@@ -99,6 +100,31 @@ def test_accumulated_batches_train_like_one_batch_of_so_many_times_the_rows(
 ) -> None:
     ours = _of(trained, f"{optimizer}/accumulated")
     np.testing.assert_allclose(ours, _of(trained, f"{optimizer}/plain"), rtol=2e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_large_table_is_exchanged_by_the_rows_that_were_looked_up(
+    trained: Weights, optimizer: str
+) -> None:
+    np.testing.assert_array_equal(
+        _of(trained, f"{optimizer}/by_rows"), _of(trained, f"{optimizer}/plain")
+    )
+    by_rows = _gathered(trained, optimizer, "by_rows")
+    assert by_rows > 0, "the table was exchanged whole"
+    assert by_rows % 2 == 0, "rows, and what is added to each"
+    for whole in ("plain", "accumulated", "fp16", "of_a_small_table"):
+        assert _gathered(trained, optimizer, whole) == 0
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_rows_are_compressed_as_whole_gradients_are(trained: Weights, optimizer: str) -> None:
+    rounded, plain = _of(trained, f"{optimizer}/by_rows_fp16"), _of(trained, f"{optimizer}/plain")
+    assert not np.array_equal(rounded, plain), "nothing was rounded: it was not compressed"
+    np.testing.assert_allclose(rounded, plain, atol=2e-3)
+
+
+def _gathered(trained: Weights, optimizer: str, way: str) -> int:
+    return int(trained[f"{GATHERED}/{optimizer}/{way}"])
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
