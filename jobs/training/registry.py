@@ -46,12 +46,14 @@ os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
 
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow.entities import Run as MlflowRun
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 NOWHERE = "nowhere"
@@ -124,6 +126,7 @@ class Registry:
         if environment.mlflow_uri.startswith(_SQLITE) and not is_url(environment.models):
             moved.follow(_database(environment), name, environment.models / name)
         self._client = client_of(environment)
+        self._stores: dict[str, ArtifactRepository] = {}
 
     def keep(
         self,
@@ -424,9 +427,9 @@ class Registry:
 
     def _unreadable(self, model: ModelVersion, error: Exception) -> NightshiftError:
         return NightshiftError(
-            f"{_PINS} of model '{self.name}' version {model.version} cannot be read ({error}), so "
-            "nobody knows which rows it was made from. Restore it in the artifact store, or delete "
-            "that version in MLflow."
+            f"{_PINS} of model '{self.name}' version {model.version} cannot be read "
+            f"({_last_line(error)}), so nobody knows which rows it was made from. Restore it in "
+            "the artifact store, or delete that version in MLflow."
         )
 
     def _fetch(self, model: ModelVersion, file: str, folder: Path) -> None:
@@ -454,8 +457,8 @@ class Registry:
             self._raise_if_away(error)
             raise NightshiftError(
                 f"{file} of model '{self.name}' version {model.version} cannot be read "
-                f"({error}). Restore it in the artifact store. If it is tonight's candidate, train "
-                f"again with --retrain; if it serves, {self._another_may_serve}"
+                f"({_last_line(error)}). Restore it in the artifact store. If it is tonight's "
+                f"candidate, train again with --retrain; if it serves, {self._another_may_serve}"
             ) from error
 
     def _download(self, model: ModelVersion, path: str, folder: str) -> Path:
@@ -466,7 +469,7 @@ class Registry:
             Exception: what says that the store is away, which tells nothing of the file.
         """
         try:
-            return Path(self._client.download_artifacts(model.run_id, path, folder))
+            return Path(self._store_of(model).download_artifacts(path, folder))
         except (MlflowException, OSError):
             # MLflow says the same of a file that is gone and of a store that is away. Of a list of
             # files it says what is wrong.
@@ -478,12 +481,23 @@ class Registry:
             # Of a disk that is full it says the same, too.
             _require_room(Path(folder), sizes[path] or 0)
         # It answers by now.
-        return Path(self._client.download_artifacts(model.run_id, path, folder))
+        return Path(self._store_of(model).download_artifacts(path, folder))
 
     def _raise_if_away(self, error: Exception) -> None:
         """Raise an error again that says nothing of a file: MLflow, its store or a disk is away."""
         if explain_away(error, self._environment.variables()):
             raise error
+
+    def _store_of(self, model: ModelVersion) -> ArtifactRepository:
+        """Where the files of its run lie.
+
+        Looked up once: MLflow's client does so for each file, which takes longer than to copy it.
+        """
+        if model.run_id not in self._stores:
+            place = self._client.get_run(model.run_id).info.artifact_uri
+            store = get_artifact_repository(place, tracking_uri=self._environment.mlflow_uri)
+            self._stores[model.run_id] = store
+        return self._stores[model.run_id]
 
     def _experiment(self) -> str:
         # A server decides itself where artifacts lie.
@@ -591,6 +605,11 @@ def create(environment: Environment, name: str) -> None:
     """Create MLflow's database for a pipeline, so that its first night need not."""
     with hold_at(environment, "mlflow_uri", _TABLES):
         Registry(environment, name).create()
+
+
+def _last_line(error: Exception) -> str:
+    """Of MLflow's list of files that could not be had why the last one could not."""
+    return (str(error).splitlines() or [""])[-1]
 
 
 def client_of(environment: Environment) -> MlflowClient:

@@ -158,7 +158,7 @@ def test_a_store_that_goes_away_between_pictures_is_told_as_that(
         raise MlflowException("Failed to download artifacts from path 'loss.png'")
 
     monkeypatch.setattr(registry._client, "list_artifacts", list_once)
-    monkeypatch.setattr(registry._client, "download_artifacts", away)
+    monkeypatch.setattr(registry._store_of(model), "download_artifacts", away)
     with pytest.raises(EndpointConnectionError):
         registry.pictures(model, ["loss"])
 
@@ -345,7 +345,7 @@ def test_a_disk_that_is_full_is_no_fault_of_a_models_file(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(registry._client, "download_artifacts", fail)
+    monkeypatch.setattr(registry._store_of(model), "download_artifacts", fail)
     monkeypatch.setattr(registries, "_require_room", full)
     with pytest.raises(OSError, match="No space left"):
         registry.fetch(model, ["model.keras"], tmp_path)
