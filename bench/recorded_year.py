@@ -11,7 +11,7 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from jobs.lake import ops
-from jobs.lake.publications import digest_of
+from jobs.lake.publications import Checksums
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.spec import PREDICTIONS, TRAINING, Pipeline, Table
@@ -121,7 +121,7 @@ def _inputs(
     days = Days(night - timedelta(days=table.window_days - 1), night)
     for name in table.reads or daily:
         if name not in {feed.name for feed in pipeline.feeds if feed.is_reference}:
-            digest = digest_of(days, checksums[name])
+            digest = Checksums(checksums[name]).digest(days)
             yield _input(f"{pipeline.name}.{name}", days, digest, known=night)
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from jobs.lake import publications
 from jobs.lake.locations import sql_name
 from jobs.lake.partitions import published_days
-from jobs.lake.publications import Input, digest_of
+from jobs.lake.publications import Checksums, Input
 from pipelines.days import Days
 from pipelines.landing import stamp
 
@@ -76,7 +76,7 @@ class Knowledge:
         self._published: dict[str, list[Version]] = {}
         self._staged: dict[str, list[Version]] = {}
         self._latest: dict[str, Seen] = {}
-        self._latest_checksums: dict[str, Mapping[date, str]] = {}
+        self._latest_checksums: dict[str, Checksums] = {}
         self._tables: dict[str, Table] = {}
         self._late: dict[str, set[date]] = {}
         self._first: dict[str, Mapping[date, date]] = {}
@@ -276,12 +276,12 @@ class Knowledge:
         days = Days(given.first_day, given.last_day)
         # Without late versions every night has seen the last one of each day up to its own.
         if given.known_by is None or not self._late_nights(name):
-            return digest_of(days, self._checksums(name))
+            return self._checksums(name).digest(days)
         nights = Days(given.known_from or given.known_by, given.known_by)
         digests = []
         for piece in self.pieces([name], nights):
             seen = self.seen_by(name, piece.last)
-            digests.append(digest_of(days, _checksums_of(seen)))
+            digests.append(_checksums_of(seen).digest(days))
         # Nearly always there is one: then it is the same as without nights.
         return digests[0] if len(digests) == 1 else _joined(digests)
 
@@ -296,7 +296,7 @@ class Knowledge:
             self._publications[name] = publications.every(self._run, name)
         return self._publications[name]
 
-    def _checksums(self, name: str) -> Mapping[date, str]:
+    def _checksums(self, name: str) -> Checksums:
         if name not in self._latest_checksums:
             self._latest_checksums[name] = _checksums_of(self.latest(name))
         return self._latest_checksums[name]
@@ -406,8 +406,8 @@ def _last(versions: Iterable[Version]) -> dict[date, Version]:
     return {one.day: one for one in versions}
 
 
-def _checksums_of(seen: Seen) -> dict[date, str]:
-    return {day: one.checksum for day, one in seen.items()}
+def _checksums_of(seen: Seen) -> Checksums:
+    return Checksums({day: one.checksum for day, one in seen.items()})
 
 
 def _joined(digests: Sequence[str]) -> str:

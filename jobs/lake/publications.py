@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -260,18 +261,27 @@ def digest_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_of(days: Days, checksums: Mapping[date, str]) -> str:
-    """What the rows of these days say.
+class Checksums:
+    """What each day of a table says, and so any range of its days: a plan asks for thousands."""
 
-    A day without a publication says something else than one without rows.
-    """
-    # A reference has few days, and any of the past may count.
-    if len(days) < len(checksums):
-        told = [day for day in days if day in checksums]
-    else:
-        told = [day for day in sorted(checksums) if day in days]
-    lines = [f"{day} {checksums[day]}\n" for day in told]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    def __init__(self, by_day: Mapping[date, str]) -> None:
+        """Put them in order.
+
+        Args:
+            by_day: Of each day that has a publication its checksum.
+        """
+        self._days = sorted(by_day)
+        self._lines = [f"{day} {by_day[day]}\n" for day in self._days]
+
+    def digest(self, days: Days) -> str:
+        """What the rows of these days say.
+
+        A day without a publication says something else than one without rows.
+        """
+        first = bisect_left(self._days, days.first)
+        end = bisect_right(self._days, days.last)
+        told = "".join(self._lines[first:end])
+        return hashlib.sha256(told.encode()).hexdigest()
 
 
 def record(run: Run, name: str, publications: Sequence[Publication]) -> None:
