@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -69,7 +69,7 @@ def maintain(
         for pipeline in pipelines
     ]
     if is_shared:
-        steps += _shared(environment, rule)
+        steps += _shared(environment, rule, {*lacking, *(one.name for one in pipelines)})
     cleaned = [Cleaned.failed(name, why) for name, why in lacking.items()]
     with shared_locks.hold(environment, "maintenance", waiting=_WAITING):
         for what, step in _with_progress(steps):
@@ -225,7 +225,7 @@ def _runs_without_model(environment: Environment, name: str, rule: Rule) -> Iter
     yield clean(f"{name}: files of runs without a model", without, rule)
 
 
-def _shared(environment: Environment, rule: Rule) -> list[_Step]:
+def _shared(environment: Environment, rule: Rule, declared: Collection[str]) -> list[_Step]:
     from jobs.commands.warm_up import WARM_UP
     from jobs.lake import retention
 
@@ -236,7 +236,9 @@ def _shared(environment: Environment, rule: Rule) -> list[_Step]:
     # Jobs of trainings that were killed, and checkpoints that no later attempt went on from.
     ours = ("job-*", "checkpoint-*", ".checkpoint-*.part")
     trainings = chain.from_iterable(map(environment.jobs.glob, ours))
+    undeclared = partial(retention.tables_of_undeclared, environment, declared)
     return [
+        ("pipelines that are declared no more", undeclared),
         ("ops", partial(retention.clean_ops, environment, rule)),
         ("warm-ups", lambda: [clean("warm-ups", warm_ups, rule)]),
         ("jobs of trainings", lambda: [clean("jobs of trainings", trainings, rule)]),

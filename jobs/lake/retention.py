@@ -31,7 +31,7 @@ from jobs.lake.snapshots import Snapshot
 from jobs.services.leftovers import Cleaned, Rule
 from pipelines.errors import NightshiftError
 from pipelines.places import is_url
-from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX, SCORING
+from pipelines.spec import OPS, PREDICTIONS, QUARANTINE_SUFFIX, SCORING
 
 if TYPE_CHECKING:
     from pipelines.environment import Environment
@@ -135,26 +135,36 @@ def clean_tables(run: Run, pinned: Iterable[Snapshot], rule: Rule) -> Iterable[C
         place = path(run, name)
         if is_table(place):
             yield _clean_or_tell(place, sql_name(run, name), rule, used[name])
-    for name in _undeclared(run):
-        yield Cleaned(
-            what=sql_name(run, name),
-            kept=len(_files(path(run, name))),
-            deleted=0,
-            note=_UNDECLARED,
-        )
-
-
-def _undeclared(run: Run) -> Iterable[str]:
-    """Names of tables of the pipeline that are there, and of which no declaration tells."""
-    system, root = file_system(f"{run.environment.lake}/{run.pipeline.name}")
     declared = {table.name for table in run.pipeline.tables}
-    for found in system.get_file_info(fs.FileSelector(root, allow_not_found=True)):
-        if found.type != fs.FileType.Directory:
-            continue
-        name = found.base_name
-        is_declared = name.removesuffix(QUARANTINE_SUFFIX) in declared
-        if not is_declared and is_table(path(run, name)):
-            yield name
+    for name in _folders(f"{run.environment.lake}/{run.pipeline.name}"):
+        if name.removesuffix(QUARANTINE_SUFFIX) not in declared:
+            yield from _undeclared(run.environment, sql_name(run, name))
+
+
+def tables_of_undeclared(environment: Environment, declared: Collection[str]) -> Iterable[Cleaned]:
+    """Tell of the tables of pipelines that are declared no more; they stay as they are.
+
+    Args:
+        environment: Whose lake it is.
+        declared: Names of pipelines.
+    """
+    for pipeline in _folders(environment.lake):
+        if pipeline not in {*declared, OPS}:
+            for name in _folders(f"{environment.lake}/{pipeline}"):
+                yield from _undeclared(environment, f"{pipeline}.{name}")
+
+
+def _undeclared(environment: Environment, table: str) -> Iterable[Cleaned]:
+    place = environment.table_path(table)
+    if is_table(place):
+        yield Cleaned(what=table, kept=len(_files(place)), deleted=0, note=_UNDECLARED)
+
+
+def _folders(place: str) -> list[str]:
+    """Names of the folders in a folder, or of what stands for such in a store."""
+    system, root = file_system(place)
+    found = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
+    return sorted(one.base_name for one in found if one.type == fs.FileType.Directory)
 
 
 def _clean_or_tell(

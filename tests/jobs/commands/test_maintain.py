@@ -169,6 +169,21 @@ def test_a_table_that_is_declared_no_more_is_told_and_stays(environment: Environ
     assert sorted(place.parent.rglob("*")) == before
 
 
+def test_a_pipeline_that_is_declared_no_more_is_told_and_stays(environment: Environment) -> None:
+    run = run_at(environment.home, Days.of(FIRST))
+    publish_ids(run, "readings", 1)
+    lake = Path(environment.lake)
+    shutil.copytree(lake / "toy", lake / "former")
+    (lake / "notes").mkdir()
+    before = sorted(lake.glob("former/**/*"))
+    kept, deleted, _, note = cleaned(environment)["former.readings"]
+    assert (kept, deleted) == (1, 0)
+    assert str(note).startswith("declared no more: it stays")
+    assert sorted(lake.glob("former/**/*")) == before
+    told = cleaned(environment, is_shared=False)
+    assert not [what for what in told if str(what).startswith(("former", "ops"))]
+
+
 def test_the_retention_is_a_setting(environment: Environment) -> None:
     old = in_home(environment, is_old=True)
     settings = {"NIGHTSHIFT_HOME": str(environment.home), "NIGHTSHIFT_RETENTION_DAYS": "61"}
