@@ -82,7 +82,10 @@ def _in_words(seconds: float) -> Iterator[None]:
     try:
         yield
     except smtplib.SMTPResponseException as error:
-        raise NightshiftError(f"the SMTP server answered {error.smtp_code}.") from None
+        # Below 0: no code at all.
+        spoke_smtp = error.smtp_code > 0
+        told = f"answered {error.smtp_code}" if spoke_smtp else "does not answer as SMTP has it"
+        raise NightshiftError(f"the SMTP server {told}.") from None
     except smtplib.SMTPRecipientsRefused:
         raise NightshiftError(f"the SMTP server takes no mail for {RECIPIENTS}.") from None
     except (OSError, smtplib.SMTPException, UnicodeError) as error:

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from email import message_from_bytes
 from email.message import Message as Letter
 from pathlib import Path
+from socketserver import StreamRequestHandler, TCPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -171,6 +173,18 @@ def test_a_server_that_refuses_or_is_away_is_told(home: Environment) -> None:
         email.deliver(mailing(home, f"smtp://127.0.0.1:{port}"), MESSAGE)
     with pytest.raises(NightshiftError, match="could not be used: ConnectionRefusedError"):
         email.deliver(mailing(home, f"smtp://127.0.0.1:{free_port()}"), MESSAGE)
+
+
+def test_what_is_no_smtp_server_is_told(home: Environment) -> None:
+    class Page(StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(b"HTTP/1.1 400 Bad Request\r\n")
+
+    with TCPServer(("127.0.0.1", 0), Page) as server:
+        Thread(target=server.handle_request).start()
+        port = server.server_address[1]
+        with pytest.raises(NightshiftError, match=r"server does not answer as SMTP has it\."):
+            email.deliver(mailing(home, f"smtp://127.0.0.1:{port}"), MESSAGE)
 
 
 def test_a_value_of_the_data_makes_no_header(home: Environment) -> None:
