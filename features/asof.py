@@ -50,6 +50,7 @@ from pyspark.sql import functions as F
 
 from features.computed import computed
 from pipelines.errors import NightshiftError, UsageError, explaining
+from pipelines.quoting import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
@@ -537,7 +538,7 @@ def _literal(moment: datetime) -> Column:
 
 def _column(name: str) -> Column:
     # Quoted, because a dot in a name would be taken for a field of a struct.
-    return F.col(f"`{name}`")
+    return F.col(quoted(name))
 
 
 def _renamed(column: str, name: str) -> Column:

@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 
 from features.sources import lake_source
 from pipelines import features as declared
+from pipelines.quoting import quoted
 
 if TYPE_CHECKING:
     from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
@@ -109,9 +110,9 @@ def finished(rows: DataFrame, pipeline: Pipeline) -> DataFrame:
 
 
 def _value(feature: Feature, joined: str) -> Column:
-    value = F.col(joined)
+    value = F.col(quoted(joined))
     if feature.finish:
-        value = F.expr(_VALUE.sub(f"`{joined}`", feature.finish))
+        value = F.expr(_VALUE.sub(lambda _: quoted(joined), feature.finish))
     if feature.when_unknown is not None:
         value = F.coalesce(value, F.lit(feature.when_unknown))
     return value.cast("long" if feature.is_whole else "double")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 
 from pipelines.environment import Environment
+from pipelines.quoting import quoted
 
 PARTITION = "landed_date"
 
@@ -36,8 +37,8 @@ def lake_source(
     named = {**(computed or {}), "event_timestamp": event}
     if created:
         named["created_timestamp"] = created
-    selected = [f"`{column}`" for column in (*columns, PARTITION)]
-    selected += [f"{sql} AS `{name}`" for name, sql in named.items()]
+    selected = [quoted(column) for column in (*columns, PARTITION)]
+    selected += [f"{sql} AS {quoted(name)}" for name, sql in named.items()]
     with warnings.catch_warnings():
         # Feast calls every SparkSource experimental.
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -52,6 +53,4 @@ def lake_source(
 
 def relation(environment: Environment, table: str) -> str:
     """What stands behind FROM for a table of that SQL name."""
-    # A backtick would end the quoted path; two stand for one.
-    path = environment.table_path(table).replace("`", "``")
-    return f"delta.`{path}`"
+    return f"delta.{quoted(environment.table_path(table))}"

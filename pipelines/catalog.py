@@ -31,6 +31,7 @@ _SPINE = frozenset(
             "model",
             "places",
             "prices",
+            "quoting",
             "redaction",
             "replay",
             "resources",

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
+from pipelines.quoting import quoted
+
 if TYPE_CHECKING:
     from pyspark.sql import Column
 
@@ -48,5 +50,4 @@ def _hash_of_added(name: str) -> Column:
 
 def _column(name: str) -> Column:
     """The column of that name, whatever signs it has."""
-    quoted = name.replace("`", "``")
-    return F.col(f"`{quoted}`")
+    return F.col(quoted(name))

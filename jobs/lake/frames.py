@@ -12,6 +12,7 @@ from jobs.lake.data_files import gone
 from jobs.spark.session import connect
 from pipelines.errors import NightshiftError
 from pipelines.places import literal
+from pipelines.quoting import quoted
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -50,7 +51,7 @@ def of_files(
 def with_columns(rows: DataFrame, names: Iterable[str]) -> DataFrame:
     """These columns in this order, whatever signs their names have."""
     # A dot would ask for a part of a column.
-    return rows.select(*(f"`{name.replace('`', '``')}`" for name in names))
+    return rows.select(*map(quoted, names))
 
 
 def of_table(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from jobs.training import encoding, parts
 from jobs.training.parts import Part, Source
 from pipelines import places
+from pipelines.quoting import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -106,7 +107,7 @@ def find(
     if shares:
         dealt = parts.deal(session, shares, parts.COLUMNS, size, cores)
         every = dealt.mapInArrow(_Keys(source, told), from_arrow_schema(told))
-        of_outcome = Window.partitionBy(*(F.col(f"`{name}`") for name in entity))
+        of_outcome = Window.partitionBy(*(F.col(quoted(name)) for name in entity))
         marked = every.withColumn(_LAST, F.max(_DAY).over(of_outcome))
         older = marked.where(F.col(_DAY) < F.col(_LAST)).drop(_LAST)
         writing = _writing(str(folder))

@@ -451,6 +451,22 @@ def test_an_alias_joins_the_same_view_by_another_key(
     ]
 
 
+def test_the_name_of_a_key_may_have_any_signs(
+    spark: SparkSession, store: Callable[..., FeatureStore]
+) -> None:
+    publish(spark, (1, "a", 0, 0, 7))
+    asked = spark.createDataFrame([("a", at(2))], "place string, event_timestamp timestamp")
+    odd = "pla`ce.of"
+    places = view("places", source("places", table="facts"), [PLACE_KEY])
+    made = store(places)
+    feature = places.with_join_key_map({"place": odd})
+    made.apply([FeatureService(name="game", features=[feature])])
+    service = made.get_feature_service("game")
+    rows = asked.withColumnRenamed("place", odd)
+    retrieval = made.get_historical_features(rows, service, full_feature_names=True)
+    assert minutes(retrieval.to_spark_df()) == [("a", 2, 7)]
+
+
 def test_pandas_rows_are_taken_too(spark: SparkSession, both_views: FeatureStore) -> None:
     publish(spark, (1, "a", 0, 0, 7))
     rows = pd.DataFrame({"world": [1], "place": ["a"]})
