@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from numbers import Number
 from typing import Literal
 
 import great_expectations.expectations as gxe
@@ -219,13 +220,22 @@ def between(
     """The value lies from `least` to `most`, both included; None: no bound.
 
     Raises:
-        UsageError: neither is a bound.
+        UsageError: neither is a bound, one is no number, date or instant, or nothing lies between.
     """
     refuse_unless(
         least is not None or most is not None,
         f"between('{column}', None, None) lets everything through: give a bound. For a value that "
         f"must be there: present('{column}').",
     )
+    given = f"between({column!r}, {least!r}, {most!r})"
+    for bound in (least, most):
+        refuse_unless(
+            bound is None or isinstance(bound, Number | date),
+            f"{given}: {bound!r} is no bound, which is a number, a date or an instant. Have "
+            f"`derived` make a column of what is wrong, such as `{column} < 'a'`, and say what it "
+            "must be by one_of or absent.",
+        )
+    refuse_unless(not _is_empty(least, most), f"{given}: no value lies there.")
     text = says or f"{column} is {_bounds(least, most)}."
     return gxe.ExpectColumnValuesToBeBetween(
         column=column,
@@ -282,6 +292,15 @@ def _bounds(least: Bound | None, most: Bound | None) -> str:
     if most is None:
         return f"at least {_shown(least)}"
     return f"from {_shown(least)} to {_shown(most)}"
+
+
+def _is_empty(least: Bound | None, most: Bound | None) -> bool:
+    try:
+        # NaN is in no order.
+        return least is not None and most is not None and not least <= most  # type: ignore[operator]
+    except TypeError:
+        # A number and a date.
+        return True
 
 
 def _shown(bound: Bound | None) -> str:

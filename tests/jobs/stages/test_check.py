@@ -446,15 +446,20 @@ def _without_return(days: Days) -> None:
     sums(days)
 
 
-def _without_bound(days: Days) -> Suite:
-    return replace(sums(days), each_row=(between("amount", None, None),))
+def _bounded(least: Any, most: Any) -> Callable[[Days], Suite]:
+    return lambda days: replace(sums(days), each_row=(between("amount", least, most),))
 
 
 @pytest.mark.parametrize(
     ("suite", "message"),
     [
         (_without_return, "`sums` of expectations/toy.py gave None: it must return a Suite"),
-        (_without_bound, "`sums` of expectations/toy.py: .* lets everything through"),
+        (_bounded(None, None), "`sums` of expectations/toy.py: .* lets everything through"),
+        (_bounded("a", "b"), r"`sums` .*: between\('amount', 'a', 'b'\): 'a' is no bound"),
+        (_bounded(0, "b"), "`sums` .*: 'b' is no bound"),
+        (_bounded(1, 0), r"`sums` .*: between\('amount', 1, 0\): no value lies there"),
+        (_bounded(float("nan"), 1), "`sums` .* no value lies there"),
+        (_bounded(0, DAY), "`sums` .* no value lies there"),
     ],
 )
 def test_a_mistake_in_a_suite_is_told_with_its_function(
