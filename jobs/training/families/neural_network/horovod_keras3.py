@@ -26,6 +26,9 @@ import tensorflow as tf
 
 from pipelines.errors import NightshiftError
 
+_LARGE = 2
+"""A table with more than so many times the rows that are looked up of it is exchanged by these: two
+ranks of one machine took as long by either way there, and 12.4 ms instead of 15.7 at six times."""
 _Apply = Callable[..., None]
 """Takes gradients, and the variables that they are of."""
 HOST = "CPU:0"
@@ -48,9 +51,9 @@ def distribute(
 
     Embedding gradients arrive as IndexedSlices. Keras's Adam squares them without first adding up
     the duplicate rows, so the update would depend on how a batch was split; as dense tensors 2
-    ranks x B train like 1 rank x 2B. They are made dense on one rank too. Of a table with more rows
-    than all ranks look up in a step the ranks exchange those rows alone, each summed up, and make
-    it dense after that: on two ranks the weights are the same, bit for bit.
+    ranks x B train like 1 rank x 2B. They are made dense on one rank too. Of a table with many more
+    rows than all ranks look up in a step the ranks exchange those rows alone, each summed up, and
+    make it dense after that: on two ranks the weights are the same, bit for bit.
 
     Args:
         model: Built and compiled.
@@ -216,13 +219,13 @@ class _Exchange:
         return grads
 
     def _is_by_rows(self, grad: Any, variable: Any) -> bool:
-        """Whether the rows that were looked up are fewer than those of the table.
+        """Whether the rows that were looked up are far fewer than those of the table.
 
         By what all ranks know alike: one that waited for another exchange would wait for ever.
         """
         if self.looked_up is None or hvd.size() == 1 or not isinstance(grad, tf.IndexedSlices):
             return False
-        return bool(self.looked_up * hvd.size() < variable.shape[0])
+        return bool(_LARGE * self.looked_up * hvd.size() < variable.shape[0])
 
     def _mean_of_rows(self, grad: tf.IndexedSlices, table_rows: int) -> tf.Tensor:
         rows, positions = tf.unique(grad.indices)

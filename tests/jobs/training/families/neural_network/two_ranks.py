@@ -18,8 +18,8 @@ from jobs.training.families.neural_network import horovod_keras3
 
 ROWS, BATCH, EPOCHS = 256, 32, 3
 COLUMNS, WORDS = 2, 5
-TABLE_ROWS = 2 * BATCH * COLUMNS + 1
-"""More than both ranks look up in a step."""
+TABLE_ROWS = 4 * BATCH * COLUMNS + 1
+"""More than twice what both ranks look up in a step."""
 GATHERED = "gathered"
 """Key of how often a way has gathered rows."""
 OPTIMIZERS = {
@@ -103,7 +103,7 @@ def main(file: str) -> None:
         "fp16": {"batch": BATCH, "compression": fp16},
         "by_rows": {"batch": BATCH, "looked_up": BATCH * COLUMNS},
         "by_rows_fp16": {"batch": BATCH, "looked_up": BATCH * COLUMNS, "compression": fp16},
-        "of_a_small_table": {"batch": BATCH, "looked_up": TABLE_ROWS},
+        "of_a_small_table": {"batch": BATCH, "looked_up": BATCH * COLUMNS + 1},
     }
     for optimizer, make in OPTIMIZERS.items():
         for way, options in ways.items():
