@@ -43,6 +43,7 @@ from expectations.row_rules import (
 )
 from expectations.suite import LACKING, OF_THE_RUN, ROWS, ROWS_OF_KEY, SURPLUS, Suite, about
 from pipelines.errors import without_stack
+from pipelines.quoting import quoted
 from pipelines.redaction import redacted
 from pipelines.waivers import Waiver
 
@@ -169,11 +170,11 @@ def judge(
     started = time.monotonic()
     quarantined = 0
     if set(suite.declared_columns) <= set(frame.columns):
-        days, without_day = _measure(frame, suite, same_rows)
+        days, without_day = _measure_all(frame, suite, same_rows)
         quarantined = int(days[ANY_BROKEN].sum())
         moved = None
         if quarantined:
-            columns = [f"`{name}`" for name in frame.columns]
+            columns = list(map(quoted, frame.columns))
             good, bad = _split(frame, suite)
             moved = _Moved(days=days, bad=bad)
             told = bad.selectExpr(*columns, REASON, RULE)
@@ -317,7 +318,7 @@ def _waived(check: Check, waivers: tuple[Waiver, ...]) -> Check:
 
 def _split(frame: DataFrame, suite: Suite) -> tuple[DataFrame, DataFrame]:
     """The rows that break no row rule, and those that do; both with the columns of the rules."""
-    told = [f"{sql} AS `{name}`" for name, sql in reasons(suite.rules).items()]
+    told = [f"{sql} AS {quoted(name)}" for name, sql in reasons(suite.rules).items()]
     marked = _with_columns_of_rules(frame, suite).selectExpr("*", *told)
     # A row without a day is no day's: that it has none refuses the table.
     is_bad = f"({REASON} IS NOT NULL AND `{suite.day}` IS NOT NULL)"
@@ -326,7 +327,7 @@ def _split(frame: DataFrame, suite: Suite) -> tuple[DataFrame, DataFrame]:
 
 def _with_columns_of_rules(frame: DataFrame, suite: Suite) -> DataFrame:
     """The rows with the derived columns, if a row rule may be about one."""
-    derived = [f"{sql} AS `{name}`" for name, sql in suite.derived.items()]
+    derived = [f"{sql} AS {quoted(name)}" for name, sql in suite.derived.items()]
     return frame.selectExpr("*", *derived) if suite.rules else frame
 
 
@@ -377,14 +378,15 @@ def _examples_of_rule(
     key = list(dict.fromkeys([suite.day, *suite.key, rule.column]))
     columns = [_as_shown(name, bad) for name in key]
     rows = bad.where(broken(rule)).where(f"`{suite.day}` IN ({listed})").selectExpr(*columns)
-    shown = rows.orderBy(*key).limit(MAX_EXAMPLES).collect()
+    shown = rows.orderBy(*map(quoted, key)).limit(MAX_EXAMPLES).collect()
     return tuple(_example(row.asDict(), *key) for row in shown)
 
 
 def _as_shown(name: str, rows: DataFrame) -> str:
-    # Python knows no instant beyond the year 9999.
-    is_instant = dict(rows.dtypes).get(name, "").startswith("timestamp")
-    return f"CAST(`{name}` AS STRING) AS `{name}`" if is_instant else f"`{name}`"
+    # Python knows no instant and no day beyond the year 9999.
+    is_odd = dict(rows.dtypes).get(name, "").startswith(("timestamp", "date"))
+    column = quoted(name)
+    return f"CAST({column} AS STRING) AS {column}" if is_odd else column
 
 
 def _judge_rows(
@@ -409,9 +411,9 @@ def _with_derived(frame: DataFrame, suite: Suite) -> DataFrame:
     """The rows with the columns that only the suite needs."""
     # A day that is part of the key is named once.
     key = dict.fromkeys([suite.day, *suite.key])
-    partition = ", ".join(f"`{column}`" for column in key)
+    partition = ", ".join(map(quoted, key))
     derived = {ROWS_OF_KEY: f"count(1) OVER (PARTITION BY {partition})", **suite.derived}
-    columns = [f"{sql} AS `{name}`" for name, sql in derived.items()]
+    columns = [f"{sql} AS {quoted(name)}" for name, sql in derived.items()]
     return frame.selectExpr("*", *columns)
 
 
@@ -444,6 +446,21 @@ def _judge_days(
     ]
 
 
+def _measure_all(
+    frame: DataFrame, suite: Suite, same_rows: DataFrame | None
+) -> tuple[pd.DataFrame, int]:
+    """As `_measure`, of the rows before any is moved out."""
+    try:
+        return _measure(frame, suite, same_rows)
+    except Exception:
+        # A row that a rule moves out may be what a measure cannot be made of. A server that is
+        # away, and the like, is told by the next question.
+        counted = _measure(frame, replace(suite, measures={}), same_rows)
+        if not counted[0][ANY_BROKEN].any():
+            raise
+        return counted
+
+
 def _measure(
     frame: DataFrame, suite: Suite, same_rows: DataFrame | None
 ) -> tuple[pd.DataFrame, int]:
@@ -457,7 +474,7 @@ def _measure(
     """
     measures = {ROWS: "count(1)", **suite.measures, **_broken_counts(suite)}
     # Of one type, as counts and shares come into one frame.
-    columns = [f"CAST({sql} AS DOUBLE) AS `{name}`" for name, sql in measures.items()]
+    columns = [f"CAST({sql} AS DOUBLE) AS {quoted(name)}" for name, sql in measures.items()]
     asked = _verbatim(f"SELECT `{suite.day}` AS day, {', '.join(columns)}")
     query = f"{asked} FROM {{staged}} GROUP BY 1"
     rows = _with_columns_of_rules(frame, suite)
@@ -492,7 +509,7 @@ def _compare(frame: DataFrame, other: DataFrame, suite: Suite) -> pd.DataFrame:
     columns = dict.fromkeys([suite.day, *suite.key])
     # By numbers: as a source names its columns, they may be words of SQL, or those used here.
     numbered = {f"key_{number}": name for number, name in enumerate(columns)}
-    named = _verbatim(", ".join(f"`{name}` AS {key}" for key, name in numbered.items()))
+    named = _verbatim(", ".join(f"{quoted(name)} AS {key}" for key, name in numbered.items()))
     query = f"""
         SELECT
             key_0 AS day,

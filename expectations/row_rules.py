@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
+from numbers import Integral
 from typing import Any
 
 from great_expectations.expectations.expectation import Expectation
 
 from pipelines.errors import UsageError, refuse_unless
+from pipelines.quoting import quoted
 
 ANY_BROKEN = "_broken"
 """Figure of a day: rows that break any row rule. With a number after it: that rule of the suite."""
@@ -74,7 +76,7 @@ def share_of(expectation: Expectation) -> float | None:
 
 def broken(rule: Expectation) -> str:
     """SQL that is true of a row that breaks the rule, and false of any other."""
-    holds = _HOLDS[type(rule).__name__](f"`{rule.column}`", rule)
+    holds = _HOLDS[type(rule).__name__](quoted(rule.column), rule)
     # A null passes, except where presence is what is expected.
     return f"coalesce(NOT ({holds}), false)"
 
@@ -88,8 +90,10 @@ def reasons(rules: Iterable[Expectation]) -> Mapping[str, str]:
     """SQL of the columns `REASON` and `RULE`, both null for a row that breaks no rule."""
     told = {REASON: [], RULE: []}  # type: dict[str, list[str]]
     for rule in rules:
-        value = f"coalesce(left(CAST(`{rule.column}` AS STRING), {VALUE_SHOWN}), 'null')"
-        words = _text(f"{rule.description} Found: {rule.column} = ")
+        text = f"CAST({quoted(rule.column)} AS STRING)"
+        value = f"coalesce(left({text}, {VALUE_SHOWN}), 'null')"
+        says = rule.description or rule.expectation_type
+        words = _text(f"{says} Found: {rule.column} = ")
         told[REASON].append(_when(broken(rule), f"concat({words}, {value})"))
         told[RULE].append(_when(broken(rule), _text(f"{rule.expectation_type} of {rule.column}")))
     return {name: f"nullif(concat_ws('; ', {', '.join(of)}), '')" for name, of in told.items()}
@@ -129,11 +133,11 @@ def _literal(value: object) -> str:
     # First: to Python True is an int.
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int):
-        return str(value)
+    if isinstance(value, Integral):
+        return str(int(value))
     if isinstance(value, float):
-        # Without the cast, 0.1 would be a decimal.
-        return f"CAST('{value!r}' AS DOUBLE)"
+        # Without the cast, 0.1 would be a decimal. NumPy's own numbers name their type.
+        return f"CAST('{float(value)!r}' AS DOUBLE)"
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, date) and not isinstance(value, datetime):

@@ -95,6 +95,12 @@ class Suite:
                     "Measure the share of each day instead."
                 )
             _refuse_if_of_the_run(expectation)
+        for name in self.declared_columns:
+            refuse_unless(
+                not set(".`") & set(name),
+                f"The column '{name}' of a suite's day, key or has holds '.' or '`', by which "
+                "Great Expectations does not find it. Name it otherwise where it is made.",
+            )
         self._refuse_own_names("A measure", self.measures, _OWN_MEASURES)
         self._refuse_own_names("A derived column", self.derived, (ROWS_OF_KEY,))
         self._refuse_odd_rules()

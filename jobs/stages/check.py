@@ -28,6 +28,7 @@ from jobs.warehouse.catching_up import after_publication
 from pipelines.days import Days
 from pipelines.errors import Failure, GateRefused, NightshiftError, explaining
 from pipelines.feeds import PROVENANCE
+from pipelines.quoting import quoted
 from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX
 from pipelines.waivers import Waiver
 
@@ -252,7 +253,7 @@ def _as_quarantined(run: Run, name: str, bad: DataFrame) -> DataFrame:
     where = [column for column in PROVENANCE if column in bad.columns]
     places = list(dict.fromkeys([partition(run, name), *where]))
     told = [column for column in bad.columns if column not in (REASON, RULE, *places)]
-    record = F.to_json(F.struct(*told), AS_JSON)
+    record = F.to_json(F.struct(*map(quoted, told)), AS_JSON)
     return bad.select(
         *places,
         F.col(REASON).alias("reason"),

@@ -365,6 +365,8 @@ def test_what_is_about_all_rows_of_a_run_is_no_expectation(expectation: Expectat
     [
         ({"key": "id"}, r"Suite: key must be a tuple of names, but is the text 'id'"),
         ({"has": ["amount"]}, r"Suite: has .* \['amount'\] is no tuple of texts"),
+        ({"key": ("pla`ce",)}, r"column 'pla`ce' .* Name it otherwise where it is made\."),
+        ({"has": ("price.of",)}, r"column 'price.of' .* Name it otherwise where it is made\."),
         ({"each_row": present("amount")}, "Suite: each_row .* is no tuple of Expectation"),
     ],
     ids=lambda one: next(iter(one)) if isinstance(one, dict) else "",

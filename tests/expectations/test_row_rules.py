@@ -8,6 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import great_expectations.expectations as gxe
+import numpy as np
 import pytest
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import Column
@@ -141,6 +142,71 @@ def test_the_rest_is_judged_as_if_the_broken_rows_had_never_been_there(
     assert [check.column for check in verdict.warnings] == ["doubled"]
     lacking = judge_things(rows(spark, *GOOD[1:], (FIRST, 1, 99.0)))
     assert [check.column for check in lacking.failures] == ["rows"]
+
+
+@pytest.mark.parametrize(
+    "measure",
+    ["avg(1 / CAST(amount AS DECIMAL(10, 2)))", "avg(CAST(left(text, 1) AS INT))"],
+)
+def test_a_row_of_which_no_measure_can_be_made_is_moved_out_first(
+    spark: SparkSession, measure: str
+) -> None:
+    rules = (between("amount", 1, 20), matches("text", "^[0-9]"))
+    suite = Suite(
+        days=Days.of(FIRST),
+        key=("id",),
+        has=("amount", "text"),
+        each_row=tuple(quarantine_up_to(0.5, rule) for rule in rules),
+        measures={"odd": measure},
+        each_day=(between("odd", 0, 9),),
+    )
+    schema = "landed_date date, id int, amount double, text string"
+    good, bad = (FIRST, 1, 2.0, "7"), (FIRST, 2, 0.0, "x")
+    verdict = judge_things(spark.createDataFrame([good, bad], schema), suite=suite)
+    assert (verdict.rows, verdict.quarantined, verdict.passed) == (1, 1, True)
+    # What no rule moves out is told as ever.
+    without = replace(suite, each_row=(quarantine_up_to(0.5, between("id", 1, 9)),))
+    with pytest.raises(Exception, match="DIVIDE_BY_ZERO|CAST_INVALID_INPUT"):
+        judge_things(spark.createDataFrame([good, bad], schema), suite=without)
+
+
+def test_a_rule_without_a_description_is_named_by_its_kind(spark: SparkSession) -> None:
+    found = []
+
+    def set_aside(good: DataFrame, bad: DataFrame) -> DataFrame:
+        found.extend(row["_broken_reason"] for row in bad.collect())
+        return good
+
+    rule = gxe.ExpectColumnValuesToNotBeNull(column="amount")
+    suite = Suite(
+        days=Days.of(FIRST),
+        key=("id",),
+        has=("amount",),
+        each_row=(quarantine_up_to(1, rule),),
+    )
+    judge(rows(spark, (FIRST, 1, None)), suite, "toy.things", set_aside=set_aside)
+    assert found == ["expect_column_values_to_not_be_null Found: amount = null"]
+
+
+def test_a_bound_of_numpy_is_a_number() -> None:
+    rule = quarantine_up_to(0.1, one_of("x", [np.int64(0), np.float64(3.5)]))
+    assert broken(rule) == "coalesce(NOT (`x` IN (0, CAST('3.5' AS DOUBLE))), false)"
+
+
+def test_a_day_beyond_what_python_knows_is_shown_as_text(spark: SparkSession) -> None:
+    far = "date_add(DATE '9999-12-31', 1) AS until"
+    frame = spark.sql(f"SELECT DATE '2013-01-01' AS landed_date, 1 AS id, {far}")
+    rule = quarantine_up_to(1, between("until", date(2000, 1, 1), date(2100, 1, 1)))
+    plain = Suite(
+        days=Days.of(FIRST),
+        key=("id",),
+        has=("until",),
+        each_row=(rule,),
+    )
+    verdict = judge_things(frame, suite=plain)
+    assert (verdict.quarantined, verdict.passed) == (1, True)
+    (example,) = check_of(verdict, "until").examples
+    assert example["until"] == "+10000-01-01"
 
 
 def test_an_instant_beyond_what_python_knows_keeps_no_verdict_from_being_told(

@@ -305,7 +305,7 @@ def test_a_derived_table_has_a_quarantine_too(
         (DAY, 2, 3.0, at),
         (DAY, 3, -1.0, at),
     ]
-    schema = "landed_date date, id int, amount double, at timestamp"
+    schema = "landed_date date, id int, amount double, `seen.at` timestamp"
     rows = spark.createDataFrame(values, schema)
     tables.stage_rows(run, "sums", rows)
     assert audit_and_publish(run, ["sums"])["rows_quarantined"] == 1
@@ -313,7 +313,7 @@ def test_a_derived_table_has_a_quarantine_too(
     assert row.asDict() == {
         "landed_date": DAY,
         "reason": "amount is from 0 to 10. Found: amount = -1.0",
-        "record": '{"id":3,"amount":-1.0,"at":"2024-04-21T14:38:51.244287Z"}',
+        "record": '{"id":3,"amount":-1.0,"seen.at":"2024-04-21T14:38:51.244287Z"}',
         "rule": RULE,
     }
     assert "sums_quarantine" in retention.names(run)
