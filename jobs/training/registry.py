@@ -48,6 +48,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
+from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,6 +128,7 @@ class Registry:
             moved.follow(_database(environment), name, environment.models / name)
         self._client = client_of(environment)
         self._stores: dict[str, ArtifactRepository] = {}
+        """That of the run whose files were asked for last."""
 
     def keep(
         self,
@@ -492,11 +494,14 @@ class Registry:
         """Where the files of its run lie.
 
         Looked up once: MLflow's client does so for each file, which takes longer than to copy it.
+        Of one run, because each store holds threads.
         """
         if model.run_id not in self._stores:
+            uri = self._environment.mlflow_uri
             place = self._client.get_run(model.run_id).info.artifact_uri
-            store = get_artifact_repository(place, tracking_uri=self._environment.mlflow_uri)
-            self._stores[model.run_id] = store
+            # As MLflow's client does: its stores at Databricks know no other address of the server.
+            place = add_databricks_profile_info_to_artifact_uri(place, uri)
+            self._stores = {model.run_id: get_artifact_repository(place, tracking_uri=uri)}
         return self._stores[model.run_id]
 
     def _experiment(self) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import time
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from threading import active_count
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
@@ -351,6 +353,17 @@ def test_a_disk_that_is_full_is_no_fault_of_a_models_file(
         registry.fetch(model, ["model.keras"], tmp_path)
     with pytest.raises(OSError, match="No space left"):
         registry.pins(model)
+
+
+def test_the_pins_of_many_models_are_read_by_few_threads(
+    registry: Registry, tmp_path: Path
+) -> None:
+    models = [keep(registry, tmp_path, str(number)) for number in range(12)]
+    before = active_count()
+    assert all(registry.pins(model) is not None for model in models)
+    # Stores are parts of cycles, and end their threads when they are collected.
+    gc.collect()
+    assert active_count() - before < 4
 
 
 def test_the_proof_of_room_for_a_file_leaves_nothing(tmp_path: Path) -> None:
