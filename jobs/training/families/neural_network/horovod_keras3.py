@@ -203,7 +203,7 @@ class _Exchange:
         whole = []
         for i, grad in enumerate(grads):
             if self._is_by_rows(grad, variables[i]):
-                grads[i] = self._mean_of_rows(grad, variables[i].shape[0])
+                grads[i] = self._mean_of_rows(grad, variables[i].shape)
             elif grad is not None:
                 grads[i] = tf.convert_to_tensor(grad)
                 whole.append(i)
@@ -227,16 +227,26 @@ class _Exchange:
             return False
         return bool(_LARGE * self.looked_up * hvd.size() < variable.shape[0])
 
-    def _mean_of_rows(self, grad: tf.IndexedSlices, table_rows: int) -> tf.Tensor:
+    def _mean_of_rows(self, grad: tf.IndexedSlices, shape: tuple[int, ...]) -> tf.Tensor:
         rows, positions = tf.unique(grad.indices)
         # As they are summed up when a gradient is made dense: a row after the other.
         sums = tf.math.unsorted_segment_sum(grad.values, positions, tf.size(rows))
         sent, how = self.compression.compress(sums)
         with tf.device(self.device):
+            counts = hvd.allgather(tf.size(rows)[tf.newaxis])
             rows_of_all = hvd.allgather(rows)
             sums_of_all = self.compression.decompress(hvd.allgather(sent), how)
-        shares = sums_of_all / hvd.size()
-        return tf.math.unsorted_segment_sum(shares, rows_of_all, table_rows)
+        ranks = hvd.size()
+        mean = tf.zeros(shape, grad.values.dtype)
+        # A rank after the other, of each of which a row comes once: in one call a GPU would add
+        # them in any order, and ranks would end with other last bits.
+        for of_rank, sums in zip(
+            tf.split(rows_of_all, counts, num=ranks),
+            tf.split(sums_of_all, counts, num=ranks),
+            strict=True,
+        ):
+            mean = tf.tensor_scatter_nd_add(mean, of_rank[:, tf.newaxis], sums / ranks)
+        return mean
 
 
 def _accumulating(apply: _Apply, model: keras.Model, batches: int) -> _Apply:

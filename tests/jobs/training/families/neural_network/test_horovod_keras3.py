@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from jobs.training.families.neural_network import horovod_keras3
-from jobs.training.families.neural_network.horovod_keras3 import HOST
+from jobs.training.families.neural_network.horovod_keras3 import HOST, _Exchange
 from jobs.training.families.neural_network.rendezvous import HERE, LOOPBACK, rendezvous
 from pipelines.environment import ROOT
 from tests.jobs.training.families.neural_network.two_ranks import GATHERED
@@ -111,9 +111,27 @@ def test_a_large_table_is_exchanged_by_the_rows_that_were_looked_up(
     )
     by_rows = _gathered(trained, optimizer, "by_rows")
     assert by_rows > 0, "the table was exchanged whole"
-    assert by_rows % 2 == 0, "rows, and what is added to each"
+    assert by_rows % 3 == 0, "how many rows, which, and what is added to each"
     for whole in ("plain", "accumulated", "fp16", "of_a_small_table"):
         assert _gathered(trained, optimizer, whole) == 0
+
+
+def test_rows_of_ranks_are_added_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_ranks = [{1: 0.1, 4: 2.0}, {1: 1e7}, {4: 0.3, 1: 0.7, 0: 5.0}]
+    rows = [tf.constant([*one], tf.int32) for one in of_ranks]
+    sums = [tf.constant([[value] for value in one.values()]) for one in of_ranks]
+    sizes = [tf.constant([len(one)]) for one in of_ranks]
+    gathered = iter([tf.concat(one, axis=0) for one in (sizes, rows, sums)])
+    monkeypatch.setattr(hvd, "allgather", lambda _: next(gathered))
+    monkeypatch.setattr(hvd, "size", lambda: len(of_ranks))
+    exchange = _Exchange(hvd.Compression.none, "", looked_up=3)
+    own = tf.IndexedSlices(sums[0], rows[0], tf.constant([40, 1]))
+    (mean,) = exchange.averaged([own], [tf.Variable(tf.zeros((40, 1)))])
+    expected = np.zeros((40, 1), np.float32)
+    for one in of_ranks:
+        for row, value in one.items():
+            expected[row] += np.float32(value) / np.float32(3)
+    np.testing.assert_array_equal(mean.numpy(), expected)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
