@@ -162,7 +162,12 @@ def parser() -> Parser:
         command("notify", "Have people told what a run has recorded; for a scheduler.", _notify)
     )
     _grammar_of_land(
-        command("land", "Drop the example's source files for a day or a range of days.", _land)
+        command(
+            "land",
+            "Drop the example's source files for a day or a range of days; without one all up to "
+            "that of the night that was due last which are not there.",
+            _land,
+        )
     )
     _grammar_of_sql(command("sql", "Query the tables of the lake with SQL (DuckDB, no JVM).", _sql))
     _grammar_of_tables(

@@ -84,3 +84,12 @@ def test_the_page_on_security_names_all_that_the_stage_server_does() -> None:
     told = (ROOT / "SECURITY.md").read_text()
     (listed,) = re.findall(r"The stage server's socket .* of commands \((.*)\)\.", told)
     assert listed == ", ".join(f"`{name}`" for name in FORWARDED)
+
+
+def test_the_first_tutorial_leaves_the_night_that_the_second_spoils() -> None:
+    first, second = sorted((ROOT / "docs/tutorial").glob("[12]-*.md"))
+    spoilt = "2013-04-04"
+    assert f"nightshift run flights --date {spoilt}" in second.read_text()
+    typed = [one.text for one in commands(first)]
+    assert not [text for text in typed if spoilt in text and "sql" not in text]
+    assert spoilt not in re.sub(r"(?s)```.*?```", "", first.read_text())

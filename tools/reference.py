@@ -21,6 +21,7 @@ from pipelines.environment import Environment
 from pipelines.spec import HISTORY_SUFFIX, OPS, PREDICTIONS, QUARANTINE_SUFFIX, Pipeline
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+_HELP = "`--help` tells the same of any command, but of `airflow`, which is Airflow itself."
 _DRAWN = "<!-- drawn by `python -m tools.reference --write` -->"
 
 
@@ -82,7 +83,7 @@ def _commands() -> str:
     lines = [
         "# Commands",
         _DRAWN,
-        f"{EXIT_CODES} `--help` after any command tells the same as this page.",
+        f"{EXIT_CODES} {_HELP}",
     ]
     (commands,) = (
         action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)
@@ -99,7 +100,9 @@ def _argument(action: argparse.Action) -> tuple[str, str]:
     value = _value(action)
     words = [f"{word} {value}".rstrip() for word in action.option_strings or [""]]
     spelled = ", ".join(f"`{word.strip()}`" for word in words)
-    return _text(spelled), _help(action)
+    # Of words without a dash brackets tell it.
+    is_asked_for = action.required and action.option_strings
+    return _text(spelled), _help(action) + ("; required" if is_asked_for else "")
 
 
 def _value(action: argparse.Action) -> str:

@@ -261,7 +261,9 @@ def approve(
     # Before anybody is kept waiting for MLflow.
     recorded = model_events.events(environment, pipeline.name)
     _require_in_time(pipeline, _candidate(pipeline, recorded, version))
-    reject_it = f" To keep it away: nightshift approve {pipeline.name} {version} --reject"
+    reject_it = (
+        f" To keep it away: nightshift approve {pipeline.name} {version} --reject --why TEXT"
+    )
     is_found = _is_found(environment, pipeline, version, reject_it)
     _decide(environment, pipeline, version, said, model_events.APPROVED)
     serves = model_events.turns(environment, pipeline.name)[-1].version

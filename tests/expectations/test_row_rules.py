@@ -189,14 +189,15 @@ def test_a_rule_without_a_description_is_named_by_its_kind(spark: SparkSession) 
 
 
 def test_a_bound_of_numpy_is_a_number() -> None:
-    rule = quarantine_up_to(0.1, one_of("x", [np.int64(0), np.float64(3.5)]))
+    values = [np.int64(0), np.float64(3.5)]
+    rule = quarantine_up_to(0.1, one_of("x", values))
     assert broken(rule) == "coalesce(NOT (`x` IN (0, CAST('3.5' AS DOUBLE))), false)"
 
 
 def test_a_day_beyond_what_python_knows_is_shown_as_text(spark: SparkSession) -> None:
     far = "date_add(DATE '9999-12-31', 1) AS until"
     frame = spark.sql(f"SELECT DATE '2013-01-01' AS landed_date, 1 AS id, {far}")
-    rule = quarantine_up_to(1, between("until", date(2000, 1, 1), date(2100, 1, 1)))
+    rule = quarantine_up_to(1, between("until", FIRST, SECOND))
     plain = Suite(
         days=Days.of(FIRST),
         key=("id",),

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from jobs.__main__ import main
+from jobs.__main__ import main, parser
 from jobs.commands import decide
 from jobs.commands.decide import Said
 from jobs.lake import approvals, model_events
@@ -376,8 +376,10 @@ def test_there_is_no_way_to_a_version_that_was_deleted_in_mlflow_where_the_platf
         UsageError, match=f"Version 2 of 'flights' was deleted in MLflow.*{way_out}"
     ):
         decide.rollback(ranked, FLIGHTS, None, SAID)
-    with pytest.raises(UsageError, match="Version 4 .* was deleted .* approve flights 4 --reject"):
+    with pytest.raises(UsageError, match=r"Version 4 .* was deleted") as told:
         decide.approve(ranked, FLIGHTS, "4", SAID)
+    _, _, typed = str(told.value).partition("nightshift ")
+    assert parser().parse_args(typed.split()).reject
     assert model_events.events(ranked, "flights") == before
     decide.rollback(ranked, FLIGHTS, "1", SAID)
     assert registry.champion() == "1"

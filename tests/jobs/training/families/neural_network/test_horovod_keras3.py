@@ -117,20 +117,20 @@ def test_a_large_table_is_exchanged_by_the_rows_that_were_looked_up(
 
 
 def test_rows_of_ranks_are_added_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    of_ranks = [{1: 0.1, 4: 2.0}, {1: 1e7}, {4: 0.3, 1: 0.7, 0: 5.0}]
-    rows = [tf.constant([*one], tf.int32) for one in of_ranks]
-    sums = [tf.constant([[value] for value in one.values()]) for one in of_ranks]
-    sizes = [tf.constant([len(one)]) for one in of_ranks]
-    gathered = iter([tf.concat(one, axis=0) for one in (sizes, rows, sums)])
+    counts = tf.constant([2, 1, 3])
+    rows = tf.constant([1, 4, 1, 4, 1, 0])
+    sums = tf.constant([[0.1], [2.0], [1e7], [0.3], [0.7], [5.0]])
+    gathered = iter([counts, rows, sums])
     monkeypatch.setattr(hvd, "allgather", lambda _: next(gathered))
-    monkeypatch.setattr(hvd, "size", lambda: len(of_ranks))
+    monkeypatch.setattr(hvd, "size", lambda: 3)
     exchange = _Exchange(hvd.Compression.none, "", looked_up=3)
-    own = tf.IndexedSlices(sums[0], rows[0], tf.constant([40, 1]))
-    (mean,) = exchange.averaged([own], [tf.Variable(tf.zeros((40, 1)))])
+    table = tf.Variable(tf.zeros((40, 1)))
+    own = tf.IndexedSlices(sums[:2], rows[:2], table.shape)
+    (mean,) = exchange.averaged([own], [table])
+    shares = sums.numpy() / np.float32(3)
     expected = np.zeros((40, 1), np.float32)
-    for one in of_ranks:
-        for row, value in one.items():
-            expected[row] += np.float32(value) / np.float32(3)
+    for row, share in zip(rows.numpy(), shares, strict=True):
+        expected[row] += share
     np.testing.assert_array_equal(mean.numpy(), expected)
 
 
