@@ -119,7 +119,8 @@ def test_a_large_table_is_exchanged_by_the_rows_that_were_looked_up(
 def test_rows_of_ranks_are_added_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = tf.constant([2, 1, 3])
     rows = tf.constant([1, 4, 1, 4, 1, 0])
-    sums = tf.constant([[0.1], [2.0], [1e7], [0.3], [0.7], [5.0]])
+    values = [0.1, 2.0, 1e7, 0.3, 0.7, 5.0]
+    sums = tf.reshape(tf.constant(values), (-1, 1))
     gathered = iter([counts, rows, sums])
     monkeypatch.setattr(hvd, "allgather", lambda _: next(gathered))
     monkeypatch.setattr(hvd, "size", lambda: 3)
