@@ -38,7 +38,7 @@ def train(run: Run) -> dict[str, object]:
 
     Raises:
         Refused: too few labels are known, or the model is not fit to be served by anyone.
-        NightshiftError: the training failed.
+        NightshiftError: the training failed, or MLflow would not keep its model.
     """
     from jobs.training.registry import Registry
 
@@ -46,6 +46,8 @@ def train(run: Run) -> dict[str, object]:
     _require_one_definition(run, recipe.days.all)
     pinned = pins.pins(run, recipe)
     registry = Registry(run.environment, run.pipeline.name)
+    # Before a training whose model could not be kept.
+    registry.create()
     result: dict[str, object] = {
         "as_of": str(run.days.last),
         "family": recipe.family.name,

@@ -12,11 +12,12 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
 # Of a database that says nothing MLflow asks ten times, by default for 130 s each.
 os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
 
-from mlflow.entities import Metric, Param
+from mlflow.entities import LifecycleStage, Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
@@ -394,7 +395,11 @@ class Registry:
             self._client.delete_run(run_id)
 
     def create(self) -> None:
-        """Create database, experiment and registered model, which takes seconds the first time."""
+        """Create database, experiment and registered model, which takes seconds the first time.
+
+        Raises:
+            NightshiftError: the experiment was deleted, so that no run can be kept.
+        """
         self._experiment()
         self._registered()
 
@@ -608,7 +613,8 @@ class Registry:
 
 def create(environment: Environment, name: str) -> None:
     """Create MLflow's database for a pipeline, so that its first night need not."""
-    with hold_at(environment, "mlflow_uri", _TABLES):
+    # That an experiment was deleted is told by whoever trains: all else works without it.
+    with hold_at(environment, "mlflow_uri", _TABLES), suppress(NightshiftError):
         Registry(environment, name).create()
 
 
@@ -647,14 +653,33 @@ def experiment_of(client: MlflowClient, name: str, location: str | None = None) 
         client: Of the MLflow that has it.
         name: The experiment's.
         location: Where its artifacts are to lie; None: MLflow decides.
+
+    Raises:
+        NightshiftError: it was deleted, so that no run can be kept in it.
     """
     known = client.get_experiment_by_name(name)
     if known:
-        return str(known.experiment_id)
+        experiment = str(known.experiment_id)
+        # MLflow deletes nothing at once, and gives the name to no other.
+        if known.lifecycle_stage == LifecycleStage.DELETED:
+            restore = _by_hand(client, f"experiments restore -x {experiment}")
+            raise NightshiftError(
+                f"Experiment '{name}' was deleted in MLflow, so that nothing can be kept in it. "
+                f"Restore it, which brings its runs back too: {restore}"
+            )
+        return experiment
     try:
         return str(client.create_experiment(name, artifact_location=location))
     except MlflowException:  # another process was faster
         return str(client.get_experiment_by_name(name).experiment_id)
+
+
+def _by_hand(client: MlflowClient, command: str) -> str:
+    """A command of MLflow's own, as a person says it here."""
+    address = client.tracking_uri
+    # Another is in the variable already, and may hold a password.
+    where = f"MLFLOW_TRACKING_URI={quote(address)} " if address.startswith(_SQLITE) else ""
+    return f"{where}mlflow {command}"
 
 
 def artifact_folders(environment: Environment, name: str) -> list[Path]:

@@ -41,6 +41,7 @@ from pipelines.model import Between, OneOf
 from pipelines.spec import TRAINING
 
 if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
     from optuna.trial import FrozenTrial, Trial
 
     from jobs.training.paired import Difference
@@ -175,7 +176,8 @@ def tune(
         UsageError: the pipeline declares nothing to try.
         Refused: no row about the days has a label.
         NightshiftError: a training failed, and not by its settings, which the next time are tried
-            again, and a second fault is taken for theirs; or training rows changed meanwhile.
+            again, and a second fault is taken for theirs; or training rows changed meanwhile; or
+            the experiment was deleted in MLflow.
     """
     if not tuning.pipeline.search:
         raise UsageError(
@@ -203,6 +205,8 @@ def tune(
 
     deadline = None if seconds is None else time.monotonic() + seconds
     if ended < trials:
+        # Before a trial that could not be kept.
+        _experiment(tuning, client_of(tuning.environment))
         study.optimize(
             judge,
             n_trials=trials - ended,
@@ -496,11 +500,15 @@ def _gain(tuning: Tuning, settings: Mapping[str, Any]) -> Difference | None:
     return paired.difference(before, losses, own.day)
 
 
+def _experiment(tuning: Tuning, client: MlflowClient) -> str:
+    return experiment_of(client, f"{tuning.pipeline.name}-tune")
+
+
 def _log(tuning: Tuning, trial: FrozenTrial, tried: Tried) -> None:
     """Keep a trial in MLflow, where people compare runs."""
     client = client_of(tuning.environment)
     tags = {"tuning": tuning.digest, "state": tried.state, _BACKTEST: tried.backtest}
-    experiment = experiment_of(client, f"{tuning.pipeline.name}-tune")
+    experiment = _experiment(tuning, client)
     run = client.create_run(experiment, run_name=f"trial {tried.number}", tags=tags)
     params = [Param(name, _text(value)) for name, value in tried.settings.items()]
     steps = trial.intermediate_values.items()

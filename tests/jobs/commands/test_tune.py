@@ -425,6 +425,20 @@ def test_trials_in_mlflow_are_those_that_have_ended(environment: Environment) ->
     assert [run.info.run_name for run in runs] == [f"trial {rows[0][0]}"]
 
 
+def test_an_experiment_that_was_deleted_is_told_before_anything_is_tried(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = _tune(environment, 1)
+    client = MlflowClient(tracking_uri=environment.mlflow_uri)
+    experiment = client.get_experiment_by_name(f"{small.SMALL.name}-tune").experiment_id
+    client.delete_experiment(experiment)
+    monkeypatch.setattr(backtest, "walk", _never)
+    with pytest.raises(NightshiftError, match="Experiment 'small-tune' was deleted in MLflow"):
+        _tune(environment, 2)
+    # What is done is shown all the same.
+    assert _tune(environment, 1) == rows
+
+
 def test_where_the_declared_settings_have_failed_nothing_is_said_to_be_better_than_they(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from jobs.training.registry import Registry
 from jobs.training.scoring import load, load_judged
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import Refused
+from pipelines.errors import NightshiftError, Refused
 from pipelines.features import Feature, FeatureView
 from pipelines.model import Family
 from pipelines.run import Run
@@ -59,6 +59,20 @@ def test_a_night_is_trained_once_and_a_forced_retraining_gives_the_same_model(
     assert one.fingerprint == two.fingerprint
     assert one.family == family.name
     assert list((ranked.home / "training" / declared.name).iterdir()) == []
+
+
+@pytest.mark.parametrize("retrain", [False, True])
+def test_an_experiment_that_was_deleted_costs_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retrain: bool
+) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, small.rows_of(ALL_DAYS))
+    client = Registry(environment, "small")._client
+    client.delete_experiment(client.create_experiment("small"))
+    monkeypatch.setattr(stage.candidate, "make", None)
+    run = small.run_of(environment, "train")
+    with pytest.raises(NightshiftError, match="Experiment 'small' was deleted in MLflow"):
+        stage.train(replace(run, retrain=retrain))
 
 
 WILD = replace(small.NETWORK, learning_rate=1e30)

@@ -429,3 +429,26 @@ def test_what_a_version_has_learned_cannot_be_told_without_its_run(
     gone = replace(model, run_id="0" * 32)
     with pytest.raises(NightshiftError, match=r"run of model 'small' version 1 is not in MLflow"):
         registry.params(gone)
+
+
+def test_an_experiment_that_was_deleted_is_told_before_anything_is_trained(
+    registry: Registry, tmp_path: Path
+) -> None:
+    model = keep(registry, tmp_path, "one")
+    client = registry._client
+    experiment = client.get_experiment_by_name("small").experiment_id
+    client.delete_experiment(experiment)
+    way_out = (
+        "^Experiment 'small' was deleted in MLflow.*: "
+        f"MLFLOW_TRACKING_URI=sqlite:///.*db mlflow experiments restore -x {experiment}$"
+    )
+    with pytest.raises(NightshiftError, match=way_out):
+        registry.trained("one")
+    with pytest.raises(NightshiftError, match=way_out):
+        keep(registry, tmp_path, "two")
+    # Whoever only looks sees what there is, and the platform starts.
+    assert [one.version for one in registry.versions()] == [model.version]
+    assert registry.others() == set()
+    registries.create(environment_at(tmp_path), "small")
+    client.restore_experiment(experiment)
+    assert registry.trained("one") == model
