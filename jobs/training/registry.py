@@ -294,7 +294,18 @@ class Registry:
     def log_evaluation(
         self, model: ModelVersion, metrics: Mapping[str, float], figures: Mapping[str, Figure]
     ) -> None:
-        """Add what an evaluation showed to the model's run."""
+        """Add what an evaluation showed to the model's run.
+
+        Raises:
+            NightshiftError: it was deleted, so that MLflow adds nothing to it.
+        """
+        if self._client.get_run(model.run_id).info.lifecycle_stage == LifecycleStage.DELETED:
+            restore = _by_hand(self._client, f"runs restore --run-id {model.run_id}")
+            raise NightshiftError(
+                f"The run of model '{self.name}' version {model.version} was deleted in MLflow, so "
+                f"that nothing can be added to it. Restore it: {restore}. Or train another: "
+                f"nightshift run {self.name} --date {model.as_of} --retrain"
+            )
         now = int(time() * 1000)  # MLflow counts milliseconds
         values = [Metric(name, value, now, 0) for name, value in metrics.items()]
         self._client.log_batch(model.run_id, values)

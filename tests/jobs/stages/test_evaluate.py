@@ -210,6 +210,27 @@ def test_the_first_good_model_becomes_champion(platform: Platform) -> None:
     assert json.loads(event["metrics"])["candidate"] == result["candidate"]
 
 
+def test_a_candidate_whose_run_was_deleted_is_told_with_the_ways_out(platform: Platform) -> None:
+    model = platform.train(GOOD)
+    client = platform.registry._client
+    client.delete_run(model.run_id)
+    ways_out = (
+        f"run of model '{model.name}' version 1 was deleted in MLflow.*"
+        rf"mlflow runs restore --run-id {model.run_id}\. .*"
+        f"nightshift run {model.name} --date {small.LAST} --retrain$"
+    )
+    with pytest.raises(NightshiftError, match=ways_out):
+        platform.evaluate()
+    assert platform.events() == []
+    client.restore_run(model.run_id)
+    assert platform.evaluate()["serves"] == "1"
+    # What serves goes on without it.
+    client.delete_run(model.run_id)
+    assert platform.evaluate()["serves"] == "1"
+    platform.train(BAD, NEXT)
+    assert platform.evaluate(NEXT)["serves"] == "1"
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_a_first_model_with_labels_of_one_held_out_day_waits_for_more(platform: Platform) -> None:
     """As where labels come late: of the held-out days one alone has any."""
