@@ -221,7 +221,9 @@ def _runs_without_model(environment: Environment, name: str, rule: Rule) -> Iter
     )
     kept = registered | models.others()
     folders = registry.artifact_folders(environment, name)
-    without = [folder for folder in folders if folder.name not in kept]
+    unlisted = [folder for folder in folders if folder.name not in kept]
+    # Somebody may have deleted such a run, or deleted the experiment or named it anew.
+    without = [folder for folder in unlisted if not models.is_of_others(folder.name)]
     yield clean(f"{name}: files of runs without a model", without, rule)
 
 

@@ -396,6 +396,15 @@ class Registry:
         """Ids of the runs that others keep beside our trainings."""
         return {run.info.run_id for run in self._experiment_runs("") if not _is_training(run)}
 
+    def is_of_others(self, run_id: str) -> bool:
+        """Whether others keep that run, of whatever experiment, also where it can be restored."""
+        try:
+            return not _is_training(self._client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code in _UNKNOWN:
+                return False
+            raise
+
     def runs(self) -> set[str]:
         """Ids of the runs of all registered versions, whoever made them."""
         return {answer.run_id for answer in self._search(self._mine)}

@@ -320,6 +320,31 @@ def test_rows_that_a_registered_model_was_made_from_stay_and_lost_trainings_go(
     assert cleaned(environment)["toy: runs without a model"] == [1, 0, None, "runs"]
 
 
+@pytest.mark.parametrize("somebody", ["renames", "deletes", "deletes the run of"])
+def test_files_of_others_runs_stay_whatever_became_of_their_experiment(
+    environment: Environment, tmp_path: Path, somebody: str
+) -> None:
+    model = keep(environment, tmp_path, version=1)
+    lost = lost_training(environment)
+    own = somebodys_run(environment)
+    unknown = own.with_name("0" * 32)
+    written(unknown / "notes.txt", is_old=True)
+    client = Registry(environment, "toy")._client
+    experiment = client.get_experiment_by_name("toy").experiment_id
+    if somebody == "renames":
+        client.rename_experiment(experiment, "toy-before")
+    elif somebody == "deletes":
+        client.delete_experiment(experiment)
+    else:
+        client.delete_run(own.name)
+    found = cleaned(environment)
+    assert (own / "notes.txt").exists()
+    left = {folder.name for folder in own.parent.iterdir()}
+    assert left == {model.run_id, own.name}
+    assert not lost.exists()
+    assert found["toy: files of runs without a model"][1] == 2
+
+
 def lost_training(environment: Environment) -> Path:
     """A training that was killed long ago; gives the folder of its files."""
     client = Registry(environment, "toy")._client
