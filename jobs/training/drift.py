@@ -126,7 +126,9 @@ def judge(summaries: Summaries, position: int, watch: Watch) -> Judged | None:
     # No night lies off one with an infinite value by any number.
     known = past[np.isfinite(past).all(axis=1)]
     night = summaries.by_night[position]
-    if len(known) < _FEWEST * watch.reference_nights or np.isnan(night).any():
+    # Where no night has a row there is no category, and so no number that could be none.
+    has_value = len(night) > 0 and not np.isnan(night).any()
+    if len(known) < _FEWEST * watch.reference_nights or not has_value:
         return None
     value, *others = summaries.distance(np.vstack([night, known]), known)
     usual = watch.drift_multiple * float(max(others))

@@ -200,6 +200,16 @@ def test_with_few_nights_or_an_empty_one_nothing_is_told() -> None:
     assert drift.judge(drift.summaries_of(column, cuts)[0], NIGHTS - 1, WATCH) is None
 
 
+def test_of_nights_without_any_row_nothing_is_told() -> None:
+    nothing = [slice(0, 0)] * NIGHTS
+    for kind in (pa.string(), pa.bool_(), pa.float64()):
+        column = pa.chunked_array([], kind)
+        for summaries in drift.summaries_of(column, nothing):
+            twice = drift.joined([summaries, summaries])
+            assert drift.judge(summaries, NIGHTS - 1, WATCH) is None
+            assert drift.judge(twice, 2 * NIGHTS - 1, WATCH) is None
+
+
 def test_nights_that_differ_from_one_another_are_allowed_to() -> None:
     shared = np.repeat(
         np.random.default_rng(1).normal(0, 3, NIGHTS),
