@@ -347,10 +347,12 @@ def encoding_of(
     named = zip(training.numeric, numbers, strict=True)
     gaps = [name for name, one in named if one.missing > 0]
     known: dict[str, tuple[str, ...]] = {}
-    unknown: dict[str, tuple[str | None, ...]] = {}
+    counts: dict[str, Mapping[str, int]] = {}
+    missing: dict[str, int] = {}
+    most = training.max_categories
     for name, one in zip(training.categorical, categories, strict=True):
-        known[name] = encoding.vocabulary(one.rows, training.max_categories)
-        unknown[name] = encoding.not_learned(one.rows, known[name], one.missing)
+        counts[name], missing[name] = one.rows, one.missing
+        known[name] = encoding.vocabulary(one.rows, most)
     learned = Encoding(
         numeric=training.numeric,
         vocabularies=known,
@@ -364,7 +366,7 @@ def encoding_of(
         label_scale=math.sqrt(label.variance) or 1.0,
         bends=training.bends,
         shared=training.shared,
-        unknown=unknown,
+        unknown=encoding.not_learned(counts, known, missing, most),
     )
     encoding.require_in_range(learned, training.label)
     return learned

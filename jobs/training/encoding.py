@@ -66,9 +66,10 @@ class Encoding:
     shared: tuple[str, ...] = ()
     """Numeric columns that all rows of a day share."""
     unknown: _Unknown | None = None
-    """Categorical column -> values that some rows had and that were too rare to learn, and None
-    where some had no value: what taught the row of the unknown. None: an older version, which does
-    not know."""
+    """Categorical column -> values that some rows had and that were not learned, and None where
+    some had no value: what taught the row of the unknown. A column with more of them than would be
+    learned is left out: of ids a file of them would be all that a model is. None: an older version,
+    which does not know."""
 
     @property
     def categorical(self) -> tuple[str, ...]:
@@ -157,9 +158,9 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
         Refused: see `require_in_range`.
     """
     numeric = numbers(rows, training.numeric, np.float64, training.bends)
-    missing = np.isnan(numeric)
+    has_none = np.isnan(numeric)
     # A column without any value counts as one of zeros.
-    seen = np.where(missing.all(axis=0), 0.0, numeric)
+    seen = np.where(has_none.all(axis=0), 0.0, numeric)
     highest = np.nanmax(seen, axis=0)
     varies = highest > np.nanmin(seen, axis=0)
     # The mean of equal numbers may be off by their last digit, which of large ones is much.
@@ -167,15 +168,13 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
     variances = np.where(varies, np.nanvar(seen, axis=0), 0.0)
     deviations = np.sqrt(np.where(variances > 0, variances, 1.0))
     lows, highs = (np.nanquantile(seen, TAILS, axis=0) - means) / deviations
-    has_gaps = dict(zip(training.numeric, missing.any(axis=0), strict=True))
+    has_gaps = dict(zip(training.numeric, has_none.any(axis=0), strict=True))
     labels = numbers(rows, (training.label,), np.float64, {})
     columns = {name: texts(rows, name) for name in training.categorical}
     counts = {name: counts_of(values) for name, values in columns.items()}
     most = training.max_categories
     known = {name: vocabulary(of_column, most) for name, of_column in counts.items()}
-    unknown: dict[str, tuple[str | None, ...]] = {}
-    for name, values in columns.items():
-        unknown[name] = not_learned(counts[name], known[name], values.null_count)
+    missing = {name: values.null_count for name, values in columns.items()}
     learned = Encoding(
         numeric=training.numeric,
         vocabularies=known,
@@ -189,7 +188,7 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
         label_scale=float(np.std(labels)) or 1.0,
         bends=training.bends,
         shared=training.shared,
-        unknown=unknown,
+        unknown=not_learned(counts, known, missing, most),
     )
     require_in_range(learned, training.label)
     return learned
@@ -276,17 +275,26 @@ def vocabulary(counts: Mapping[str, int], most: int) -> tuple[str, ...]:
 
 
 def not_learned(
-    counts: Mapping[str, int], known: Collection[str], missing: int
-) -> tuple[str | None, ...]:
+    counts: Mapping[str, Mapping[str, int]],
+    known: Mapping[str, Collection[str]],
+    missing: Mapping[str, int],
+    most: int,
+) -> _Unknown:
     """See `Encoding.unknown`.
 
     Args:
-        counts: Of the values.
+        counts: Of the values of each column.
         known: Those that are learned.
         missing: Rows that had none.
+        most: How many of a column at most.
     """
-    rare = sorted(counts.keys() - set(known))
-    return (*rare, None) if missing else tuple(rare)
+    unknown: dict[str, tuple[str | None, ...]] = {}
+    for name, of_column in counts.items():
+        rare = of_column.keys() - set(known[name])
+        if len(rare) <= most:
+            in_order = sorted(rare)
+            unknown[name] = (*in_order, None) if missing[name] else tuple(in_order)
+    return unknown
 
 
 def texts(rows: pa.Table, name: str) -> pa.ChunkedArray:

@@ -35,12 +35,10 @@ def count(rows: pa.Table, encoding: Encoding) -> Counter[Odd]:
         found[name, "infinite"] = infinite
         if name not in encoding.indicators:
             found[name, "missing"] = missing
-    if encoding.unknown is None:
-        # A model of before: nobody knows what it has seen besides what it knows.
-        return +found
-    for name, known in encoding.vocabularies.items():
+    # Of a model of before nobody knows what it has seen besides what it knows.
+    for name, rare in (encoding.unknown or {}).items():
         values = existing(rows, name).cast(pa.string())
-        rare = encoding.unknown[name]
+        known = encoding.vocabularies[name]
         seen = pa.array([*known, *rare], pa.string())
         is_seen = pc.is_in(values, value_set=seen, skip_nulls=True)
         # Of no rows the sum is null.

@@ -89,6 +89,18 @@ def test_any_split_says_what_all_rows_say(cuts: list[int], seed: int, training: 
     require_alike(learned(parts, training, bounds), encoding.learn(ROWS, training))
 
 
+@pytest.mark.parametrize("most", [96, 97])
+def test_more_rare_categories_than_are_learned_at_most_are_left_out_alike(most: int) -> None:
+    lines = ["AA"] * 100 + [f"once-{number}" for number in range(97)]
+    rows = with_column(ROWS.slice(0, len(lines)), "line", pa.array(lines))
+    training = replace(TRAINING, max_categories=most)
+    parts = _cut(rows, 50)
+    found = learned(parts, training, Bounds.of(len(rows), len(parts)))
+    assert found.unknown is not None
+    assert ("line" in found.unknown) == (most == 97)
+    require_alike(found, encoding.learn(rows, training))
+
+
 # Their mean is off by the last digit.
 @example([[715827883.6064136] * 3])
 @settings(deadline=None)

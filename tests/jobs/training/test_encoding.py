@@ -63,6 +63,28 @@ def test_of_too_many_categories_the_most_frequent_are_learned_and_no_other_is_od
     assert one.vocabularies["line"] == ("BB",)
 
 
+def test_of_more_rare_categories_than_are_learned_at_most_none_is_written_down() -> None:
+    once = [f"once-{number}" for number in range(97)]
+    lines = ["AA"] * 100 + once + [None, None]
+    rows = with_column(ROWS, "line", pa.array(lines))
+    learned = encoding.learn(rows, replace(TRAINING, max_categories=96))
+    assert learned.vocabularies["line"] == ("AA",)
+    assert learned.unknown == {"oven": ()}
+    read = Encoding.from_json(learned.to_json())
+    assert "once-" not in learned.to_json()
+    # Nothing is said of what that column has; of the others all is.
+    asked = _with(
+        line=["never", None, "AA", "once-1"],
+        oven=["never", None, "north", "south"],
+    )
+    found = odd_inputs.count(asked, read)
+    assert (found["line", "unseen"], found["line", "missing"]) == (0, 0)
+    assert (found["oven", "unseen"], found["oven", "missing"]) == (1, 1)
+    one_more = encoding.learn(rows, replace(TRAINING, max_categories=97)).unknown
+    assert one_more is not None
+    assert one_more["line"] == (*sorted(once), None)
+
+
 def test_only_columns_with_gaps_get_an_indicator() -> None:
     assert LEARNED.indicators == ("gappy",)
     numeric = encoding.encode(ROWS, LEARNED).numeric
