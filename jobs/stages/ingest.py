@@ -134,7 +134,7 @@ def ingest(run: Run) -> dict[str, object]:
     try:
         loads = _load_all(run, found, cached, knowledge)
         bad_rows = tuple(chain.from_iterable(_all(_some_bad_rows, loads)))
-        _refuse_bad_files(run, loads, bad_rows)
+        _refuse_bad_files(run, knowledge, loads, bad_rows)
         kept = _all(partial(_keep, run, knowledge), loads)
     finally:
         # Also after a refusal: the server would keep them.
@@ -397,6 +397,7 @@ def _some_bad_rows(load: _Load) -> list[report.BadRow]:
 
 def _refuse_bad_files(
     run: Run,
+    knowledge: Knowledge,
     loads: Sequence[_Load],
     bad_rows: tuple[report.BadRow, ...],
 ) -> None:
@@ -405,9 +406,13 @@ def _refuse_bad_files(
     files: list[str] = []
     for load in loads:
         bad_files = _bad_files(load)
-        if bad_files:
-            _quarantine(run, load)
-            refusals.append(_refusal(run, load.feed, bad_files))
+        # What the run does not read is refused by the night that does.
+        if bad_files and not _is_not_read(run, knowledge, load):
+            days = _quarantined_days(run, load)
+            is_kept = all(drop.day in days for drop in load.drops)
+            if is_kept:
+                _quarantine(run, load, days)
+            refusals.append(_refusal(run, load.feed, bad_files, is_kept))
             failures += [_failure(run, load.feed, tally) for tally in bad_files]
             files += [tally.source_file for tally in bad_files]
     if refusals:
@@ -482,7 +487,12 @@ def _allowed(feed: Feed) -> str:
     return f"{percent}%" if "." in percent else f"{percent}.0%"
 
 
-def _refusal(run: Run, feed: Feed, tallies: list[_Tally]) -> str:
+def _refusal(
+    run: Run,
+    feed: Feed,
+    tallies: list[_Tally],
+    is_kept: bool,
+) -> str:
     table = sql_name(run, feed.name)
     rows = (
         f"SELECT * FROM {table}{QUARANTINE_SUFFIX} "
@@ -498,7 +508,8 @@ def _refusal(run: Run, feed: Feed, tallies: list[_Tally]) -> str:
     hidden = len(tallies) - _FILES_SHOWN
     if hidden > 0:
         lines.append(f"  … and {hidden} more")
-    lines.append(f'All of them: nightshift sql "{rows}"')
+    if is_kept:
+        lines.append(f'All of them: nightshift sql "{rows}"')
     lines.append("Have the source drop good files, then run again.")
     return "\n".join(lines)
 
@@ -514,7 +525,7 @@ def _keep(run: Run, knowledge: Knowledge, load: _Load) -> dict[str, int]:
         rows = load.good_rows()
         staged = tables.stage_rows(run, load.feed.name, rows, days, load.origin)
         unchanged = 0
-        quarantined = _quarantine(run, load)
+        quarantined = _quarantine(run, load, _quarantined_days(run, load, days))
     else:
         tables.unstage(run, load.feed.name)
         staged = unchanged = quarantined = 0
@@ -552,10 +563,30 @@ def _replaced(run: Run, load: _Load) -> Collection[date]:
     return [day for day in run.days if (due and day in due) or day not in made]
 
 
-def _quarantine(run: Run, load: _Load) -> int:
-    """Replace what is in quarantine for the run's days; returns the number of rows there."""
+def _quarantined_days(
+    run: Run,
+    load: _Load,
+    published: Collection[date] = (),
+) -> Collection[date]:
+    """The days of which what is in quarantine is replaced.
+
+    Of a reference feed, days that only a refused file has left something on, too. What was refused
+    of a snapshot stays with it.
+
+    Args:
+        run: Who ingests.
+        load: A feed of it.
+        published: The days whose snapshots are replaced; none where the file is refused.
+    """
+    if not load.feed.is_reference:
+        return _replaced(run, load)
+    snapshots = in_force(run, load.feed.name)
+    return [day for day in run.days if day not in snapshots or day in published]
+
+
+def _quarantine(run: Run, load: _Load, days: Collection[date]) -> int:
+    """Replace what is in quarantine for these days; returns the number of rows there."""
     name = load.feed.name + QUARANTINE_SUFFIX
-    days = run.days if load.feed.is_reference else _replaced(run, load)
     # Nothing to write and nothing to replace: no commit.
     if load.bad == 0 and exists(run, name):
         is_replacing = any(day in days for day in published_days(run, name))
@@ -581,24 +612,18 @@ def _forget_refused(run: Run, load: _Load) -> None:
 def _brings_nothing_new(run: Run, knowledge: Knowledge, load: _Load) -> bool:
     """Whether a reference file tells the run's days nothing that is not published.
 
-    It equals the snapshot that its day sees, or is known from a later day on.
+    It equals the snapshot that its day sees, or is not read.
     """
-    if not load.drops:
+    if _is_not_read(run, knowledge, load):
         return True
     name = load.feed.name
     drop = load.drops[0]
     snapshot = _snapshot(run, name, drop.day)
-    recorded = in_force(run, name)
-    if snapshot is None:
-        return run.named_from > run.days.last and _has_passed(run, knowledge, recorded)
     # A snapshot of before there was a record is published once more.
-    if snapshot not in recorded:
+    if snapshot is None or snapshot not in in_force(run, name):
         return False
     if drop.day == snapshot and _is_to_be_mended(run, load.feed, drop, snapshot):
         return False
-    if _finds_reference(run, knowledge) > run.days.last:
-        # There is one file, the newest: what is made of an old day must not take it for that day's.
-        return True
     rows = sum(tally.rows for tally in load.tallies)
     good = (rows - load.bad, sum(tally.good_content for tally in load.tallies))
     bad = (load.bad, sum(tally.bad_content for tally in load.tallies))
@@ -616,6 +641,28 @@ def _brings_nothing_new(run: Run, knowledge: Knowledge, load: _Load) -> bool:
         # The file may say it in other bytes: then it is these from now on.
         commits.confirm(run, name, snapshot, load.origin.inputs[drop.day])
     return is_same
+
+
+def _is_not_read(run: Run, knowledge: Knowledge, load: _Load) -> bool:
+    """Whether it is a reference file that tells the run's days nothing, whatever it holds.
+
+    There is one file, the newest: what is made of an old day must not take it for that day's.
+    """
+    if not load.feed.is_reference:
+        return False
+    if not load.drops:
+        return True
+    name = load.feed.name
+    drop = load.drops[0]
+    snapshot = _snapshot(run, name, drop.day)
+    recorded = in_force(run, name)
+    if snapshot is None:
+        return run.named_from > run.days.last and _has_passed(run, knowledge, recorded)
+    if snapshot not in recorded:
+        return False
+    if drop.day == snapshot and _is_to_be_mended(run, load.feed, drop, snapshot):
+        return False
+    return _finds_reference(run, knowledge) > run.days.last
 
 
 def _has_passed(run: Run, knowledge: Knowledge, snapshots: Collection[date]) -> bool:

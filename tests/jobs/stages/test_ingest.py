@@ -396,6 +396,67 @@ def test_a_range_finds_a_changed_reference_file_as_its_nights_in_order_do(toy: E
     assert _snapshots(toy) == _snapshots(bulk) == ["2013-01-01", "2013-01-02", "2013-01-03"]
 
 
+def test_what_was_refused_of_a_snapshot_stays_when_a_range_makes_a_later_one(
+    toy: Environment,
+) -> None:
+    drop_sensors(toy, "1,roof", "2,cellar", "3,")
+    _night(toy, "2013-01-01")
+    drop_sensors(toy, "1,roof", "2,attic", "4,")
+    for day in ("2013-01-02", "2013-01-03"):
+        _night(toy, day)
+    refused = _rows(toy, "sensors_quarantine")
+    assert [str(row[0]) for row in refused] == ["2013-01-01", "2013-01-02"]
+    drop_sensors(toy, "1,roof", "2,gate")
+    _night(toy, "2013-01-01", "2013-01-03")
+    assert _snapshots(toy) == ["2013-01-01", "2013-01-02", "2013-01-03"]
+    assert _rows(toy, "sensors_quarantine") == refused
+
+
+def test_so_it_does_when_a_range_finds_a_bad_file(toy: Environment) -> None:
+    drop_sensors(toy, "1,roof", "2,cellar", "3,")
+    for day in ("2013-01-01", "2013-01-02"):
+        _night(toy, day)
+    refused = _rows(toy, "sensors_quarantine")
+    drop_sensors(toy, ",roof", ",cellar")
+    with pytest.raises(DataRefused, match="All of them: nightshift sql"):
+        _night(toy, "2013-01-01", "2013-01-02")
+    found = _rows(toy, "sensors_quarantine")
+    assert found[:1] == refused
+    assert [str(row[0]) for row in found[1:]] == ["2013-01-02", "2013-01-02"]
+
+
+def test_a_bad_reference_file_does_not_refuse_days_that_saw_another(toy: Environment) -> None:
+    drop_sensors(toy, "1,roof", "2,cellar", "3,")
+    for day in ("2013-01-01", "2013-01-02"):
+        _night(toy, day)
+    refused = _rows(toy, "sensors_quarantine")
+    drop_sensors(toy, "1,roof", "2,", "3,")
+    drop_readings(toy, "2013-01-01", "1,2013-01-01,0.5,corrected")
+    # As a correction of the day does, and whoever asks for it by name.
+    assert _night(toy, "2013-01-01")["feeds"]["readings"]["staged"] == 1
+    assert _rows(toy, "sensors_quarantine") == refused
+    with pytest.raises(DataRefused, match=r"sensors\.csv: 2 of 3 rows"):
+        _night(toy, "2013-01-03")
+    drop_sensors(toy, "1,roof", "2,cellar", "3,")
+    assert _night(toy, "2013-01-03")["feeds"]["sensors"]["unchanged"] == 2
+    assert _rows(toy, "sensors_quarantine") == refused
+
+
+def test_a_file_that_is_refused_on_the_day_of_a_snapshot_leaves_what_that_has_in_quarantine(
+    toy: Environment,
+) -> None:
+    drop_sensors(toy, "1,roof", "2,cellar", "3,")
+    _night(toy, "2013-01-01")
+    refused = _rows(toy, "sensors_quarantine")
+    drop_sensors(toy, ",roof", ",cellar")
+    with pytest.raises(DataRefused, match=r"sensors\.csv: 2 of 2 rows") as error:
+        _night(toy, "2013-01-01")
+    assert "nightshift sql" not in str(error.value)
+    assert _rows(toy, "sensors_quarantine") == refused
+    drop_sensors(toy, "1,roof", "2,cellar", "3,")
+    assert _night(toy, "2013-01-02")["feeds"]["sensors"]["unchanged"] == 2
+
+
 def test_a_mostly_bad_file_refuses_the_range_and_its_rows_can_be_queried(toy: Environment) -> None:
     drop_readings(toy, "2013-01-02", "1,2013-02-30,,", "2,,,good", "3,,much,")
     run = run_of(toy, "2013-01-01", "2013-01-03")
