@@ -209,24 +209,42 @@ def write_quarantine_of_rules(
         bad: The rows, with the columns of the quarantine and `RULE`; None: there are none.
     """
     quarantine = name + QUARANTINE_SUFFIX
+    lost = _lost_of_rules(run, name, judged.days)
     before = _quarantined_by_rules(run, quarantine, judged.days)
-    if bad is None and (before is None or before.isEmpty()):
+    if bad is None and not lost and (before is None or before.isEmpty()):
         return 0
     # After what ingestion has published in the same attempt, and before any later attempt.
     writing = replace(run, attempt=judged.attempt + 1)
-    rows, kept = _with_rows_of_ingestion(run, quarantine, judged, bad)
+    left = [day for day in judged.days if day not in lost]
+    rows, kept = _with_rows_of_ingestion(run, quarantine, left, bad)
     written = staging.write(writing, quarantine, rows, judged.days, judged.origin)
     return commits.publish(writing, quarantine, written).rows - kept
 
 
+def _lost_of_rules(run: Run, name: str, days: Collection[date]) -> set[date]:
+    """The days of which row rules alone fill a quarantine that has lost a data file.
+
+    Of a feed, its own stage makes anew what it has refused.
+    """
+    quarantine = name + QUARANTINE_SUFFIX
+    is_feed = any(feed.name == name for feed in run.pipeline.feeds)
+    # By the log alone, because nearly always it is so.
+    if is_feed or RULE not in column_types(run, quarantine):
+        return set()
+    return _lost(run, quarantine, days)
+
+
 def _with_rows_of_ingestion(
-    run: Run, quarantine: str, judged: Staging, bad: DataFrame | None
+    run: Run,
+    quarantine: str,
+    days: Collection[date],
+    bad: DataFrame | None,
 ) -> tuple[DataFrame, int]:
     """The rows together with those of ingestion, and how many of these there are."""
     if not exists(run, quarantine):
         assert bad is not None, "without rows and without a table nothing is written"
         return bad, 0
-    there = _on(run, quarantine, judged.days)
+    there = _on(run, quarantine, days)
     own = there
     if RULE in there.columns:
         # Without the column, as ingestion itself writes a day that has no other rows.
@@ -245,10 +263,14 @@ def _quarantined_by_rules(run: Run, name: str, days: Collection[date]) -> DataFr
     # By the log alone, because nearly always it is so.
     if RULE not in column_types(run, name):
         return None
-    place = path(run, name)
-    lost = days_that_lost_files(opened.newest(place), place, days)
+    lost = _lost(run, name, days)
     left = [day for day in days if day not in lost]
     return _on(run, name, left).where(F.col(RULE).isNotNull())
+
+
+def _lost(run: Run, name: str, days: Collection[date]) -> set[date]:
+    place = path(run, name)
+    return days_that_lost_files(opened.newest(place), place, days)
 
 
 def _on(run: Run, name: str, days: Collection[date]) -> DataFrame:

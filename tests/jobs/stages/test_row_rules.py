@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -320,6 +321,39 @@ def test_a_derived_table_has_a_quarantine_too(
     # The stage that makes the table again begins after what its last attempt has quarantined.
     making = run.at(stage("transform"))
     assert night._numbered(making).attempt == 3
+
+
+@pytest.mark.parametrize("last", [FIRST, SECOND])
+@pytest.mark.parametrize("amount", [-1.0, 4.0])
+def test_a_quarantine_of_a_derived_table_that_lost_a_data_file_is_made_anew(
+    spark: SparkSession,
+    environment: Environment,
+    suites: ModuleType,
+    amount: float,
+    last: str,
+) -> None:
+    def make(amount: float) -> int:
+        values = [(day, 1, amount) for day in run.days]
+        values += [(day, 2, 2.0) for day in run.days]
+        values += [(day, 3, 2.0) for day in run.days]
+        rows = spark.createDataFrame(values, "landed_date date, id int, amount double")
+        tables.stage_rows(night._numbered(run.at(stage("transform"))), "sums", rows)
+        quarantined = audit_and_publish(run, ["sums"])["rows_quarantined"]
+        assert isinstance(quarantined, int)
+        return quarantined
+
+    suites.sums = readings  # type: ignore[attr-defined]
+    judging = run_of(environment, FIRST, last, "check_clean")
+    run = replace(judging, pipeline=_with(SUMS))
+    assert make(-1.0) == len(run.days)
+    folder = Path(path(run, "sums_quarantine"))
+    (lost,) = folder.rglob(f"landed_date={FIRST}/*.parquet")
+    lost.unlink()
+    expected = 0 if amount > 0 else len(run.days)
+    assert make(amount) == expected
+    found = tables.read(run, "sums_quarantine").collect()
+    reasons = [f"amount is from 0 to 10. Found: amount = {amount}"] * expected
+    assert [row["reason"] for row in found] == reasons
 
 
 @pytest.mark.parametrize(
