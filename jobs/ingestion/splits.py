@@ -74,10 +74,11 @@ def count_lines(
     records = 0
     while piece := file.read(_PIECE_BYTES):
         see(piece)
+        filled = piece.rstrip(b"\r\n")
         if position == 0 and piece.startswith(BOM_UTF8):
             # Spark leaves it out too, of a file that it reads as a whole.
             marks = [Mark(len(BOM_UTF8), first_line)]
-        filled = piece.rstrip(b"\r\n")
+            filled = filled.removeprefix(BOM_UTF8)
         if filled:
             records = before + filled.count(b"\n") + 1
         newline = piece.find(b"\n")

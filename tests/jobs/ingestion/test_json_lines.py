@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from dataclasses import replace
 from operator import itemgetter
 
@@ -156,6 +157,9 @@ def test_an_empty_file_is_a_drop_without_rows(
 ) -> None:
     assert _read(spark, environment, b"") == []
     assert _read(spark, environment, b"\n\r\n") == []
+    # As some programs write an empty file.
+    for mark in (BOM_UTF8, BOM_UTF8 + b"\r\n"):
+        assert _read(spark, environment, mark) == []
 
 
 def test_lines_keep_their_numbers_when_a_file_is_read_in_many_splits(

@@ -92,6 +92,21 @@ def test_a_file_that_is_not_large_has_no_splits() -> None:
     assert splits.count_lines(BytesIO(b"a\nb\n"), 1).marks == ()
 
 
+@pytest.mark.parametrize(
+    ("content", "records"),
+    [
+        (b"\xef\xbb\xbf", 0),
+        (b"\xef\xbb\xbf\r\n\n", 0),
+        (b"\xef\xbb\xbfa\n", 1),
+        (b"\n\xef\xbb\xbf", 2),
+    ],
+)
+def test_a_byte_order_mark_at_the_beginning_of_a_file_is_no_record(
+    content: bytes, records: int
+) -> None:
+    assert splits.count_lines(BytesIO(content), 1).records == records
+
+
 LINES = [
     b"1,2013-01-02,0.5,plain",
     b"2,NA,,NA",
