@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipelines.run import Run
 
 HEADER = ("table", "column", "in the table", "declared", "what")
+_WITHOUT_DAYS = "no day is there: the first that is published brings the type"
 _Row = tuple[object, ...]
 
 
@@ -99,9 +100,12 @@ def _feeds(run: Run, table: str | None) -> Sequence[Feed]:
 def _of_feed(run: Run, feed: Feed, is_dry: bool, is_restating: bool) -> list[_Outcome]:
     found = migration.changes(run, feed)
     new = [one for one in found if one.kind == "new"]
-    readable = [one for one in found if one.is_readable]
-    others = [one for one in found if one not in (*new, *readable)]
+    is_empty = not published_days(run, feed.name)
+    retyped = [one for one in found if one.kind == "other type" and is_empty]
+    readable = [one for one in found if one.is_readable and not is_empty]
+    others = [one for one in found if one not in (*new, *retyped, *readable)]
     outcomes = _added(run, feed, new, is_dry)
+    outcomes += [_Outcome(change=one, what=_WITHOUT_DAYS) for one in retyped]
     corrected = migration.corrected_days(run, feed) if readable and not is_restating else []
     if corrected:
         outcomes += [_refused_for(run, one, corrected) for one in readable]

@@ -186,6 +186,33 @@ def test_a_wider_number_is_rewritten_and_a_narrower_one_is_refused_with_the_ways
     ]
 
 
+@pytest.mark.parametrize("is_dry", [True, False])
+def test_a_table_without_days_gets_another_type_with_the_first(
+    environment: Environment, added: Feed, is_dry: bool
+) -> None:
+    empty = replace(added, name="others", path="others/{date}.csv")
+    write_rows(environment, empty, FIRST, [])
+    night(environment, empty, FIRST)
+    # Also one as which not every other is read: there is none.
+    feed = declared(declared(empty, "id", "string"), "note", "int")
+    run = run_of_feeds(environment, [feed, added], FIRST).at(stage("check_raw"))
+    told = "no day is there: the first that is published brings the type"
+    code, rows = migrate(run, None, is_dry=is_dry)
+    assert (code, rows[:2]) == (
+        0,
+        [
+            ("toy.others", "id", "integer", "string", told),
+            ("toy.others", "note", "string", "integer", told),
+        ],
+    )
+    # The feeds after it are looked at too.
+    assert [row[:2] for row in rows[2:]] == [("toy.readings", "extra")]
+    write_rows(environment, feed, SECOND, [("one", FIRST, "0.5", "7")])
+    night(environment, feed, SECOND)
+    found = types(run, feed)
+    assert (found["id"], found["note"]) == ("string", "integer")
+
+
 def test_texts_that_are_no_such_value_are_told_with_the_first_and_stay(
     environment: Environment, added: Feed
 ) -> None:
