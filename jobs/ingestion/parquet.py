@@ -5,7 +5,7 @@ Values go through text, as those of the other formats come, so that they meet th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,15 +68,16 @@ class Parquet:
     def contents(self, path: Path, feed: Feed) -> Contents:
         """The footer's columns and rows.
 
-        The pages are read once too: a damaged one would fail the whole stage in Spark, this way it
-        refuses its file.
+        The pages of the columns that Spark reads are read once too: a damaged one would fail the
+        whole stage there, this way it refuses its file.
         """
         try:
             with opened(path) as file, pq.ParquetFile(file) as parquet:
                 layout = _layout(parquet, feed)
                 names = tuple(parquet.schema_arrow.names)
-                _refuse_unreadable_pages(parquet.metadata)
-                _read_through(parquet)
+                read = [name for name, _ in layout]
+                _refuse_unreadable_pages(parquet.metadata, read)
+                _read_through(parquet, read)
                 rows = parquet.metadata.num_rows
         except pa.ArrowException as error:
             raise Unfit(f"the Parquet file is damaged: {_first_line(error)}") from None
@@ -151,14 +152,16 @@ def _timestamp_type(parquet: pq.ParquetFile, field: pa.Field) -> str | None:
     return _WITH_ZONE if by_spark and physical.get(field.name) == "INT96" else None
 
 
-def _refuse_unreadable_pages(metadata: pq.FileMetaData) -> None:
+def _refuse_unreadable_pages(metadata: pq.FileMetaData, names: Collection[str]) -> None:
     """Refuse what Arrow can write and Spark cannot read.
 
     Raises:
-        Unfit: a column is compressed or encoded in such a way.
+        Unfit: one of these columns is compressed or encoded in such a way.
     """
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):
+            if column.path_in_schema not in names:
+                continue
             odd = [name for name in column.encodings if name in _UNREADABLE_ENCODINGS]
             if column.compression not in _READABLE_CODECS:
                 odd.append(column.compression)
@@ -170,22 +173,18 @@ def _refuse_unreadable_pages(metadata: pq.FileMetaData) -> None:
                 )
 
 
-def _read_through(parquet: pq.ParquetFile) -> None:
-    """Read every page.
+def _read_through(parquet: pq.ParquetFile, names: Sequence[str]) -> None:
+    """Read every page of these columns.
 
     Raises:
         pa.ArrowException, OSError: the file is damaged, or a time does not fit into microseconds.
     """
-    # By their place: a name that comes twice finds nothing.
-    coarse = [
-        place
-        for place, kind in enumerate(parquet.schema_arrow.types)
-        if pa.types.is_timestamp(kind) and kind.unit in ("s", "ms")
-    ]
-    for batch in parquet.iter_batches():
-        for place in coarse:
-            column = batch.column(place)
-            column.cast(pa.timestamp("us", column.type.tz))
+    for batch in parquet.iter_batches(columns=names):
+        # By their place: a name that comes twice finds nothing.
+        for column in batch.columns:
+            kind = column.type
+            if pa.types.is_timestamp(kind) and kind.unit in ("s", "ms"):
+                column.cast(pa.timestamp("us", kind.tz))
 
 
 def _text(name: str, kind: str) -> Expression:

@@ -176,19 +176,38 @@ def test_an_ignored_column_is_not_named_as_a_declared_one(environment: Environme
             find_drops(run_of_feeds(environment, [feed], FIRST))
 
 
+@pytest.mark.parametrize(
+    ("values", "kind", "stored"),
+    [
+        ([[1, 2]], pa.list_(pa.int64()), {}),
+        (["a"], pa.string(), {"compression": {"extra": "BROTLI"}}),
+        (
+            [0.5],
+            pa.float64(),
+            {"use_dictionary": False, "column_encoding": {"extra": "BYTE_STREAM_SPLIT"}},
+        ),
+        # Beyond what microseconds hold.
+        ([2**62], pa.timestamp("ms"), {}),
+    ],
+)
 def test_an_ignored_column_of_parquet_may_be_of_any_type(
-    spark: SparkSession, environment: Environment
+    spark: SparkSession,
+    environment: Environment,
+    values: list[object],
+    kind: pa.DataType,
+    stored: dict[str, Any],
 ) -> None:
     feed = feed_with("ignore", "parquet")
     columns = {
+        # Ahead of the others, so that the places of those are others in what is read.
+        "extra": pa.array(values, kind),
         "id": pa.array([1], pa.int32()),
         "taken": pa.array([date(2013, 1, 1)]),
         "amount": [0.5],
         "note": ["a"],
-        "nested": [[1, 2]],
     }
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
+    pq.write_table(pa.table(columns), buffer, **stored)
     drop(environment, feed.path.replace("{date}", FIRST), buffer.getvalue())
     _, metrics = night(environment, feed, FIRST)
     assert metrics["rows_staged"] == 1
