@@ -70,6 +70,7 @@ _DEFINING = (
     duckdb.StatementType.ALTER,
     duckdb.StatementType.MULTI,
 )
+_MAKING = (*_DEFINING, duckdb.StatementType.PREPARE)
 _OPTIONS_OF_EXPLAIN = ("analyze", "format")
 _FILLING = ("create", "insert", "update", "delete", "merge", "copy")
 """First words of statements that give no rows, even of a PIVOT."""
@@ -87,6 +88,11 @@ _COLUMNS_OF_SESSION = """SELECT database_name, schema_name, table_name, column_n
 FROM duckdb_columns() WHERE NOT internal
 AND NOT (database_name = 'memory' AND schema_name IN (SELECT unnest($schemas::VARCHAR[])))
 ORDER BY database_name, schema_name, table_name, column_index"""
+_OWN = """SELECT view_name, sql FROM duckdb_views() WHERE NOT internal
+AND NOT (database_name = 'memory' AND schema_name IN (SELECT unnest($schemas::VARCHAR[])))
+UNION ALL SELECT function_name, coalesce(macro_definition, '') FROM duckdb_functions()
+WHERE NOT internal UNION ALL SELECT name, statement FROM duckdb_prepared_statements()"""
+"""What a person has made that reads tables when it is named, and what it says."""
 _MAIN = "main"
 """Schema whose tables, and those of what is temporary, need no schema before their names."""
 _STEP = 0.1
@@ -161,6 +167,8 @@ class Session:
         self._environment = environment
         self._run_id = run_id
         self._noted: list[str] = []
+        self._has_own = False
+        """Whether a statement may have made a view, a macro or a prepared statement."""
         self._database = duckdb.connect(":memory:")
         _close_to_all_else(self._database, environment.sql_memory)
         # Tables are opened over a connection of its own, so that USE and SET stay as they are.
@@ -344,8 +352,7 @@ class Session:
             found = replace(past, table=name)
             shown = f"{_schema_and_view(name)[0]}.{found.view}"
             self._open_pasts(known, {shown: found}, filtered)
-        schema, view = map(quoted, _schema_and_view(shown))
-        return self._database.sql(f"FROM memory.{schema}.{view}")
+        return self._database.sql(f"FROM memory.{_quoted_table(shown)}")
 
     def _tables(self) -> tuple[Mapping[str, int | None], list[str]]:
         """Versions of tables that a run has left, and the names of all tables."""
@@ -382,10 +389,33 @@ class Session:
         said = [*tokens(schema), *_reading(statements)]
         named = _named(said, known)
         self._open(known, left, named)
+        others: list[str] = []
+        if behind := self._behind(said, known):
+            said += behind
+            others += _named(said, known)
         if _lists(said):
-            self._open_for_a_list(known, left, named)
+            others += known
+        self._open_if_it_can_be(known, left, dict.fromkeys(others).keys() - {*named})
         self._open_pasts(known, pasts)
+        # Those of this text are all opened for what they name.
+        self._has_own = self._has_own or any(one.type in _MAKING for one in found)
         return self._at_their_lines(found)
+
+    def _behind(self, said: Sequence[Token], known: Sequence[str]) -> list[Token]:
+        """The words of the person's own views, macros and statements that are named, and so on."""
+        # The functions, among which macros are, take DuckDB 8 ms to list.
+        if not self._has_own:
+            return []
+        schemas = sorted({_schema_and_view(name)[0] for name in known})
+        # What is temporary is there for its own connection alone.
+        left = self._database.execute(_OWN, {"schemas": schemas}).fetchall()
+        behind: list[Token] = []
+        text = text_of(said)
+        while found := [one for one in left if _is_said(one[0], text)]:
+            left = [one for one in left if one not in found]
+            text = "\n".join(definition for _, definition in found)
+            behind += tokens(text)
+        return behind
 
     def _refuse_what_acts_in_explain(self, asked: Iterable[duckdb.Statement]) -> None:
         """EXPLAIN ANALYZE runs what it explains, so that must be one that may run by itself."""
@@ -412,18 +442,19 @@ class Session:
             yield alone
             lines += one.query.count("\n")
 
-    def _open_for_a_list(
+    def _open_if_it_can_be(
         self,
         known: Sequence[str],
         left: Mapping[str, int | None],
-        named: Collection[str],
+        names: Collection[str],
     ) -> None:
-        for name in known:
-            if name in named:
-                continue
+        """Open what is listed, or behind what the person has made: one stops none of the others."""
+        for name in sorted(names):
             try:
                 self._open(known, left, [name])
             except Exception as error:  # whatever it has, the others are told
+                # Its rows of before are not those of now.
+                self._opener.execute(f"DROP VIEW IF EXISTS memory.{_quoted_table(name)}")
                 # Below its first line stands what a developer of the library would look for.
                 why = str(error).partition("\n")[0]
                 print(f"{name} is left out, for it cannot be opened: {why}", file=sys.stderr)
@@ -842,6 +873,16 @@ def _is_named(name: str, statements: str) -> bool:
     is_pipeline = rf"(?<!\w){schema}(?!\w)"
     patterns = (is_table, is_pipeline)
     return all(re.search(one, statements, re.IGNORECASE) for one in patterns)
+
+
+def _is_said(name: str, text: str) -> bool:
+    """Whether a view, a macro or a prepared statement of that name may be named in a text."""
+    said = re.escape(name.replace('"', '""'))
+    return bool(re.search(rf"(?<!\w){said}(?!\w)", text, re.IGNORECASE))
+
+
+def _quoted_table(name: str) -> str:
+    return ".".join(map(quoted, _schema_and_view(name)))
 
 
 def _schema_and_view(name: str) -> tuple[str, str]:

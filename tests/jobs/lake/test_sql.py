@@ -174,6 +174,62 @@ def test_the_newest_version_is_read(lake: Environment) -> None:
     assert query(lake, "SELECT carrier FROM flights.flights")[1] == [("AA",)]
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "SELECT count(*) FROM seen",
+        "FROM counted",
+        "FROM twice()",
+        "SELECT number('x')",
+        "EXECUTE asked",
+        'FROM mine."my ""own"" one"',
+        "USE flights; FROM short; USE main",
+        "SELECT count(*) FROM query('FROM ' || 'flights' || '.flights')",
+        "FROM put_together()",
+    ],
+)
+def test_what_a_person_has_made_reads_the_tables_as_they_are(lake: Environment, asked: str) -> None:
+    made = """
+        CREATE SCHEMA mine;
+        CREATE TEMP VIEW seen AS FROM flights.flights;
+        CREATE VIEW counted AS SELECT count(*) FROM seen;
+        CREATE MACRO twice() AS TABLE FROM counted;
+        CREATE TEMP MACRO number(x) AS (SELECT count(*) FROM flights.flights);
+        PREPARE asked AS SELECT count(*) FROM flights.flights;
+        CREATE VIEW mine."my ""own"" one" AS FROM twice();
+        USE flights; CREATE TEMP VIEW short AS SELECT count(*) FROM flights; USE main;
+        CREATE MACRO put_together() AS TABLE
+            SELECT count(*) FROM query_table('flights.' || 'flights');
+    """
+
+    def rows(session: Session) -> list[tuple[object, ...]]:
+        return [row for result in session.results(asked) for row in result.rows]
+
+    with Session(lake) as session:
+        list(session.results(made))
+        assert rows(session) == [(3,)]
+        DeltaTable(lake.table_path("flights.flights")).delete("carrier = 'UA'")
+        assert rows(session) == [(1,)]
+
+
+def test_a_broken_table_behind_what_a_person_has_made_stops_that_alone(
+    lake: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planes = pa.table({"n": [7]})
+    write_deltalake(lake.table_path("flights.planes"), planes)
+    with Session(lake) as session:
+        list(session.results("CREATE TEMP VIEW seen AS FROM flights.planes"))
+        log = Path(lake.table_path("flights.planes")) / "_delta_log"
+        (log / "00000000000000000000.json").write_text("no log")
+        (other,) = session.results("SELECT count(*) FROM flights.flights")
+        assert list(other.rows) == [(3,)]
+        assert not capsys.readouterr().err
+        with pytest.raises(UsageError, match="planes does not exist"):
+            list(session.results("FROM seen"))
+        assert "flights.planes is left out, for it cannot be" in capsys.readouterr().err
+        assert not list(session.results("DROP VIEW seen"))
+
+
 def test_an_unknown_table_is_refused_with_the_known_ones(lake: Environment) -> None:
     with pytest.raises(UsageError, match=r"Tables of the lake: flights\.flights"):
         query(lake, "SELECT * FROM flights.flight")
