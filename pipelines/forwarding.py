@@ -21,7 +21,7 @@ FORWARDED = ("run", "plan", "notify", "rollback", "approve")
 LOST = 70
 """How a child ends that could tell nobody: it was asked to end, or a library came apart."""
 _OF_PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-_OF_NETWORK = (*_OF_PROXY, "SSL_CERT_FILE", "SSL_CERT_DIR")
+OF_NETWORK = (*_OF_PROXY, "SSL_CERT_FILE", "SSL_CERT_DIR")
 """Variables by which a channel reaches its address. In small letters too."""
 _WITHOUT_PROXY = ("NO_PROXY", "no_proxy")
 _AWS_SETTINGS = "AWS_CONFIG_FILE"
@@ -62,7 +62,7 @@ def variables(
         given: The client's.
         words: The command's.
     """
-    names = (*_OF_NETWORK, *map(str.lower, _OF_NETWORK))
+    names = (*OF_NETWORK, *map(str.lower, OF_NETWORK))
     found = {name: given[name] for name in names if name in given}
     for name in _OF_PROXY:
         if name in found:

@@ -23,6 +23,8 @@ from jobs.spark.server import configuration, fresh_folder, server_variables
 from jobs.spark.session import FEW_ROWS
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
+from pipelines.for_ranks import OF_STORE, without
+from pipelines.forwarding import OF_NETWORK
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -126,7 +128,7 @@ def _start_spark(environment: Environment) -> SparkSession:
     folder = fresh_folder(own)
     scratch = Path(configuration(own)["spark.local.dir"])
     settings = _settings(own, scratch)
-    _leave_secrets(own, server_variables(own))
+    _leave_secrets(server_variables(own))
     _add_to_class_path(scratch / "classes")
     for name in _OF_A_CLIENT:
         os.environ.pop(name, None)
@@ -182,11 +184,11 @@ def _of_hive(environment: Environment, scratch: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _leave_secrets(environment: Environment, needed: dict[str, str]) -> None:
+def _leave_secrets(needed: dict[str, str]) -> None:
     """Give this process and its Java the variables that they need, and no secret of others."""
-    for one in environment.settings().values():
-        if one.is_secret or one.is_address:
-            os.environ.pop(one.variable, None)
+    kept = {*OF_STORE, *OF_NETWORK, *map(str.lower, OF_NETWORK)}
+    for name in without(os.environ).keys() - kept:
+        os.environ.pop(name, None)
     for name in _OF_SPARK:
         if name in needed:
             os.environ[name] = needed[name]

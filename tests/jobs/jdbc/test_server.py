@@ -249,6 +249,7 @@ def _serving(home: Path, folder: Path) -> Iterator[Served]:
     own = {
         **os.environ,
         **elsewhere,
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://airflow:the-secret@host/airflow",
         **environment.variables(),
         "PYTHONPATH": str(Path.cwd()),
     }
@@ -307,8 +308,31 @@ def test_its_java_reads_names_of_files_in_utf_8_where_the_locale_is_the_plain_on
     given = {"LC_ALL": "C", "PATH": os.environ["PATH"]}
     monkeypatch.setattr(os, "environ", given)
     home = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path / "ü")})
-    server._leave_secrets(home, server_variables(home))
+    server._leave_secrets(server_variables(home))
     assert given["LC_ALL"] == "C.UTF-8"
+
+
+def test_it_keeps_no_secret_but_those_that_lead_to_the_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = {
+        "PATH": os.environ["PATH"],
+        processes.MARK: "/home",
+        "AWS_SECRET_ACCESS_KEY": "of the store",
+        "https_proxy": "http://ann:secret@proxy:3128",
+    }
+    of_others = {
+        "NIGHTSHIFT_WEBHOOK_URL": "https://hooks.example.org/secret",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://airflow:secret@host/airflow",
+        "AIRFLOW__CELERY__BROKER_URL": "redis://:secret@host:6379/0",
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": '{"auth": {"api_key": "secret"}}',
+        "PGPASSWORD": "secret",
+        "AN_ADDRESS": "https://ann:secret@host/",
+    }
+    left = {**kept, **of_others}
+    monkeypatch.setattr(os, "environ", left)
+    server._leave_secrets({})
+    assert left == kept
 
 
 def test_beeline_gets_answers(served: Served) -> None:
