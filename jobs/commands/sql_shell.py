@@ -219,7 +219,11 @@ def is_whole(text: str) -> bool:
     """Whether a person has said all: a command of the shell, or statements with a semicolon."""
     line = text.strip()
     is_command = line.startswith("\\") or line.lower() in ("", "help", "exit", "quit")
-    return is_command or is_ended(line)
+    try:
+        return is_command or is_ended(line)
+    except UsageError:
+        # Of what can be no statement the person is told when it is sent.
+        return True
 
 
 class TableCompleter(Completer):
@@ -239,11 +243,15 @@ class TableCompleter(Completer):
     def get_completions(self, document: Document, _event: object) -> Iterator[Completion]:
         """What may follow the text before the cursor."""
         word = document.get_word_before_cursor(pattern=_WORD)
-        for candidate in self._candidates(document.text):
+        names: list[str] = []
+        # A store may be away, or a byte not be UTF-8: the line is there to be written further.
+        with suppress(Exception):
+            names.extend(self._names(document.text))
+        for candidate in (*names, *_WORDS):
             if _bare(candidate).startswith(_bare(word)):
                 yield Completion(candidate, start_position=-len(word))
 
-    def _candidates(self, text: str) -> Iterator[str]:
+    def _names(self, text: str) -> Iterator[str]:
         known = sql.tables(self._environment)
         in_use = f"{self._session.schema}." if self._session else f"{_NO_SCHEMA}."
         said = tokens(text)
@@ -261,7 +269,6 @@ class TableCompleter(Completer):
         yield from map(as_table, known)
         in_schema = [name.removeprefix(in_use) for name in known if name.startswith(in_use)]
         yield from map(as_name, in_schema)
-        yield from _WORDS
 
     def _columns_of(self, name: str) -> list[str]:
         if name not in self._columns:

@@ -551,6 +551,8 @@ def test_the_shell_is_left_by(shell: Shell, line: str) -> None:
         ("SELECT 1; /* two\nlines */ ", True),
         ("SELECT 1 -- c;", False),
         ("SELECT $$ ;", False),
+        # A byte that is not UTF-8: what is sent is told so, and the line is left.
+        ("SELECT 'caf\udce9", True),
     ],
 )
 def test_a_statement_is_whole_with_its_semicolon(text: str, *, whole: bool) -> None:
@@ -581,6 +583,19 @@ def test_completion_knows_tables_columns_and_words(lake: Environment) -> None:
     write_deltalake(lake.table_path("toy.my-table"), pa.table({"number": [1]}))
     assert offered("FROM toy.my") == ['toy."my-table"']
     assert offered('FROM toy."my-table" SELECT num') == ["number"]
+
+
+def test_completion_goes_on_while_the_store_is_away(
+    lake: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: Environment) -> list[str]:
+        raise OSError("When listing objects: Couldn't connect to server")
+
+    monkeypatch.setattr(of_lake, "tables", away)
+    completer = TableCompleter(lake)
+    for text in ("gro", "caf\udce9 gro"):
+        found = completer.get_completions(Document(text, len(text)), None)
+        assert [one.text for one in found] == ["GROUP BY"]
 
 
 def test_completion_knows_the_pipeline_in_use(lake: Environment) -> None:
@@ -661,6 +676,17 @@ def test_a_person_types_into_the_shell(
     history = lake.home / "sql_history"
     assert "FROM toy.readings;" in history.read_text()
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
+
+
+def test_a_byte_that_is_not_utf_8_is_told_and_the_shell_goes_on(
+    lake: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        keys.send_bytes(b"SELECT 'caf\xe9' FROM to\t;\rSELECT 7 AS seven;\r\\q\r")
+        assert sql_shell.run(lake, None) == 0
+    told = capsys.readouterr()
+    assert "The statement is not UTF-8" in told.err
+    assert "seven" in told.out
 
 
 _HOSTILE = (
