@@ -118,4 +118,5 @@ def _request(
         "argument": forwarding.argument(environment, words, variables),
         "environ": forwarding.variables(variables, words),
         "folder": str(ROOT),
+        "umask": wire.umask(),
     }

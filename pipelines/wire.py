@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ _LONGEST_PATH = 107
 """Bytes of a Unix socket's path on Linux, `sun_path` less its final zero."""
 _PID_SUFFIX = 8
 """Room for what the supervisor appends to a socket's name while it makes it: a dot and its id."""
+_STATUS = Path("/proc/self/status")
+_UMASK = re.compile(rb"^Umask:\s*([0-7]+)$", re.MULTILINE)
 _silent: set[Path] = set()
 """Sockets at which this process was last given no answer in time."""
 
@@ -127,6 +131,17 @@ def receive(connection: socket.socket) -> bytes:
         return connection.recv(READ_BYTES)
     except ConnectionError:
         return b""
+
+
+def umask() -> int | None:
+    """What this process takes from the permissions of a file that it makes.
+
+    None: the system does not tell. To ask by setting another one would be seen by other threads.
+    """
+    with suppress(OSError):
+        if told := _UMASK.search(_STATUS.read_bytes()):
+            return int(told[1], 8)
+    return None
 
 
 def socket_path(environment: Environment, name: str) -> Path:

@@ -166,6 +166,7 @@ class Forked:
             "environ": dict(environ),
             # A relative path means there what it means here.
             "folder": _working_folder(),
+            "umask": wire.umask(),
         }
         self.message = ""
         self.cpu_seconds_before = 0.0

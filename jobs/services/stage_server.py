@@ -349,7 +349,7 @@ def _take_files(descriptors: Sequence[int]) -> None:
 
 
 def _become_the_clients(request: dict[str, Any]) -> None:
-    """Give the child its own variables, folder and random numbers.
+    """Give the child its own variables, folder, umask and random numbers.
 
     Its lines show as they come.
     """
@@ -359,6 +359,8 @@ def _become_the_clients(request: dict[str, Any]) -> None:
     os.environ.update(request["environ"])
     if folder := request.get("folder"):
         os.chdir(folder)
+    if (umask := request.get("umask")) is not None:
+        os.umask(umask)
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()  # Python reseeds its own generator after a fork, NumPy does not
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipelines import wire
 from pipelines.forwarding import LOST
 
 SEEN = ("SOME_PASSWORD", "AWS_PROFILE", "https_proxy", "TF_NUM_INTEROP_THREADS")
@@ -21,7 +22,12 @@ def in_child(argument: dict[str, Any]) -> int:
     home = Path(argument["environment"]["NIGHTSHIFT_HOME"])
     words: list[str] = argument["words"]
     variables = {name: os.environ[name] for name in SEEN if name in os.environ}
-    asked = {"words": words, "folder": str(Path.cwd()), "variables": variables}
+    asked = {
+        "words": words,
+        "folder": str(Path.cwd()),
+        "umask": wire.umask(),
+        "variables": variables,
+    }
     (home / "asked").write_text(json.dumps(asked))
     does: dict[str, Callable[[Path, list[str]], int]] = {
         "refuse": _refuse,

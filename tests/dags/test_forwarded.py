@@ -143,8 +143,12 @@ def test_a_stage_ends_with_the_lines_the_result_and_the_code_of_the_child(
 ) -> None:
     served.does("refuse")
     (served.home / "result").write_text(json.dumps(RESULT))
-    with capture_logs() as logged:
-        pushed, error = execute(ingest())
+    before = os.umask(0o027)
+    try:
+        with capture_logs() as logged:
+            pushed, error = execute(ingest())
+    finally:
+        os.umask(before)
     by_line = {entry["event"]: entry["log_level"] for entry in logged}
     assert by_line["flights 2013-03-01  run r1"] == "info"
     assert by_line["Warning: one thing"] == "warning"
@@ -155,6 +159,7 @@ def test_a_stage_ends_with_the_lines_the_result_and_the_code_of_the_child(
     assert calls(stub) == []
     assert served.asked()["words"][:2] == ["run", "flights"]
     assert served.asked()["folder"] == str(ROOT)
+    assert served.asked()["umask"] == 0o027
 
 
 def test_a_child_has_the_variables_that_a_client_sends(

@@ -41,7 +41,7 @@ import sys
 from pathlib import Path
 from jobs.services.stage_server import StageServer
 names = ("say", "give", "generate", "fail", "die", "tell_variable", "sleep", "take", "take_and_die")
-names += ("do_in_turn",)
+names += ("do_in_turn", "make_file")
 functions = {{f"{WORK}:{{name}}" for name in names}} | {{"edited:main"}}
 StageServer(Path(sys.argv[1]), preload=("colorsys", "no_such_library"), allowed=functions).serve()
 """
@@ -100,6 +100,25 @@ def test_a_child_writes_to_its_clients_output(
 ) -> None:
     assert stage_client.call(home, f"{WORK}:say", {"out": "to out", "err": "to err"}, {}) == 0
     assert capfd.readouterr() == ("to out\n", "to err\n")
+
+
+@pytest.mark.parametrize(
+    ("umask", "mode"),
+    [
+        (0o077, 0o600),
+        (0o002, 0o664),
+    ],
+)
+def test_a_child_makes_files_by_its_clients_umask(
+    home: Environment, server: object, tmp_path: Path, umask: int, mode: int
+) -> None:
+    file = tmp_path / "file"
+    before = os.umask(umask)
+    try:
+        assert stage_client.call(home, f"{WORK}:make_file", {"file": str(file)}, {}) == 0
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == mode
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3])

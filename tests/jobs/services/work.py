@@ -41,6 +41,10 @@ def die(argument: dict[str, Any]) -> None:
     os.kill(os.getpid(), argument["signal"])
 
 
+def make_file(argument: dict[str, Any]) -> None:
+    Path(argument["file"]).touch()
+
+
 def tell_variable(argument: dict[str, Any]) -> None:
     print(os.environ.get(argument["name"]))
 
