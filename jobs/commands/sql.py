@@ -104,7 +104,8 @@ def _answered(
     environment: Environment, statements: str, form: str, output: Path | None, run_id: str | None
 ) -> int:
     """Have the stage server answer, or this process; returns the exit code."""
-    if len(statements) > _LONGEST_SENT or not stage_client.available(environment):
+    is_sent = len(statements) <= _LONGEST_SENT and not _is_of_this_process(output)
+    if not (is_sent and stage_client.available(environment)):
         answer(environment, statements, form, output, run_id)
         return 0
     asked = {
@@ -115,6 +116,14 @@ def _answered(
         "run": run_id,
     }
     return stage_client.call(environment, FUNCTION, asked, forwarding.of_terminal(os.environ))
+
+
+def _is_of_this_process(output: Path | None) -> bool:
+    """Whether it is an open file of ours, as `/dev/fd/63`, which to another process is another."""
+    if output is None or not output.is_absolute():
+        return False
+    # `/dev/fd` leads to a folder of the process.
+    return os.path.realpath(output.parent).startswith("/proc/")
 
 
 def in_child(asked: Mapping[str, Any]) -> int:

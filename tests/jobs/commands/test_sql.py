@@ -289,6 +289,23 @@ def test_a_pipe_is_written_to_and_stays_one(form: str, lake: Environment, tmp_pa
         assert rows.to_pydict() == {"a": [1]}
 
 
+@pytest.mark.parametrize("folder", ["/dev/fd", "/proc/self/fd"])
+def test_an_open_file_of_ones_own_is_written_to_with_a_stage_server_up_too(
+    lake: Environment, home_of_server: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(home_of_server))
+    monkeypatch.setenv("NIGHTSHIFT_LAKE", lake.lake)
+    # As a shell gives it for `--output >(gzip > rows.gz)`.
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as written:
+        try:
+            place = f"{folder}/{writing}"
+            assert main(["sql", "SELECT 1 AS a", "--format", "csv", "-o", place]) == 0
+        finally:
+            os.close(writing)
+        assert written.read() == b"a\n1\n"
+
+
 def test_a_link_leads_to_the_file_that_is_written(lake: Environment, tmp_path: Path) -> None:
     file = tmp_path / "deeper" / "rows.csv"
     file.parent.mkdir()
