@@ -151,21 +151,32 @@ class Result:
     """Whether they are what EXPLAIN draws, in texts of several lines."""
 
 
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 class Session:
     """Statements of one person: what one of them sets (`USE`, `SET`) holds for the next.
 
     Each reads the tables as they are when it runs.
     """
 
-    def __init__(self, environment: Environment, run_id: str | None = None) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        run_id: str | None = None,
+        tell: Callable[[str], None] = _tell,
+    ) -> None:
         """Open it.
 
         Args:
             environment: Whose lake is read.
             run_id: Show the tables of that run's pipeline as it left them; None: as of now.
+            tell: Is given what the rows lack, as a text.
         """
         self._environment = environment
         self._run_id = run_id
+        self._tell = tell
         self._noted: list[str] = []
         self._has_own = False
         """Whether a statement may have made a view, a macro or a prepared statement."""
@@ -368,7 +379,7 @@ class Session:
     def _note(self, notes: list[str]) -> None:
         """Say once what the run has not done, beside the rows."""
         if notes != self._noted:
-            print("\n".join(notes), file=sys.stderr, flush=True)
+            self._tell("\n".join(notes))
         self._noted = notes
 
     def _prepared(
@@ -457,7 +468,7 @@ class Session:
                 self._opener.execute(f"DROP VIEW IF EXISTS memory.{_quoted_table(name)}")
                 # Below its first line stands what a developer of the library would look for.
                 why = str(error).partition("\n")[0]
-                print(f"{name} is left out, for it cannot be opened: {why}", file=sys.stderr)
+                self._tell(f"{name} is left out, for it cannot be opened: {why}")
 
     def _open(
         self,

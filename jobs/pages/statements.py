@@ -24,6 +24,7 @@ from jobs.night import message_of
 from jobs.output import jsonable
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
+from pipelines.redaction import redacted
 from pipelines.spec import HISTORY_SUFFIX
 
 ROWS_SHOWN = 1000
@@ -79,7 +80,8 @@ def columns_of(environment: Environment, name: str) -> list[Column]:
 def answer(environment: Environment, statement: str, rows: int, seconds: float = SECONDS) -> bytes:
     """Run a statement that only reads, and give its first rows as JSON.
 
-    It is an object of `columns` (their names), `rows`, and `is_cut`: whether there are more rows.
+    It is an object of `columns` (their names), `rows`, `is_cut`: whether there are more rows, and
+    `notes`: what they lack, such as a table that cannot be opened.
 
     Args:
         environment: Whose lake is read.
@@ -136,19 +138,24 @@ def main() -> int:
 
 
 def _run(environment: Environment, statement: str, rows: int) -> str:
-    for result in sql.results(environment, statement, most=1):
-        return _written(result.columns, result.rows, rows)
-    return _written((), (), rows)
+    notes: list[str] = []
+    with sql.Session(environment, tell=notes.append) as session:
+        for result in session.results(statement, most=1):
+            return _written(result.columns, result.rows, rows, notes)
+    return _written((), (), rows, notes)
 
 
 def _written(
     columns: Sequence[str],
     rows: Iterable[Sequence[object]],
     most: int,
+    notes: Sequence[str],
 ) -> str:
     """The answer as JSON: the first rows, as far as there is room."""
     names = json.dumps(list(columns))
-    room = _BYTES - len(names)
+    # They quote libraries, which may quote an address.
+    beside = json.dumps(redacted("\n".join(notes))[:_LONGEST])
+    room = _BYTES - len(names) - len(beside)
     if room < 0:
         raise UsageError(_TOO_LARGE)
     written: list[str] = []
@@ -164,7 +171,7 @@ def _written(
             break
         written.append(text)
     told = f'"columns": {names}, "rows": [{",".join(written)}], "is_cut": {json.dumps(is_cut)}'
-    return f"{{{told}}}"
+    return f'{{{told}, "notes": {beside}}}'
 
 
 def _shown(value: object) -> object:

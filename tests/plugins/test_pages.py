@@ -857,6 +857,7 @@ def test_who_sees_all_pipelines_asks_with_sql(client: TestClient, home: Home) ->
         "columns": ["id"],
         "rows": [[0], [1]],
         "is_cut": False,
+        "notes": "",
     }
     assert "tiny.readings" in get(client, "tiny/sql").text
     wrong = ask(client, "SELECT 1 FROM nothing")

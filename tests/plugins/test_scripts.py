@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -51,10 +52,16 @@ def answers(
     page: Page,
     rows: list[list[Any]],
     status: int = 200,
+    notes: str = "",
 ) -> None:
     """Statements are answered so from now on."""
-    columns = [f"c{number}" for number in range(len(rows[0]))]
-    told = {"columns": columns, "rows": rows, "is_cut": False, "detail": "no such column"}
+    told = {
+        "columns": [f"c{number}" for number in range(len(rows[0]))],
+        "rows": rows,
+        "is_cut": False,
+        "notes": notes,
+        "detail": "no such column",
+    }
 
     def answer(route: Route) -> None:
         route.fulfill(status=status, content_type="application/json", body=json.dumps(told))
@@ -94,6 +101,14 @@ def test_a_file_has_no_formula_and_tells_null_from_an_empty_text(browser_of: Ope
         ',"","a ""b""","a,b","a;=b",é',
         "",
     ]
+
+
+def test_what_an_answer_leaves_out_is_told_beside_it(browser_of: Open) -> None:
+    page = browser_of("viewer")
+    answers(page, [[1]], notes="toy.<b>readings</b> is left out")
+    ask(page, "SHOW ALL TABLES")
+    said = re.compile(r"^1 row in [\d.]+ s\. toy\.<b>readings</b> is left out$")
+    expect(page.locator(".said")).to_have_text(said)
 
 
 def test_past_statements_are_those_of_the_person(browser_of: Open) -> None:

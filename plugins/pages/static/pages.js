@@ -359,7 +359,8 @@ async function query(isForFile) {
     const seconds = ((performance.now() - began) / 1000).toFixed(1);
     const count = answer.rows.length;
     const rows = count === 1 ? "1 row" : `${count} rows`;
-    said.textContent = `${rows}${answer.is_cut ? ", and more" : ""} in ${seconds} s`;
+    const told = `${rows}${answer.is_cut ? ", and more" : ""} in ${seconds} s`;
+    said.textContent = answer.notes ? `${told}. ${answer.notes}` : told;
     if (isForFile) {
       download(asCsv(answer), "nightshift.csv");
     } else {

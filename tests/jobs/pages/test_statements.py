@@ -175,4 +175,8 @@ def test_a_table_that_cannot_be_opened_hides_no_other_and_is_told_as_what_it_is(
         answer(lake, "FROM flights.weather", rows=5)
     assert str(told.value).startswith(f"The log of a table is broken: {commit} is cut off")
     assert "memory" not in str(told.value)
-    assert answer(lake, "FROM flights.flights", rows=5).rows
+    found = answer(lake, "FROM flights.flights", rows=5)
+    assert (len(found.rows), found.notes) == (5, "")
+    listed = answer(lake, "SHOW ALL TABLES", rows=5)
+    assert len(listed.rows) == 1
+    assert listed.notes.startswith("flights.weather is left out, for it cannot be opened: ")
