@@ -16,7 +16,7 @@ from pipelines.environment import Environment
 HIDDEN = "***"
 # Each pattern looks at a sign a few times at most, whatever a text of megabytes holds.
 _ADDRESS = re.compile(r"\w[\w+.-]{0,30}://[^\s'\"<>]+")
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*):(.*)@")
+_PASSWORD = re.compile(r"(?<=://)([^/:]*):(.*)@")
 """Of `scheme://user:password@host`; a password may hold an @, a slash or a blank itself."""
 _TOKEN = re.compile(r"^(https?://)[^/?#@:]+@", re.IGNORECASE)
 """Of `https://token@host`: who signs in without a password may do so by a token."""

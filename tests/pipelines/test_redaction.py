@@ -12,6 +12,7 @@ SETTINGS = {
     "NIGHTSHIFT_WEBHOOK_URL": "https://chat.example/hook/abc",
     "NIGHTSHIFT_WAREHOUSE_URL": "postgresql://bea:w%40rehouse@db:5432/shop",
     "NIGHTSHIFT_AIRFLOW_DATABASE": "postgresql://cid:correct horse@db/airflow",
+    "NIGHTSHIFT_LINEAGE": "https://dee@example.org:l1neage@lineage.example.org:5000/",
 }
 
 
@@ -26,6 +27,7 @@ SETTINGS = {
         ("no postgresql://bea:w%40rehouse@db:5432/shop there", "no *** there"),
         ("FATAL: not the password w@rehouse of bea", "FATAL: not the password *** of bea"),
         ("no postgresql://cid:correct horse@db/airflow", "no postgresql://cid:***@db/airflow"),
+        ("user dee@example.org, password l1neage", "user dee@example.org, password ***"),
         # Of no setting: an address shows by itself where its secrets are.
         ("GET (http://bob:pw@host/x) failed", "GET (http://bob:***@host/x) failed"),
         ("sc://localhost:1/;token=other said no", "sc://localhost:1/;token=*** said no"),
@@ -42,6 +44,8 @@ def test_a_secret_is_hidden_wherever_it_is_quoted(said: str, read: str) -> None:
     [
         ("postgresql://cid:correct horse@db/airflow", "postgresql://cid:***@db/airflow"),
         ("postgresql://c d:correct horse@db/airflow", "postgresql://c d:***@db/airflow"),
+        ("sc://ann@example.org:s3/cr@t@host:1/x", "sc://ann@example.org:***@host:1/x"),
+        ("https://ann@example.org:s3cret@host/x", "https://***@example.org:***@host/x"),
         ("https://t0ken@mlflow.example.org/x", "https://***@mlflow.example.org/x"),
         # No password is in these.
         ("postgresql://cid@db/airflow", "postgresql://cid@db/airflow"),
@@ -75,6 +79,8 @@ def test_other_texts_stay_as_they_are(text: str) -> None:
         "x://@" + "a:b://" * 160_000,
         "x://h/?" + "token" * 200_000,
         "sc://h/" + ";token" * 150_000,
+        "x://" + "@" * 1_000_000,
+        "x://" + "a@" * 500_000 + ":",
     ],
     ids=lambda text: text[:12],
 )
