@@ -32,7 +32,9 @@ async def sign_in(request: Request, error: Exception) -> Response:
     is_program = "authorization" in request.headers or request.method != "GET"
     if is_program:
         return JSONResponse({"detail": str(getattr(error, "detail", error))}, status_code=401)
-    login = f"{API_ROOT_PATH}api/v2/auth/login?next={quote(str(request.url), safe='')}"
+    # Behind a proxy we do not know by which scheme and host the browser has asked.
+    page = str(request.url.replace(scheme="", netloc=""))
+    login = f"{API_ROOT_PATH}api/v2/auth/login?next={quote(page, safe='')}"
     return RedirectResponse(login, status_code=303)
 
 

@@ -122,6 +122,13 @@ def test_a_browser_that_is_not_signed_in_is_led_to_the_login_and_back(client: Te
     assert RUN not in answer.text
 
 
+def test_a_browser_is_led_back_to_the_host_that_it_asked(client: TestClient) -> None:
+    # As behind a proxy, which asks by the name of the machine and without TLS.
+    answer = client.get(f"{PAGE}?a=1&b=2", headers={"Host": "inner:8080"})
+    _, _, address = answer.headers["location"].partition("?next=")
+    assert unquote(address) == f"{PAGE}?a=1&b=2"
+
+
 def test_a_wrong_token_is_refused(client: TestClient) -> None:
     wrong = client.get(PAGE, headers={"Authorization": "Bearer wrong"})
     assert (wrong.status_code, RUN in wrong.text) == (403, False)
