@@ -178,6 +178,8 @@ class Session:
         self._run_id = run_id
         self._tell = tell
         self._noted: list[str] = []
+        self._pasts: dict[str, Past] = {}
+        """Tables as they were, of all statements: what a person has made may name them again."""
         self._has_own = False
         """Whether a statement may have made a view, a macro or a prepared statement."""
         self._database = duckdb.connect(":memory:")
@@ -401,13 +403,17 @@ class Session:
         named = _named(said, known)
         self._open(known, left, named)
         others: list[str] = []
+        again: Mapping[str, Past] = {}
         if behind := self._behind(said, known):
             said += behind
             others += _named(said, known)
+            own = text_of(behind)
+            again = {name: past for name, past in self._pasts.items() if _is_named(name, own)}
         if _lists(said):
             others += known
-        self._open_if_it_can_be(known, left, dict.fromkeys(others).keys() - {*named})
-        self._open_pasts(known, pasts)
+        self._open_if_it_can_be(known, left, {*others} - {*named})
+        self._open_pasts(known, {**again, **pasts})
+        self._pasts |= pasts
         # Those of this text are all opened for what they name.
         self._has_own = self._has_own or any(one.type in _MAKING for one in found)
         return self._at_their_lines(found)

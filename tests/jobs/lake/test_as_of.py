@@ -68,6 +68,24 @@ def test_a_night_saw_the_last_version_known_by_then(
     assert _ids(lake, f"KNOWN AS OF '{night}'") == ids
 
 
+@pytest.mark.parametrize("asked", ["FROM seen", "EXECUTE asked", "FROM deep"])
+def test_what_a_person_has_made_of_a_past_reads_it_as_it_is(lake: Environment, asked: str) -> None:
+    past = "SELECT count(*) FROM toy.readings KNOWN AS OF '2014-01-01'"
+    made = (
+        f"CREATE TEMP VIEW seen AS {past}; PREPARE asked AS {past}; CREATE VIEW deep AS FROM seen"
+    )
+
+    def rows(session: Session) -> list[tuple[object, ...]]:
+        return [row for result in session.results(asked) for row in result.rows]
+
+    with Session(lake) as session:
+        list(session.results(made))
+        assert rows(session) == [(2,)]
+        run = run_at(lake.home, Days.of(_LATER))
+        publish(run, "readings", staged(run, {_LATER: [3]}))
+        assert rows(session) == [(3,)]
+
+
 def test_a_time_is_that_of_publishing(lake: Environment) -> None:
     _, rows = query(
         lake, "SELECT published_at::VARCHAR FROM ops.publications ORDER BY published_at"
