@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from numbers import Number
-from typing import Literal
+from typing import Any, Literal
 
 import great_expectations.expectations as gxe
 from great_expectations.expectations.expectation import (
@@ -52,6 +51,10 @@ _BY_OTHER_ROWS = frozenset(
     }
 )
 """Those of them by which a row's verdict depends on what other rows a run has."""
+_NO_BOUND = (
+    "a bound is a number, a date or an instant. For texts, have `derived` make a column of what is "
+    "wrong, and say by absent or one_of what it must be."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,9 +100,9 @@ class Suite:
             _refuse_if_of_the_run(expectation)
         for name in self.declared_columns:
             refuse_unless(
-                not set(".`") & set(name),
-                f"The column '{name}' of a suite's day, key or has holds '.' or '`', by which "
-                "Great Expectations does not find it. Name it otherwise where it is made.",
+                "." not in name,
+                f"The column '{name}' of a suite's day, key or has holds a dot, by which Great "
+                "Expectations does not find it. Name it otherwise where it is made.",
             )
         self._refuse_own_names("A measure", self.measures, _OWN_MEASURES)
         self._refuse_own_names("A derived column", self.derived, (ROWS_OF_KEY,))
@@ -234,22 +237,20 @@ def between(
         f"must be there: present('{column}').",
     )
     given = f"between({column!r}, {least!r}, {most!r})"
-    for bound in (least, most):
-        refuse_unless(
-            bound is None or isinstance(bound, Number | date),
-            f"{given}: {bound!r} is no bound, which is a number, a date or an instant. Have "
-            f"`derived` make a column of what is wrong, such as `{column} < 'a'`, and say what it "
-            "must be by one_of or absent.",
-        )
-    refuse_unless(not _is_empty(least, most), f"{given}: no value lies there.")
     text = says or f"{column} is {_bounds(least, most)}."
-    return gxe.ExpectColumnValuesToBeBetween(
-        column=column,
-        min_value=least,
-        max_value=most,
-        severity=severity,
-        description=text,
-    )
+    try:
+        made = gxe.ExpectColumnValuesToBeBetween(
+            column=column,
+            min_value=least,
+            max_value=most,
+            severity=severity,
+            description=text,
+        )
+    except ValueError:
+        # Pydantic's own is one.
+        raise UsageError(f"{given}: {_NO_BOUND}") from None
+    _refuse_odd_bounds(given, made.min_value, made.max_value)
+    return made
 
 
 def one_of(
@@ -300,13 +301,20 @@ def _bounds(least: Bound | None, most: Bound | None) -> str:
     return f"from {_shown(least)} to {_shown(most)}"
 
 
-def _is_empty(least: Bound | None, most: Bound | None) -> bool:
-    try:
+def _refuse_odd_bounds(given: str, least: Any, most: Any) -> None:
+    for bound in (least, most):
         # NaN is in no order.
-        return least is not None and most is not None and not least <= most  # type: ignore[operator]
+        refuse_unless(bound is None or bound == bound, f"{given}: {_NO_BOUND}")
+    if least is None or most is None:
+        return
+    try:
+        is_empty = least > most
     except TypeError:
-        # A number and a date.
-        return True
+        raise UsageError(
+            f"{given}: these cannot be compared. Give two numbers, two dates, or two instants that "
+            "both have a zone or both have none."
+        ) from None
+    refuse_unless(not is_empty, f"{given}: no value lies there.")
 
 
 def _shown(bound: Bound | None) -> str:

@@ -6,7 +6,8 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -455,11 +456,13 @@ def _bounded(least: Any, most: Any) -> Callable[[Days], Suite]:
     [
         (_without_return, "`sums` of expectations/toy.py gave None: it must return a Suite"),
         (_bounded(None, None), "`sums` of expectations/toy.py: .* lets everything through"),
-        (_bounded("a", "b"), r"`sums` .*: between\('amount', 'a', 'b'\): 'a' is no bound"),
-        (_bounded(0, "b"), "`sums` .*: 'b' is no bound"),
+        (_bounded("a", "b"), r"`sums` .*: between\('amount', 'a', 'b'\): a bound is a number"),
+        (_bounded(0, "b"), "`sums` .*: a bound is a number"),
         (_bounded(1, 0), r"`sums` .*: between\('amount', 1, 0\): no value lies there"),
-        (_bounded(float("nan"), 1), "`sums` .* no value lies there"),
-        (_bounded(0, DAY), "`sums` .* no value lies there"),
+        (_bounded(float("nan"), None), "`sums` .*: a bound is a number"),
+        (_bounded(0, Decimal("NaN")), "`sums` .*: a bound is a number"),
+        (_bounded(0, DAY), "`sums` .*: these cannot be compared"),
+        (_bounded(DAY, datetime(2013, 12, 31, tzinfo=UTC)), "`sums` .*: these cannot be compared"),
     ],
 )
 def test_a_mistake_in_a_suite_is_told_with_its_function(
