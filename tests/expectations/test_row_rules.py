@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import great_expectations.expectations as gxe
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import Column
 
+from expectations import gate
 from expectations.gate import Check, Verdict, judge
 from expectations.lookup import refuse_odd_rules, suite_of
 from expectations.row_rules import broken, quarantine_up_to
@@ -168,6 +169,22 @@ def test_a_row_of_which_no_measure_can_be_made_is_moved_out_first(
     without = replace(suite, each_row=(quarantine_up_to(0.5, between("id", 1, 9)),))
     with pytest.raises(Exception, match="DIVIDE_BY_ZERO|CAST_INVALID_INPUT"):
         judge_things(spark.createDataFrame([good, bad], schema), suite=without)
+
+
+@pytest.mark.parametrize("more", [{"each_row": ()}, {"measures": {}}])
+def test_what_no_rule_explains_is_asked_for_once(
+    monkeypatch: pytest.MonkeyPatch, spark: SparkSession, more: dict[str, Any]
+) -> None:
+    asked = []
+
+    def lost(*_: object) -> None:
+        asked.append(1)
+        raise ConnectionError("away")
+
+    monkeypatch.setattr(gate, "_measure", lost)
+    with pytest.raises(ConnectionError):
+        judge_things(rows(spark, *GOOD), suite=replace(SUITE, **more))
+    assert asked == [1]
 
 
 def test_a_rule_without_a_description_is_named_by_its_kind(spark: SparkSession) -> None:
