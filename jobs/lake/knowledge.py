@@ -281,7 +281,8 @@ class Knowledge:
         digests = []
         for piece in self.pieces([name], nights):
             seen = self.seen_by(name, piece.last)
-            digests.append(_checksums_of(seen).digest(days))
+            asked = {day: one for day, one in seen.items() if day in days}
+            digests.append(_checksums_of(asked).digest(days))
         # Nearly always there is one: then it is the same as without nights.
         return digests[0] if len(digests) == 1 else _joined(digests)
 
