@@ -238,14 +238,14 @@ class _Exchange:
             sums_of_all = self.compression.decompress(hvd.allgather(sent), how)
         ranks = hvd.size()
         mean = tf.zeros(shape, grad.values.dtype)
-        # A rank after the other, of each of which a row comes once: in one call a GPU would add
-        # them in any order, and ranks would end with other last bits.
+        # A rank after the other, of each of which a row comes once: all in one call a GPU would add
+        # in any order, unless told otherwise, and ranks would end with other last bits.
         for of_rank, sums in zip(
             tf.split(rows_of_all, counts, num=ranks),
             tf.split(sums_of_all, counts, num=ranks),
             strict=True,
         ):
-            mean = tf.tensor_scatter_nd_add(mean, of_rank[:, tf.newaxis], sums / ranks)
+            mean += tf.math.unsorted_segment_sum(sums / ranks, of_rank, shape[0])
         return mean
 
 
