@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from jobs.lake.sql import stored_tables
+from jobs.lake.stored import stored_tables
 from pipelines.environment import Environment
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ from jobs.lake.knowledge import visible
 from jobs.lake.locations import STAGED_BELOW, exists, manifests, path, sql_name
 from jobs.lake.log import Action, actions, is_table
 from jobs.lake.snapshots import Snapshot
+from jobs.lake.stored import stored_tables
 from jobs.services.leftovers import Cleaned, Rule
 from pipelines.errors import NightshiftError
 from pipelines.places import is_url
@@ -136,9 +137,11 @@ def clean_tables(run: Run, pinned: Iterable[Snapshot], rule: Rule) -> Iterable[C
         if is_table(place):
             yield _clean_or_tell(place, sql_name(run, name), rule, used[name])
     declared = {table.name for table in run.pipeline.tables}
-    for name in _folders(f"{run.environment.lake}/{run.pipeline.name}"):
-        if name.removesuffix(QUARANTINE_SUFFIX) not in declared:
-            yield from _undeclared(run.environment, sql_name(run, name))
+    for table in stored_tables(run.environment):
+        pipeline, _, name = table.partition(".")
+        is_declared = name.removesuffix(QUARANTINE_SUFFIX) in declared
+        if pipeline == run.pipeline.name and not is_declared:
+            yield _undeclared(run.environment, table)
 
 
 def tables_of_undeclared(environment: Environment, declared: Collection[str]) -> Iterable[Cleaned]:
@@ -148,23 +151,14 @@ def tables_of_undeclared(environment: Environment, declared: Collection[str]) ->
         environment: Whose lake it is.
         declared: Names of pipelines.
     """
-    for pipeline in _folders(environment.lake):
-        if pipeline not in {*declared, OPS}:
-            for name in _folders(f"{environment.lake}/{pipeline}"):
-                yield from _undeclared(environment, f"{pipeline}.{name}")
+    for table in stored_tables(environment):
+        if table.partition(".")[0] not in {*declared, OPS}:
+            yield _undeclared(environment, table)
 
 
-def _undeclared(environment: Environment, table: str) -> Iterable[Cleaned]:
-    place = environment.table_path(table)
-    if is_table(place):
-        yield Cleaned(what=table, kept=len(_files(place)), deleted=0, note=_UNDECLARED)
-
-
-def _folders(place: str) -> list[str]:
-    """Names of the folders in a folder, or of what stands for such in a store."""
-    system, root = file_system(place)
-    found = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
-    return sorted(one.base_name for one in found if one.type == fs.FileType.Directory)
+def _undeclared(environment: Environment, table: str) -> Cleaned:
+    kept = len(_files(environment.table_path(table)))
+    return Cleaned(what=table, kept=kept, deleted=0, note=_UNDECLARED)
 
 
 def _clean_or_tell(

@@ -23,13 +23,11 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import duckdb
 import pyarrow as pa
 from duckdb.sqltypes import DuckDBPyType
-from pyarrow import fs
 
 from jobs.lake import as_left, as_of, datasets, dictionary
-from jobs.lake.file_systems import file_system
-from jobs.lake.log import is_table
 from jobs.lake.ops_views import OPS_VIEWS
 from jobs.lake.store_faults import explain_store_fault
+from jobs.lake.stored import stored_tables
 from jobs.lake.tokens import (
     Token,
     as_name,
@@ -39,7 +37,6 @@ from jobs.lake.tokens import (
     text_of,
     tokens,
 )
-from pipelines import places
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UnknownTable, UsageError, no_such
 from pipelines.spec import HISTORY_SUFFIX, OPS, PREDICTIONS, QUARANTINE_SUFFIX
@@ -408,7 +405,8 @@ class Session:
             said += behind
             others += _named(said, known)
             own = text_of(behind)
-            again = {name: past for name, past in self._pasts.items() if _is_named(name, own)}
+            again_named = [name for name in self._pasts if _is_named(name, own)]
+            again = {name: self._pasts[name] for name in again_named}
         if _lists(said):
             others += known
         self._open_if_it_can_be(known, left, {*others} - {*named})
@@ -562,25 +560,6 @@ def tables(environment: Environment) -> list[str]:
     histories = [name + HISTORY_SUFFIX for name in of_predictions]
     views = [name for name, view in OPS_VIEWS.items() if there.issuperset(view.reads)]
     return sorted(names + histories + views)
-
-
-def stored_tables(environment: Environment) -> list[str]:
-    """SQL names of what is stored in the lake as a table.
-
-    Raises:
-        NightshiftError: the lake is in a bucket that is not there.
-    """
-    system, root = file_system(environment.lake)
-    names = []
-    pipelines = _folders(system, root)
-    if not pipelines and places.is_url(environment.lake):
-        places.require_bucket(places.place(environment.lake))
-    for pipeline in pipelines:
-        for table in _folders(system, pipeline.path):
-            name = f"{pipeline.base_name}.{table.base_name}"
-            if is_table(environment.table_path(name)):
-                names.append(name)
-    return names
 
 
 def known_as(known: Sequence[str], table: str) -> str:
@@ -991,10 +970,3 @@ def _has_history(table: str) -> bool:
     """Whether versions of its days are told: not of the platform's own tables and refused rows."""
     schema, view = _schema_and_view(table)
     return schema != OPS and not view.endswith((QUARANTINE_SUFFIX, HISTORY_SUFFIX))
-
-
-def _folders(system: fs.FileSystem, place: str) -> list[fs.FileInfo]:
-    entries = system.get_file_info(fs.FileSelector(place, allow_not_found=True))
-    folders = [entry for entry in entries if entry.type == fs.FileType.Directory]
-    # `_staging` and `_delta_log` hold files, but are no tables.
-    return [folder for folder in folders if not folder.base_name.startswith("_")]
