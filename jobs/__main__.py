@@ -463,7 +463,8 @@ def _grammar_of_land(one: Parser) -> None:
 
 def _grammar_of_notify(one: Parser) -> None:
     _add_pipeline_and_days(one)
-    one.add_argument("--event", required=True, choices=[str(event) for event in Event])
+    events = [str(event) for event in Event]
+    one.add_argument("--event", required=True, choices=events, help="what has happened")
     one.add_argument("--run-id", required=True, help="the run that it happened to")
     happened_in = one.add_argument(
         "--stage",

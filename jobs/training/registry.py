@@ -633,9 +633,11 @@ class Registry:
 
 def create(environment: Environment, name: str) -> None:
     """Create MLflow's database for a pipeline, so that its first night need not."""
-    # That an experiment was deleted is told by whoever trains: all else works without it.
-    with hold_at(environment, "mlflow_uri", _TABLES), suppress(NightshiftError):
-        Registry(environment, name).create()
+    with hold_at(environment, "mlflow_uri", _TABLES):
+        registry = Registry(environment, name)
+        # That an experiment was deleted is told by whoever trains: all else works without it.
+        with suppress(NightshiftError):
+            registry.create()
 
 
 def _last_line(error: Exception) -> str:
