@@ -260,7 +260,8 @@ class Training:
     """Fewest labelled rows to fit on."""
     max_categories: int = 10_000
     """Of each categorical column, the most frequent ones: all others count as one, the unknown. The
-    more there are, the more memory a model and each row that it scores take."""
+    more there are, the more memory a model and each row that it scores take. It changes nothing of
+    what counts as a value that no row of training had."""
     rows_in_process: int | None = 2_000_000
     """A window of more rows is laid out by Spark, and read piece by piece by a family that can
     (docs/how-to/large-training.md); None: never. The order in which rows are learned from differs,
@@ -549,7 +550,9 @@ class Serving:
 
     odd_inputs: OddInputs = "score"
     """A number that is missing counts as its mean, an infinite one as the last that was seen, an
-    unknown category as the unknown one. `refuse`: no night is published that needs it."""
+    unknown category as the unknown one. `refuse`: no night is published that needs it. Of a column
+    with more than 10,000 categories that were not learned, such as ids, a missing one alone is told
+    from what some row of training had."""
     quantised: bool = False
     """Whether the variant with numbers of 8 bits serves, where it has passed; else, and without
     one, the model without rounding."""

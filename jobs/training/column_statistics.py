@@ -349,10 +349,10 @@ def encoding_of(
     known: dict[str, tuple[str, ...]] = {}
     counts: dict[str, Mapping[str, int]] = {}
     missing: dict[str, int] = {}
-    most = training.max_categories
     for name, one in zip(training.categorical, categories, strict=True):
         counts[name], missing[name] = one.rows, one.missing
-        known[name] = encoding.vocabulary(one.rows, most)
+        known[name] = encoding.vocabulary(one.rows, training.max_categories)
+    unknown, unlisted = encoding.not_learned(counts, known, missing)
     learned = Encoding(
         numeric=training.numeric,
         vocabularies=known,
@@ -366,7 +366,8 @@ def encoding_of(
         label_scale=math.sqrt(label.variance) or 1.0,
         bends=training.bends,
         shared=training.shared,
-        unknown=encoding.not_learned(counts, known, missing, most),
+        unknown=unknown,
+        unlisted=unlisted,
     )
     encoding.require_in_range(learned, training.label)
     return learned

@@ -23,6 +23,9 @@ ENCODING = "encoding.json"
 RARE = 10
 """Rows below which a category is too rare to learn: it shares the row of the unknown ones, which is
 so learned too."""
+LISTED = 10_000
+"""Values of a column that were not learned, at most, that a model names: of ids they would be all
+that it is."""
 TAILS = (0.001, 0.999)
 """Quantiles between which a number is taken as it is."""
 _ROWS_TURNED = 16_384
@@ -31,7 +34,16 @@ _LARGEST = float(np.finfo(np.float32).max)
 """Families read and scale numbers of 32 bits."""
 SAMPLE_ROWS = 1000
 """Of a sample: enough to see whether two models say the same."""
-_LISTS = ("numeric", "means", "variances", "lows", "highs", "indicators", "shared")
+_LISTS = (
+    "numeric",
+    "means",
+    "variances",
+    "lows",
+    "highs",
+    "indicators",
+    "shared",
+    "unlisted",
+)
 _OLD_LABEL_MEAN = "base_rate"
 """What files of models that were trained before there were regressions call the mean label."""
 _Unknown = Mapping[str, tuple[str | None, ...]]
@@ -67,9 +79,11 @@ class Encoding:
     """Numeric columns that all rows of a day share."""
     unknown: _Unknown | None = None
     """Categorical column -> values that some rows had and that were not learned, and None where
-    some had no value: what taught the row of the unknown. A column with more of them than would be
-    learned is left out: of ids a file of them would be all that a model is. None: an older version,
-    which does not know."""
+    some had no value: what taught the row of the unknown. None: an older version, which does not
+    know."""
+    unlisted: tuple[str, ...] = ()
+    """Categorical columns with more such values than `LISTED`: of them `unknown` says no more than
+    whether some rows had no value."""
 
     @property
     def categorical(self) -> tuple[str, ...]:
@@ -175,6 +189,7 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
     most = training.max_categories
     known = {name: vocabulary(of_column, most) for name, of_column in counts.items()}
     missing = {name: values.null_count for name, values in columns.items()}
+    unknown, unlisted = not_learned(counts, known, missing)
     learned = Encoding(
         numeric=training.numeric,
         vocabularies=known,
@@ -188,7 +203,8 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
         label_scale=float(np.std(labels)) or 1.0,
         bends=training.bends,
         shared=training.shared,
-        unknown=not_learned(counts, known, missing, most),
+        unknown=unknown,
+        unlisted=unlisted,
     )
     require_in_range(learned, training.label)
     return learned
@@ -278,23 +294,24 @@ def not_learned(
     counts: Mapping[str, Mapping[str, int]],
     known: Mapping[str, Collection[str]],
     missing: Mapping[str, int],
-    most: int,
-) -> _Unknown:
-    """See `Encoding.unknown`.
+) -> tuple[_Unknown, tuple[str, ...]]:
+    """See `Encoding.unknown` and `Encoding.unlisted`.
 
     Args:
         counts: Of the values of each column.
         known: Those that are learned.
         missing: Rows that had none.
-        most: How many of a column at most.
     """
     unknown: dict[str, tuple[str | None, ...]] = {}
+    unlisted: list[str] = []
     for name, of_column in counts.items():
         rare = of_column.keys() - set(known[name])
-        if len(rare) <= most:
-            in_order = sorted(rare)
-            unknown[name] = (*in_order, None) if missing[name] else tuple(in_order)
-    return unknown
+        if len(rare) > LISTED:
+            unlisted.append(name)
+            rare = set()
+        in_order = sorted(rare)
+        unknown[name] = (*in_order, None) if missing[name] else tuple(in_order)
+    return unknown, tuple(unlisted)
 
 
 def texts(rows: pa.Table, name: str) -> pa.ChunkedArray:

@@ -38,14 +38,16 @@ def count(rows: pa.Table, encoding: Encoding) -> Counter[Odd]:
     # Of a model of before nobody knows what it has seen besides what it knows.
     for name, rare in (encoding.unknown or {}).items():
         values = existing(rows, name).cast(pa.string())
+        if None not in rare:
+            found[name, "missing"] = values.null_count
+        if name in encoding.unlisted:
+            continue
         known = encoding.vocabularies[name]
         seen = pa.array([*known, *rare], pa.string())
         is_seen = pc.is_in(values, value_set=seen, skip_nulls=True)
         # Of no rows the sum is null.
         seen_rows = pc.sum(is_seen).as_py() or 0
         found[name, "unseen"] = len(values) - values.null_count - seen_rows
-        if None not in rare:
-            found[name, "missing"] = values.null_count
     return +found
 
 

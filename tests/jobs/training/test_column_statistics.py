@@ -90,15 +90,17 @@ def test_any_split_says_what_all_rows_say(cuts: list[int], seed: int, training: 
 
 
 @pytest.mark.parametrize("most", [96, 97])
-def test_more_rare_categories_than_are_learned_at_most_are_left_out_alike(most: int) -> None:
-    lines = ["AA"] * 100 + [f"once-{number}" for number in range(97)]
+@pytest.mark.parametrize("last", ["AA", None])
+def test_more_rare_categories_than_are_listed_are_left_out_alike(
+    monkeypatch: pytest.MonkeyPatch, most: int, last: str | None
+) -> None:
+    lines = ["AA"] * 100 + [f"once-{number}" for number in range(97)] + [last]
     rows = with_column(ROWS.slice(0, len(lines)), "line", pa.array(lines))
-    training = replace(TRAINING, max_categories=most)
+    monkeypatch.setattr(encoding, "LISTED", most)
     parts = _cut(rows, 50)
-    found = learned(parts, training, Bounds.of(len(rows), len(parts)))
-    assert found.unknown is not None
-    assert ("line" in found.unknown) == (most == 97)
-    require_alike(found, encoding.learn(rows, training))
+    found = learned(parts, TRAINING, Bounds.of(len(rows), len(parts)))
+    assert found.unlisted == (() if most == 97 else ("line",))
+    require_alike(found, encoding.learn(rows, TRAINING))
 
 
 # Their mean is off by the last digit.

@@ -63,26 +63,70 @@ def test_of_too_many_categories_the_most_frequent_are_learned_and_no_other_is_od
     assert one.vocabularies["line"] == ("BB",)
 
 
-def test_of_more_rare_categories_than_are_learned_at_most_none_is_written_down() -> None:
+@pytest.mark.parametrize("last", ["once-97", None])
+def test_of_more_rare_categories_than_are_listed_none_is_written_down_and_gaps_are_odd_if_new(
+    monkeypatch: pytest.MonkeyPatch, last: str | None
+) -> None:
     once = [f"once-{number}" for number in range(97)]
-    lines = ["AA"] * 100 + once + [None, None]
+    lines = ["AA"] * 100 + once + ["once-96", last]
     rows = with_column(ROWS, "line", pa.array(lines))
-    learned = encoding.learn(rows, replace(TRAINING, max_categories=96))
+    monkeypatch.setattr(encoding, "LISTED", 96)
+    learned = encoding.learn(rows, TRAINING)
     assert learned.vocabularies["line"] == ("AA",)
-    assert learned.unknown == {"oven": ()}
+    assert learned.unknown == {"line": () if last else (None,), "oven": ()}
     read = Encoding.from_json(learned.to_json())
+    assert read == learned
     assert "once-" not in learned.to_json()
-    # Nothing is said of what that column has; of the others all is.
+    # Nobody knows which values that column had, but whether some had none.
     asked = _with(
         line=["never", None, "AA", "once-1"],
         oven=["never", None, "north", "south"],
     )
     found = odd_inputs.count(asked, read)
-    assert (found["line", "unseen"], found["line", "missing"]) == (0, 0)
+    assert found["line", "unseen"] == 0
+    assert found["line", "missing"] == (1 if last else 0)
     assert (found["oven", "unseen"], found["oven", "missing"]) == (1, 1)
-    one_more = encoding.learn(rows, replace(TRAINING, max_categories=97)).unknown
-    assert one_more is not None
-    assert one_more["line"] == (*sorted(once), None)
+
+
+def test_as_many_rare_categories_as_are_listed_are_all_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    once = [f"once-{number}" for number in range(97)]
+    lines = ["AA"] * 100 + once + [None, None]
+    rows = with_column(ROWS, "line", pa.array(lines))
+    monkeypatch.setattr(encoding, "LISTED", 97)
+    learned = encoding.learn(rows, TRAINING)
+    assert learned.unlisted == ()
+    assert learned.unknown is not None
+    assert learned.unknown["line"] == (*sorted(once), None)
+
+
+def test_of_more_categories_than_are_learned_one_that_no_row_had_is_odd() -> None:
+    rows = rows_of(Days.of(FIRST), 600)
+    lines = pa.array([f"line-{number % 60}" for number in range(600)])
+    learned = encoding.learn(
+        with_column(rows, "line", lines),
+        replace(TRAINING, max_categories=20),
+    )
+    assert len(learned.vocabularies["line"]) == 20
+    asked = _with(
+        line=["line-0", "line-59", None, "never"],
+        oven=["north"] * 4,
+    )
+    found = odd_inputs.count(asked, Encoding.from_json(learned.to_json()))
+    assert found == {("line", "missing"): 1, ("line", "unseen"): 1}
+
+
+def test_a_model_that_names_no_column_as_unlisted_is_read_as_before() -> None:
+    told = json.loads(LEARNED.to_json())
+    del told["unlisted"]
+    assert Encoding.from_json(json.dumps(told)) == LEARNED
+    # For a while a column of too many was left out.
+    del told["unknown"]["line"]
+    both = ["never", None, None, "never"]
+    asked = _with(line=both, oven=both)
+    found = odd_inputs.count(asked, Encoding.from_json(json.dumps(told)))
+    assert found == {("oven", "missing"): 2, ("oven", "unseen"): 2}
 
 
 def test_only_columns_with_gaps_get_an_indicator() -> None:
