@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
@@ -29,6 +30,8 @@ PARQUET = "parquet"
 _INTERRUPTED = 3
 """The exit code, as after a fault: what was asked for is not done."""
 _STANDARD_INPUT = "-"
+_OPEN_FILES = Path("/dev/fd")
+"""The folder whose files are those that this process has open."""
 _ROWS_OF_GROUP = 100_000
 _BYTES_OF_GROUP = 32 * 1024**2
 """Of a group of rows in a Parquet file, whichever comes first."""
@@ -84,7 +87,7 @@ def run(
         environment: Whose lake is read.
         statements: Separated by semicolons.
         form: One of `jobs.output.FORMATS`, or parquet, which needs a file.
-        output: The file, which is there in full or not at all; None: standard output.
+        output: The file, see `whole_file`; None: standard output.
         run_id: See `jobs.lake.sql.results`.
 
     Raises:
@@ -95,8 +98,9 @@ def run(
     try:
         return _answered(environment, statements, form, output, run_id)
     except KeyboardInterrupt:
-        whole = "rows are missing" if output is None else f"{output} is as it was"
-        print(f"\nInterrupted: {whole}.", file=sys.stderr)
+        is_kept = output is not None and not _is_special(output)
+        left = f"{output} is as it was" if is_kept else "rows are missing"
+        print(f"\nInterrupted: {left}.", file=sys.stderr)
         return _INTERRUPTED
 
 
@@ -164,10 +168,11 @@ def answer(
 
 
 @contextmanager
-def whole_file(output: Path) -> Iterator[Path]:
-    """A place beside the file to write to, which takes the file's place when all went well.
+def whole_file(output: Path) -> Iterator[BinaryIO]:
+    """A file beside it to write to, which takes its place when all went well.
 
-    What is no regular file, such as a pipe or a device, is itself the place.
+    What is no regular file, such as a pipe or a device, is itself written to, and so is an open
+    file of this process: rows follow what was written to it before.
 
     Raises:
         UsageError: nothing can be written there.
@@ -178,7 +183,8 @@ def whole_file(output: Path) -> Iterator[Path]:
         raise UsageError(f"{output} is no file: say --output FILE.")
     try:
         if _is_special(output):
-            yield output
+            with _opened(output) as written:
+                yield written
             return
         # A link stays one.
         file = output.resolve()
@@ -190,7 +196,8 @@ def whole_file(output: Path) -> Iterator[Path]:
                     # What few may read stays so, from the first row on.
                     place.touch(mode=0o600)
                     place.chmod(stat.S_IMODE(file.stat().st_mode))
-                yield place
+                with place.open("wb") as written:
+                    yield written
                 place.replace(file)
             finally:
                 place.unlink(missing_ok=True)
@@ -199,8 +206,25 @@ def whole_file(output: Path) -> Iterator[Path]:
 
 
 def _is_special(output: Path) -> bool:
-    # What /dev/stdout leads to has a name that is good for nothing but to be written to.
-    return output.exists() and (not output.is_file() or output.parent == Path("/dev"))
+    """Whether it is itself written to."""
+    return output.exists() and (not output.is_file() or _descriptor(output) is not None)
+
+
+def _opened(output: Path) -> BinaryIO:
+    descriptor = _descriptor(output)
+    if descriptor is None:
+        return output.open("wb")
+    # By its name it would be emptied, and written from its beginning.
+    return os.fdopen(os.dup(descriptor), "wb")
+
+
+def _descriptor(output: Path) -> int | None:
+    """Of an open file of this process, as `/dev/fd/63` and `/dev/stdout` name it; None: of none."""
+    place = output
+    if output.parent == _OPEN_FILES.parent and output.is_symlink():
+        place = output.parent / output.readlink()
+    is_ours = os.path.realpath(place.parent) == os.path.realpath(_OPEN_FILES)
+    return int(place.name) if is_ours and place.name.isdecimal() else None
 
 
 def _print(results: Iterable[Result], form: str, to: TextIO) -> None:
@@ -223,8 +247,8 @@ class _Unread(Exception):
 
 def _write(results: Iterable[Result], form: str, output: Path) -> None:
     try:
-        with whole_file(output) as place, place.open("w", encoding="utf-8") as file:
-            _print(_read_apart(results), form, file)
+        with whole_file(output) as file, io.TextIOWrapper(file, encoding="utf-8") as text:
+            _print(_read_apart(results), form, text)
     except _Unread as unread:
         raise unread.fault from None
 
@@ -244,9 +268,8 @@ def _write_parquet(session: Session, statements: str, output: Path) -> None:
     # Readers of Parquet find a column by its name.
     refuse_one_name_twice(batches.schema.names)
     with (
-        whole_file(output) as place,
         # Arrow itself opens no pipe.
-        place.open("wb") as file,
+        whole_file(output) as file,
         _writer(file, batches.schema) as writer,
     ):
         for rows in _groups(batches):

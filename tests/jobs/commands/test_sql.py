@@ -306,6 +306,87 @@ def test_an_open_file_of_ones_own_is_written_to_with_a_stage_server_up_too(
         assert written.read() == b"a\n1\n"
 
 
+@pytest.mark.parametrize("flags", [os.O_APPEND, 0], ids=["appended to", "written on"])
+@pytest.mark.parametrize("folder", ["/dev/fd", "/proc/self/fd"])
+def test_rows_follow_what_an_open_file_of_ones_own_has(
+    lake: Environment, tmp_path: Path, folder: str, flags: int
+) -> None:
+    file = tmp_path / "all.csv"
+    # As a shell gives it after `exec 5>>all.csv`.
+    opened = os.open(file, os.O_WRONLY | os.O_CREAT | flags)
+    try:
+        os.write(opened, b"before\n")
+        asked = ["sql", "SELECT 1 AS a", "--format", "csv"]
+        assert main([*asked, "-o", f"{folder}/{opened}"]) == 0
+        os.write(opened, b"after\n")
+    finally:
+        os.close(opened)
+    assert file.read_text() == "before\na\n1\nafter\n"
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_parquet_goes_into_an_open_file_of_ones_own(lake: Environment, tmp_path: Path) -> None:
+    with (tmp_path / "rows").open("wb") as file:
+        place = f"/dev/fd/{file.fileno()}"
+        assert main(["sql", "SELECT 1 AS a", "--format", "parquet", "-o", place]) == 0
+        assert os.fstat(file.fileno()).st_nlink == 1
+    assert pq.read_table(file.name).to_pydict() == {"a": [1]}
+
+
+def test_rows_follow_what_the_standard_output_has(asked_lake: Environment, tmp_path: Path) -> None:
+    file = tmp_path / "all.csv"
+    asked = ["sql", "SELECT 1 AS a", "--format", "csv", "-o", "/dev/stdout"]
+    with file.open("wb", buffering=0) as opened:
+        opened.write(b"before\n")
+        command = [sys.executable, "-m", "jobs", *asked]
+        assert subprocess.run(command, stdout=opened, check=False).returncode == 0
+        opened.write(b"after\n")
+    assert file.read_text() == "before\na\n1\nafter\n"
+
+
+@pytest.mark.parametrize("name", ["999999", f"{10**30}", "five"])
+def test_an_open_file_that_is_none_is_told(
+    lake: Environment, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    place = f"/dev/fd/{name}"
+    assert main(["sql", "SELECT 1 AS a", "--format", "csv", "-o", place]) == 2
+    assert f"{place} cannot be written: " in capfd.readouterr().err
+
+
+def test_an_open_file_that_is_only_read_is_told_and_kept(
+    lake: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows"
+    file.write_text("before")
+    with file.open() as opened:
+        place = f"/dev/fd/{opened.fileno()}"
+        assert main(["sql", "SELECT 1 AS a", "--format", "csv", "-o", place]) == 2
+        assert opened.read() == "before"
+    assert f"{place} cannot be written: " in capfd.readouterr().err
+    assert file.read_text() == "before"
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_of_an_open_file_that_was_interrupted_nobody_says_that_it_is_as_it_was(
+    lake: Environment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    *,
+    is_open: bool,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sql, "answer", interrupted)
+    with (tmp_path / "rows").open("w") as file:
+        place = f"/dev/fd/{file.fileno()}" if is_open else file.name
+        assert main(["sql", "SELECT 1 AS a", "--format", "csv", "-o", place]) == 3
+    told = capfd.readouterr().err
+    assert ("rows are missing" in told) == is_open
+    assert (f"{place} is as it was" in told) != is_open
+
+
 def test_a_link_leads_to_the_file_that_is_written(lake: Environment, tmp_path: Path) -> None:
     file = tmp_path / "deeper" / "rows.csv"
     file.parent.mkdir()
