@@ -85,9 +85,12 @@ class _Load:
 
     feed: Feed
     drops: list[Drop]
+    is_read: bool
+    """Whether its files are those that the run's days see; see `_is_not_read`."""
     rows: DataFrame
     """Cached in the server until the stage ends."""
     tallies: list[_Tally]
+    """None of files that are not read: they are neither good nor bad."""
     origin: Origin
     """The files, each by its content."""
 
@@ -134,8 +137,8 @@ def ingest(run: Run) -> dict[str, object]:
     try:
         loads = _load_all(run, found, cached, knowledge)
         bad_rows = tuple(chain.from_iterable(_all(_some_bad_rows, loads)))
-        _refuse_bad_files(run, knowledge, loads, bad_rows)
-        kept = _all(partial(_keep, run, knowledge), loads)
+        _refuse_bad_files(run, loads, bad_rows)
+        kept = _all(partial(_keep, run), loads)
     finally:
         # Also after a refusal: the server would keep them.
         for rows in cached:
@@ -342,11 +345,13 @@ def _load(
     rows = records(connect(run.environment), feed, drops, keep)
     for drop in drops:
         amounts.add_read(drop.records, drop.stamp.size)
+    is_read = not _is_not_read(run, knowledge, feed, drops)
     return _Load(
         feed=feed,
         drops=drops,
+        is_read=is_read,
         rows=rows,
-        tallies=_tallies(feed, rows, new_columns(drops)),
+        tallies=_tallies(feed, rows, new_columns(drops)) if is_read else [],
         # Now: it is seen to it afterwards that no file has changed since it was inspected.
         origin=_origin(feed, drops, knowledge),
     )
@@ -397,7 +402,6 @@ def _some_bad_rows(load: _Load) -> list[report.BadRow]:
 
 def _refuse_bad_files(
     run: Run,
-    knowledge: Knowledge,
     loads: Sequence[_Load],
     bad_rows: tuple[report.BadRow, ...],
 ) -> None:
@@ -406,8 +410,7 @@ def _refuse_bad_files(
     files: list[str] = []
     for load in loads:
         bad_files = _bad_files(load)
-        # What the run does not read is refused by the night that does.
-        if bad_files and not _is_not_read(run, knowledge, load):
+        if bad_files:
             days = _quarantined_days(run, load)
             is_kept = all(drop.day in days for drop in load.drops)
             if is_kept:
@@ -449,13 +452,14 @@ def _report(run: Run, files: report.Files) -> Path:
 
 def _found_in(run: Run, load: _Load) -> report.FeedFigures:
     """What the files of a feed hold, none of which is staged."""
+    unchanged = 0 if load.is_read else load.records
     return report.FeedFigures(
         table=sql_name(run, load.feed.name),
         files=len(load.drops),
         in_files=load.records,
-        staged=load.records - load.bad,
+        staged=load.records - load.bad - unchanged,
         quarantined=load.bad,
-        unchanged=0,
+        unchanged=unchanged,
     )
 
 
@@ -514,8 +518,8 @@ def _refusal(
     return "\n".join(lines)
 
 
-def _keep(run: Run, knowledge: Knowledge, load: _Load) -> dict[str, int]:
-    if load.feed.is_reference and _brings_nothing_new(run, knowledge, load):
+def _keep(run: Run, load: _Load) -> dict[str, int]:
+    if load.feed.is_reference and _brings_nothing_new(run, load):
         tables.unstage(run, load.feed.name)
         _forget_refused(run, load)
         staged = 0
@@ -609,20 +613,17 @@ def _forget_refused(run: Run, load: _Load) -> None:
         tables.write_quarantine(run, name, none, days=left)
 
 
-def _brings_nothing_new(run: Run, knowledge: Knowledge, load: _Load) -> bool:
+def _brings_nothing_new(run: Run, load: _Load) -> bool:
     """Whether a reference file tells the run's days nothing that is not published.
 
     It equals the snapshot that its day sees, or is not read.
     """
-    if _is_not_read(run, knowledge, load):
+    if not load.is_read:
         return True
     name = load.feed.name
     drop = load.drops[0]
-    snapshot = _snapshot(run, name, drop.day)
-    # A snapshot of before there was a record is published once more.
-    if snapshot is None or snapshot not in in_force(run, name):
-        return False
-    if drop.day == snapshot and _is_to_be_mended(run, load.feed, drop, snapshot):
+    snapshot = _compared(run, load.feed, drop)
+    if snapshot is None:
         return False
     rows = sum(tally.rows for tally in load.tallies)
     good = (rows - load.bad, sum(tally.good_content for tally in load.tallies))
@@ -643,26 +644,39 @@ def _brings_nothing_new(run: Run, knowledge: Knowledge, load: _Load) -> bool:
     return is_same
 
 
-def _is_not_read(run: Run, knowledge: Knowledge, load: _Load) -> bool:
+def _compared(run: Run, feed: Feed, drop: Drop) -> date | None:
+    """The snapshot that its day sees, which a reference file may equal; None: it makes one."""
+    snapshot = _snapshot(run, feed.name, drop.day)
+    # A snapshot of before there was a record is published once more.
+    if snapshot is None or snapshot not in in_force(run, feed.name):
+        return None
+    if drop.day == snapshot and _is_to_be_mended(run, feed, drop, snapshot):
+        return None
+    return snapshot
+
+
+def _is_not_read(
+    run: Run,
+    knowledge: Knowledge,
+    feed: Feed,
+    drops: Sequence[Drop],
+) -> bool:
     """Whether it is a reference file that tells the run's days nothing, whatever it holds.
 
-    There is one file, the newest: what is made of an old day must not take it for that day's.
+    There is one file, the newest: what is made of an old day must not take it for that day's. It is
+    judged by the night that reads it.
     """
-    if not load.feed.is_reference:
+    if not feed.is_reference:
         return False
-    if not load.drops:
+    if not drops:
         return True
-    name = load.feed.name
-    drop = load.drops[0]
-    snapshot = _snapshot(run, name, drop.day)
-    recorded = in_force(run, name)
-    if snapshot is None:
-        return run.named_from > run.days.last and _has_passed(run, knowledge, recorded)
-    if snapshot not in recorded:
+    (drop,) = drops
+    if _compared(run, feed, drop):
+        return _finds_reference(run, knowledge) > run.days.last
+    if _snapshot(run, feed.name, drop.day):
         return False
-    if drop.day == snapshot and _is_to_be_mended(run, load.feed, drop, snapshot):
-        return False
-    return _finds_reference(run, knowledge) > run.days.last
+    snapshots = in_force(run, feed.name)
+    return run.named_from > run.days.last and _has_passed(run, knowledge, snapshots)
 
 
 def _has_passed(run: Run, knowledge: Knowledge, snapshots: Collection[date]) -> bool:

@@ -433,8 +433,26 @@ def test_a_bad_reference_file_does_not_refuse_days_that_saw_another(toy: Environ
     drop_sensors(toy, "1,roof", "2,", "3,")
     drop_readings(toy, "2013-01-01", "1,2013-01-01,0.5,corrected")
     # As a correction of the day does, and whoever asks for it by name.
-    assert _night(toy, "2013-01-01")["feeds"]["readings"]["staged"] == 1
+    told = _night(toy, "2013-01-01")
+    assert told["feeds"]["readings"]["staged"] == 1
     assert _rows(toy, "sensors_quarantine") == refused
+    # Nor are its rows told as quarantined.
+    assert told["feeds"]["sensors"] == {
+        "files": 1,
+        "in_files": 3,
+        "staged": 0,
+        "quarantined": 0,
+        "unchanged": 3,
+    }
+    assert "Quarantined rows" not in Path(told["report"]).read_text()
+    drop_readings(toy, "2013-01-01", "x,,,bad")
+    with pytest.raises(DataRefused, match=r"2013-01-01\.csv: 1 of 1 rows") as error:
+        _night(toy, "2013-01-01")
+    page = Path(error.value.report).read_text()
+    figures = [f'<td class="number">{figure}</td>' for figure in (1, 3, 0, 3, 0)]
+    assert f"<td>toy.sensors</td>{''.join(figures)}" in page
+    assert "sensors.csv" not in page
+    drop_readings(toy, "2013-01-01", "1,2013-01-01,0.5,corrected")
     with pytest.raises(DataRefused, match=r"sensors\.csv: 2 of 3 rows"):
         _night(toy, "2013-01-03")
     drop_sensors(toy, "1,roof", "2,cellar", "3,")
