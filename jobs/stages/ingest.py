@@ -415,7 +415,7 @@ def _refuse_bad_files(
             is_kept = all(drop.day in days for drop in load.drops)
             if is_kept:
                 _quarantine(run, load, days)
-            refusals.append(_refusal(run, load.feed, bad_files, is_kept))
+            refusals.append(_refusal(run, load, bad_files, is_kept))
             failures += [_failure(run, load.feed, tally) for tally in bad_files]
             files += [tally.source_file for tally in bad_files]
     if refusals:
@@ -493,15 +493,19 @@ def _allowed(feed: Feed) -> str:
 
 def _refusal(
     run: Run,
-    feed: Feed,
+    load: _Load,
     tallies: list[_Tally],
     is_kept: bool,
 ) -> str:
+    feed = load.feed
     table = sql_name(run, feed.name)
+    when = f"BETWEEN '{run.days.first}' AND '{run.days.last}'"
+    if feed.is_reference:
+        # On the other days is what was refused of the files of before.
+        when = f"= '{load.drops[0].day}'"
     rows = (
         f"SELECT * FROM {table}{QUARANTINE_SUFFIX} "
-        f"WHERE landed_date BETWEEN '{run.days.first}' AND '{run.days.last}' "
-        "ORDER BY source_file, source_line"
+        f"WHERE landed_date {when} ORDER BY source_file, source_line"
     )
     head = (
         f"{table} was refused: {len(tallies)} file(s) of '{feed.name}' have more bad rows "

@@ -6,6 +6,7 @@ The message then names the file.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -19,7 +20,7 @@ from pyspark.sql import SparkSession
 
 from jobs.commands.land import land
 from jobs.ingestion import drops
-from jobs.lake import knowledge, tables
+from jobs.lake import knowledge, sql, tables
 from jobs.lake.commits import publish
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import exists, version
@@ -418,11 +419,15 @@ def test_so_it_does_when_a_range_finds_a_bad_file(toy: Environment) -> None:
         _night(toy, day)
     refused = _rows(toy, "sensors_quarantine")
     drop_sensors(toy, ",roof", ",cellar")
-    with pytest.raises(DataRefused, match="All of them: nightshift sql"):
+    with pytest.raises(DataRefused, match="All of them: nightshift sql") as error:
         _night(toy, "2013-01-01", "2013-01-02")
     found = _rows(toy, "sensors_quarantine")
     assert found[:1] == refused
     assert [str(row[0]) for row in found[1:]] == ["2013-01-02", "2013-01-02"]
+    # What it says shows those of the file that was refused alone.
+    (statement,) = re.findall('nightshift sql "(.*)"', str(error.value))
+    _, shown = sql.query(toy, statement)
+    assert shown == found[1:]
 
 
 def test_a_bad_reference_file_does_not_refuse_days_that_saw_another(toy: Environment) -> None:
