@@ -184,7 +184,7 @@ def write_quarantine(
     """
     name = feed + QUARANTINE_SUFFIX
     replaced = tuple(days or run.days)
-    by_rules = _quarantined_by_rules(run, name, replaced)
+    by_rules = _quarantined_by_rules(run, name, _whole(run, name, replaced))
     kept = 0 if by_rules is None else by_rules.count()
     if by_rules is not None and kept:
         frame = frame.unionByName(by_rules, allowMissingColumns=True)
@@ -209,29 +209,19 @@ def write_quarantine_of_rules(
         bad: The rows, with the columns of the quarantine and `RULE`; None: there are none.
     """
     quarantine = name + QUARANTINE_SUFFIX
-    lost = _lost_of_rules(run, name, judged.days)
-    before = _quarantined_by_rules(run, quarantine, judged.days)
-    if bad is None and not lost and (before is None or before.isEmpty()):
+    whole = _whole(run, quarantine, judged.days)
+    before = _quarantined_by_rules(run, quarantine, whole)
+    if any(feed.name == name for feed in run.pipeline.feeds):
+        # Its own stage makes anew what it has refused.
+        whole = judged.days
+    is_whole = len(whole) == len(judged.days)
+    if bad is None and is_whole and (before is None or before.isEmpty()):
         return 0
     # After what ingestion has published in the same attempt, and before any later attempt.
     writing = replace(run, attempt=judged.attempt + 1)
-    left = [day for day in judged.days if day not in lost]
-    rows, kept = _with_rows_of_ingestion(run, quarantine, left, bad)
+    rows, kept = _with_rows_of_ingestion(run, quarantine, whole, bad)
     written = staging.write(writing, quarantine, rows, judged.days, judged.origin)
     return commits.publish(writing, quarantine, written).rows - kept
-
-
-def _lost_of_rules(run: Run, name: str, days: Collection[date]) -> set[date]:
-    """The days of which row rules alone fill a quarantine that has lost a data file.
-
-    Of a feed, its own stage makes anew what it has refused.
-    """
-    quarantine = name + QUARANTINE_SUFFIX
-    is_feed = any(feed.name == name for feed in run.pipeline.feeds)
-    # By the log alone, because nearly always it is so.
-    if is_feed or RULE not in column_types(run, quarantine):
-        return set()
-    return _lost(run, quarantine, days)
 
 
 def _with_rows_of_ingestion(
@@ -256,21 +246,24 @@ def _with_rows_of_ingestion(
 
 
 def _quarantined_by_rules(run: Run, name: str, days: Collection[date]) -> DataFrame | None:
-    """The rows in quarantine that row rules have moved there; None: there never were any.
-
-    Of a day that has lost a data file none can be read: its table is made, and judged, anew.
-    """
+    """The rows in quarantine that row rules have moved there; None: there never were any."""
     # By the log alone, because nearly always it is so.
     if RULE not in column_types(run, name):
         return None
-    lost = _lost(run, name, days)
-    left = [day for day in days if day not in lost]
-    return _on(run, name, left).where(F.col(RULE).isNotNull())
+    return _on(run, name, days).where(F.col(RULE).isNotNull())
 
 
-def _lost(run: Run, name: str, days: Collection[date]) -> set[date]:
+def _whole(run: Run, name: str, days: Collection[date]) -> Collection[date]:
+    """The days of which a quarantine that row rules fill has lost no data file.
+
+    Of the others no row can be read: their table is made, and judged, anew.
+    """
+    # By the log alone, because nearly always it is so.
+    if RULE not in column_types(run, name):
+        return days
     place = path(run, name)
-    return days_that_lost_files(opened.newest(place), place, days)
+    lost = days_that_lost_files(opened.newest(place), place, days)
+    return [day for day in days if day not in lost]
 
 
 def _on(run: Run, name: str, days: Collection[date]) -> DataFrame:
