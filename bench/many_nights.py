@@ -34,7 +34,7 @@ from bench import report
 from bench.command import named, nightshift
 from bench.harness import OURS, Measured
 from bench.home import Home
-from jobs.lake.sql import stored_tables
+from jobs.lake.stored import stored_tables
 from jobs.output import show
 from pipelines.catalog import pipeline
 from pipelines.days import Days

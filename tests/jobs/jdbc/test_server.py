@@ -25,6 +25,7 @@ import pytest
 from jobs import jdbc
 from jobs.jdbc import server
 from jobs.lake import sql
+from jobs.lake.stored import stored_tables
 from jobs.services import processes
 from jobs.services.accounts import Account, accounts, write_passwords
 from jobs.services.definitions import JDBC, services
@@ -464,7 +465,7 @@ def test_a_statement_that_keeps_the_memory_full_ends_with_the_server(
 
 
 def test_tables_are_listed_with_their_columns(served: Served, ann: Connection) -> None:
-    tables = sql.stored_tables(served.lake.environment)
+    tables = stored_tables(served.lake.environment)
     stored = [tuple(name.split(".")) for name in tables]
     rows = [*ann.ask("SHOW TABLES IN toy"), *ann.ask("SHOW TABLES IN ops")]
     found = [row[:2] for row in rows]
