@@ -225,8 +225,10 @@ class Session:
     def waited(self, do: Callable[[], _Given]) -> _Given:
         """What DuckDB gives, however long it takes; Ctrl-C ends it."""
         # In a thread, because DuckDB looks for Ctrl-C in some of its loops alone.
-        given = self._worker.submit(do)
+        given: Future[_Given] = Future()
         try:
+            # It is known before it begins: Ctrl-C may come while the thread is being started.
+            self._worker.submit(_do, do, given)
             # Step by step: other libraries let a thread that waits sleep through a signal.
             while not given.done():
                 wait([given], _STEP)
@@ -237,6 +239,8 @@ class Session:
 
     def _end(self, given: Future[_Given]) -> None:
         """Wait until what runs has noticed that it is to end: then another one may begin."""
+        # One that has not begun never does.
+        given.cancel()
         is_told = False
         while not given.done():
             try:
@@ -869,6 +873,15 @@ def _is_named(name: str, statements: str) -> bool:
     is_pipeline = rf"(?<!\w){schema}(?!\w)"
     patterns = (is_table, is_pipeline)
     return all(re.search(one, statements, re.IGNORECASE) for one in patterns)
+
+
+def _do(do: Callable[[], _Given], given: Future[_Given]) -> None:
+    if not given.set_running_or_notify_cancel():
+        return
+    try:
+        given.set_result(do())
+    except BaseException as error:
+        given.set_exception(error)
 
 
 def _is_said(name: str, text: str) -> bool:

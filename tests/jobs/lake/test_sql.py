@@ -212,6 +212,25 @@ def test_what_a_person_has_made_reads_the_tables_as_they_are(lake: Environment, 
         assert rows(session) == [(1,)]
 
 
+@pytest.mark.parametrize("is_handed_over", [True, False])
+def test_ctrl_c_while_a_statement_is_handed_over_ends_it(
+    lake: Environment, monkeypatch: pytest.MonkeyPatch, is_handed_over: bool
+) -> None:
+    with Session(lake) as session:
+        hand_over = session._worker.submit
+
+        def interrupted(*asked: object) -> None:
+            if is_handed_over:
+                hand_over(*asked)  # type: ignore[arg-type]
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(session._worker, "submit", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                list(session.results("SELECT sum(range) FROM range(1000000000000)"))
+        assert [row for result in session.results("SELECT 7") for row in result.rows] == [(7,)]
+
+
 def test_a_broken_table_behind_what_a_person_has_made_stops_that_alone(
     lake: Environment, capsys: pytest.CaptureFixture[str]
 ) -> None:
