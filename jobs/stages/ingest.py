@@ -87,6 +87,8 @@ class _Load:
     drops: list[Drop]
     is_read: bool
     """Whether its files are those that the run's days see; see `_is_not_read`."""
+    equals: date | None
+    """The snapshot that a reference file may equal; see `_compared`."""
     rows: DataFrame
     """Cached in the server until the stage ends."""
     tallies: list[_Tally]
@@ -345,11 +347,14 @@ def _load(
     rows = records(connect(run.environment), feed, drops, keep)
     for drop in drops:
         amounts.add_read(drop.records, drop.stamp.size)
-    is_read = not _is_not_read(run, knowledge, feed, drops)
+    has_reference = feed.is_reference and bool(drops)
+    equals = _compared(run, feed, drops[0]) if has_reference else None
+    is_read = not _is_not_read(run, knowledge, feed, drops, equals)
     return _Load(
         feed=feed,
         drops=drops,
         is_read=is_read,
+        equals=equals,
         rows=rows,
         tallies=_tallies(feed, rows, new_columns(drops)) if is_read else [],
         # Now: it is seen to it afterwards that no file has changed since it was inspected.
@@ -625,8 +630,7 @@ def _brings_nothing_new(run: Run, load: _Load) -> bool:
     if not load.is_read:
         return True
     name = load.feed.name
-    drop = load.drops[0]
-    snapshot = _compared(run, load.feed, drop)
+    snapshot = load.equals
     if snapshot is None:
         return False
     rows = sum(tally.rows for tally in load.tallies)
@@ -644,6 +648,7 @@ def _brings_nothing_new(run: Run, load: _Load) -> bool:
     )
     if is_same:
         # The file may say it in other bytes: then it is these from now on.
+        (drop,) = load.drops
         commits.confirm(run, name, snapshot, load.origin.inputs[drop.day])
     return is_same
 
@@ -664,6 +669,7 @@ def _is_not_read(
     knowledge: Knowledge,
     feed: Feed,
     drops: Sequence[Drop],
+    equals: date | None,
 ) -> bool:
     """Whether it is a reference file that tells the run's days nothing, whatever it holds.
 
@@ -675,7 +681,7 @@ def _is_not_read(
     if not drops:
         return True
     (drop,) = drops
-    if _compared(run, feed, drop):
+    if equals:
         return _finds_reference(run, knowledge) > run.days.last
     if _snapshot(run, feed.name, drop.day):
         return False
