@@ -21,8 +21,9 @@ FORWARDED = ("run", "plan", "notify", "rollback", "approve")
 LOST = 70
 """How a child ends that could tell nobody: it was asked to end, or a library came apart."""
 _OF_PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-OF_NETWORK = (*_OF_PROXY, "SSL_CERT_FILE", "SSL_CERT_DIR")
-"""Variables by which a channel reaches its address. In small letters too."""
+_IN_CAPITALS = (*_OF_PROXY, "SSL_CERT_FILE", "SSL_CERT_DIR")
+OF_NETWORK = (*_IN_CAPITALS, *map(str.lower, _IN_CAPITALS))
+"""Variables by which a channel reaches its address."""
 _WITHOUT_PROXY = ("NO_PROXY", "no_proxy")
 _AWS_SETTINGS = "AWS_CONFIG_FILE"
 _OF_TERMINAL = ("COLUMNS", "LINES", "TERM")
@@ -62,8 +63,7 @@ def variables(
         given: The client's.
         words: The command's.
     """
-    names = (*OF_NETWORK, *map(str.lower, OF_NETWORK))
-    found = {name: given[name] for name in names if name in given}
+    found = {name: given[name] for name in OF_NETWORK if name in given}
     for name in _OF_PROXY:
         if name in found:
             # Small letters go first, and the server has some of its own.

@@ -186,8 +186,7 @@ def _of_hive(environment: Environment, scratch: Path) -> list[tuple[str, str]]:
 
 def _leave_secrets(needed: dict[str, str]) -> None:
     """Give this process and its Java the variables that they need, and no secret of others."""
-    kept = {*OF_STORE, *OF_NETWORK, *map(str.lower, OF_NETWORK)}
-    for name in without(os.environ).keys() - kept:
+    for name in without(os.environ).keys() - {*OF_STORE, *OF_NETWORK}:
         os.environ.pop(name, None)
     for name in _OF_SPARK:
         if name in needed:

@@ -28,7 +28,7 @@ from jobs.lake.knowledge import visible
 from jobs.lake.locations import STAGED_BELOW, exists, manifests, path, sql_name
 from jobs.lake.log import Action, actions, is_table
 from jobs.lake.snapshots import Snapshot
-from jobs.lake.stored import stored_tables
+from jobs.lake.stored import stored_pipelines, tables_of
 from jobs.services.leftovers import Cleaned, Rule
 from pipelines.errors import NightshiftError
 from pipelines.places import is_url
@@ -137,10 +137,9 @@ def clean_tables(run: Run, pinned: Iterable[Snapshot], rule: Rule) -> Iterable[C
         if is_table(place):
             yield _clean_or_tell(place, sql_name(run, name), rule, used[name])
     declared = {table.name for table in run.pipeline.tables}
-    for table in stored_tables(run.environment):
-        pipeline, _, name = table.partition(".")
-        is_declared = name.removesuffix(QUARANTINE_SUFFIX) in declared
-        if pipeline == run.pipeline.name and not is_declared:
+    for table in tables_of(run.environment, run.pipeline.name):
+        name = table.partition(".")[2]
+        if name.removesuffix(QUARANTINE_SUFFIX) not in declared:
             yield _undeclared(run.environment, table)
 
 
@@ -151,9 +150,10 @@ def tables_of_undeclared(environment: Environment, declared: Collection[str]) ->
         environment: Whose lake it is.
         declared: Names of pipelines.
     """
-    for table in stored_tables(environment):
-        if table.partition(".")[0] not in {*declared, OPS}:
-            yield _undeclared(environment, table)
+    for pipeline in stored_pipelines(environment):
+        if pipeline not in {*declared, OPS}:
+            for table in tables_of(environment, pipeline):
+                yield _undeclared(environment, table)
 
 
 def _undeclared(environment: Environment, table: str) -> Cleaned:

@@ -20,21 +20,32 @@ def stored_tables(environment: Environment) -> list[str]:
     Raises:
         NightshiftError: the lake is in a bucket that is not there.
     """
-    system, root = file_system(environment.lake)
-    names = []
-    pipelines = _folders(system, root)
-    if not pipelines and places.is_url(environment.lake):
+    names = stored_pipelines(environment)
+    return [table for name in names for table in tables_of(environment, name)]
+
+
+def stored_pipelines(environment: Environment) -> list[str]:
+    """Names of the folders in the lake that may hold tables.
+
+    Raises:
+        NightshiftError: the lake is in a bucket that is not there.
+    """
+    names = _folders(environment.lake)
+    if not names and places.is_url(environment.lake):
         places.require_bucket(places.place(environment.lake))
-    for pipeline in pipelines:
-        for table in _folders(system, pipeline.path):
-            name = f"{pipeline.base_name}.{table.base_name}"
-            if is_table(environment.table_path(name)):
-                names.append(name)
     return names
 
 
-def _folders(system: fs.FileSystem, place: str) -> list[fs.FileInfo]:
-    entries = system.get_file_info(fs.FileSelector(place, allow_not_found=True))
-    folders = [entry for entry in entries if entry.type == fs.FileType.Directory]
+def tables_of(environment: Environment, pipeline: str) -> list[str]:
+    """SQL names of what is stored as a table of one pipeline."""
+    folders = _folders(f"{environment.lake}/{pipeline}")
+    names = [f"{pipeline}.{folder}" for folder in folders]
+    return [name for name in names if is_table(environment.table_path(name))]
+
+
+def _folders(place: str) -> list[str]:
+    system, root = file_system(place)
+    entries = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
+    folders = [entry.base_name for entry in entries if entry.type == fs.FileType.Directory]
     # `_staging` and `_delta_log` hold files, but are no tables.
-    return [folder for folder in folders if not folder.base_name.startswith("_")]
+    return [folder for folder in folders if not folder.startswith("_")]
