@@ -46,8 +46,6 @@ def train(run: Run) -> dict[str, object]:
     _require_one_definition(run, recipe.days.all)
     pinned = pins.pins(run, recipe)
     registry = Registry(run.environment, run.pipeline.name)
-    # Before a training whose model could not be kept.
-    registry.create()
     result: dict[str, object] = {
         "as_of": str(run.days.last),
         "family": recipe.family.name,
@@ -59,6 +57,8 @@ def train(run: Run) -> dict[str, object]:
     known = None if run.retrain else registry.trained(pins.fingerprint(pinned))
     if known:
         return result | {"model_version": registry.challenge(known).version, "reused": True}
+    # Before a training whose model could not be kept.
+    registry.create()
     return result | _train(run, registry, recipe, pinned)
 
 
