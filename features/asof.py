@@ -59,6 +59,8 @@ if TYPE_CHECKING:
 _BROADCAST_ROWS = 500_000
 """Up to so many entity rows, what a view answers is small enough to be sent to every task instead
 of shuffled."""
+_DISTINCT_ROWS = 100_000
+"""From so many entity rows on, questions are asked once each: that is a shuffle of its own."""
 _SLICE_ROWS = 1_000_000
 """Of one key's facts and questions, as many as a task sorts within seconds."""
 _MOST_SLICES = 64
@@ -348,11 +350,13 @@ def _answers(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFram
         facts = _facts(group, rows.sparkSession, span)
         questions = _questions(group, rows, time)
         each = [_ASKED, *_key_columns(source), _AT]
-        if span.rows > _BROADCAST_ROWS:
+        are_many = span.rows > _DISTINCT_ROWS
+        if are_many:
             # Before they are sent to where their facts are: many rows ask the same.
             questions = questions.dropDuplicates(each)
-        latest = _latest(group, facts, questions, span).where(_is_young(source))
-        once = latest.dropDuplicates(each)
+        once = _latest(group, facts, questions, span).where(_is_young(source))
+        if not are_many:
+            once = once.dropDuplicates(each)
         # Computed here and now: all views in one plan cost the planner more than the joins
         # themselves.
         return computed(once)

@@ -43,6 +43,7 @@ from pipelines.errors import UsageError, explaining, refuse_unless
 from pipelines.spec import SCORING, TRAINING
 
 if TYPE_CHECKING:
+    from pyspark.sql import Column
     from pyspark.sql.types import StructType
 
     from jobs.lake.knowledge import Seen
@@ -52,7 +53,9 @@ if TYPE_CHECKING:
 
 _LANDED = "landed_date"
 _LEARNED = "learned"
-"""The day on which a row's label became known; null in rows to be scored."""
+"""The day on which a row's label became known."""
+_TOLD = "told"
+"""What became known of a row: structs of that day and the label; none in rows only to be scored."""
 _LABEL_TYPES = {"binary_classification": "int", "regression": "double"}
 """Learning task -> Spark's type of its label."""
 _READ_AS_NUMBERS = (NumericType, BooleanType, NullType, StringType)
@@ -215,23 +218,31 @@ def _computed_entity_rows(run: Run, outcomes: _Outcomes, knowledge: Knowledge) -
 
 
 def _entity_rows(run: Run, outcomes: _Outcomes, knowledge: Knowledge) -> DataFrame:
-    """Rows to be scored (`learned` is null) and to be trained on, with every key of the views."""
+    """Rows to be scored, to be trained on, or both, with every key of the views.
+
+    Each once: in a pass over many days most of them are both.
+    """
     training = run.pipeline.training
     # As the table has it, if it does: a night without outcomes tells no type of its own.
     published = column_types(run, TRAINING).get(training.label, _LABEL_TYPES[training.task])
     no_label = F.lit(None).cast(published)
-    not_learned = F.lit(None).cast("date")
-    to_score = _entities(run, run.days, knowledge).withColumns(
-        {training.label: no_label, _LEARNED: not_learned}
-    )
     if outcomes.rows is None or outcomes.evenings is None:
-        return to_score
+        no_day = F.lit(None).cast("date")
+        nothing = F.struct(no_day.alias(_LEARNED), no_label.alias(training.label))
+        to_score = _entities(run, run.days, knowledge)
+        return to_score.withColumn(_TOLD, F.array_repeat(nothing, 0))
+    label = F.coalesce(training.label, no_label).alias(training.label)
+    told = F.array(F.struct(_LEARNED, label)).alias(_TOLD)
     # What is about a day was scored in the night before it.
-    night_before = F.date_sub(run.pipeline.event_date, 1)
-    scored_then = _entities(run, outcomes.evenings, knowledge)
-    to_train_on = scored_then.where(F.col(_LANDED) == night_before)
-    learned = to_train_on.join(outcomes.rows, list(run.pipeline.entity))
-    return to_score.unionByName(learned)
+    night_before = F.date_sub(run.pipeline.event_date, 1).alias(_LANDED)
+    row = [_LANDED, *run.pipeline.entity]
+    of_row = outcomes.rows.select(night_before, *run.pipeline.entity, told)
+    if outcomes.evenings.last in run.days:
+        # A row that is scored here too stays one, also where it was told of several times.
+        all_told = F.flatten(F.collect_list(_TOLD))
+        of_row = of_row.groupBy(*row).agg(all_told.alias(_TOLD))
+    rows = _entities(run, _nights(run, outcomes), knowledge).join(of_row, row, "left")
+    return rows.where(_is_scored(run) | F.col(_TOLD).isNotNull())
 
 
 def _entities(run: Run, nights: Days, knowledge: Knowledge) -> DataFrame:
@@ -243,7 +254,7 @@ def _entities(run: Run, nights: Days, knowledge: Knowledge) -> DataFrame:
     seen = knowledge.seen_then(name)
     rows = _as_seen(run, name, nights, knowledge, seen)
     # Nor a label of that name: what is scored has none yet, and what is learned from gets its own.
-    others = (run.pipeline.training.label, _LEARNED)
+    others = (run.pipeline.training.label, _LEARNED, _TOLD)
     return rows.drop(*declared.names(run.pipeline.views), *others)
 
 
@@ -336,7 +347,7 @@ def _days_of_facts(run: Run, view: FeatureView, nights: Days) -> Days:
 
 
 def _training(run: Run, rows: DataFrame) -> DataFrame:
-    learned = rows.where(F.col(_LEARNED).isNotNull())
+    learned = rows.select("*", F.inline(_TOLD))
     # A training row belongs to the day on which its label came, not to that of its scoring.
     landed = learned.withColumn(_LANDED, F.col(_LEARNED))
     label = run.pipeline.training.label
@@ -344,8 +355,12 @@ def _training(run: Run, rows: DataFrame) -> DataFrame:
 
 
 def _scoring(run: Run, rows: DataFrame) -> DataFrame:
-    unknown = rows.where(F.col(_LEARNED).isNull())
-    return unknown.select(_LANDED, *_columns(run, rows))
+    return rows.where(_is_scored(run)).select(_LANDED, *_columns(run, rows))
+
+
+def _is_scored(run: Run) -> Column:
+    """Whether a row is one to be scored in the run's days; what is only trained on was before."""
+    return F.col(_LANDED) >= F.lit(run.days.first)
 
 
 def _columns(run: Run, rows: DataFrame) -> list[str]:

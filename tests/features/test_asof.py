@@ -256,6 +256,7 @@ def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     """For how many the rows are taken: of many each moment is a slice of time."""
     if request.param == "many":
         monkeypatch.setattr("features.asof._BROADCAST_ROWS", 0)
+        monkeypatch.setattr("features.asof._DISTINCT_ROWS", 0)
         monkeypatch.setattr("features.asof._SLICE_ROWS", 1)
 
 

@@ -567,8 +567,39 @@ def test_an_entity_table_may_have_a_column_named_as_the_label(
     )
     run = run_of(environment, "features", Days.of(night))
     found = features._entity_rows(run, known, Knowledge(run, {"departures": []}))
-    in_order = found.orderBy("learned").collect()
-    assert [row["late"] for row in in_order] == [None, 0]
+    assert "late" not in found.columns
+    (row,) = found.collect()
+    assert [one["late"] for one in row["told"]] == [0]
+
+
+def test_a_row_that_is_told_of_twice_is_scored_once_and_trained_on_twice(
+    environment: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night = date(2013, 1, 2)
+    about, later = night + timedelta(days=1), night + timedelta(days=2)
+    entity = dict.fromkeys(PIPELINE.entity, "one") | {"flight_date": about}
+    other = entity | {"carrier": "another"}
+    nights = [{"landed_date": night, **one} for one in (entity, other)]
+    outcomes = [
+        {"learned": about, **entity, "late": 0},
+        {"learned": later, **entity, "late": 1},
+    ]
+    rows, outcome = spark.createDataFrame(nights), spark.createDataFrame(outcomes)
+    monkeypatch.setattr(features, "_as_seen", lambda *_: rows)
+    monkeypatch.setattr(features, "_columns", lambda *_: ["carrier"])
+    of_day = Days.of(about)
+    known = features._Outcomes(
+        rows=outcome,
+        count=2,
+        labelled=2,
+        about={about: of_day, later: of_day},
+    )
+    run = run_of(environment, "features", Days(night, later))
+    found = features._entity_rows(run, known, Knowledge(run, {"departures": []}))
+    scored = sorted(features._scoring(run, found).collect())
+    assert scored == [(night, "another"), (night, "one")]
+    trained = sorted(features._training(run, found).collect())
+    assert trained == [(about, "one", 0), (later, "one", 1)]
 
 
 @pytest.mark.parametrize("there", ["integer", "long", "double"])
@@ -582,10 +613,12 @@ def test_a_night_without_outcomes_has_labels_of_the_type_that_the_table_has(
     rows = spark.createDataFrame([{"landed_date": night, "carrier": "UA"}])
     monkeypatch.setattr(features, "_as_seen", lambda *_: rows)
     monkeypatch.setattr(features, "column_types", lambda *_: {"late": there})
+    monkeypatch.setattr(features, "_columns", lambda *_: ["carrier"])
     run = run_of(environment, "features", Days.of(night))
     nothing, knowledge = features._Outcomes(), Knowledge(run, {"departures": []})
     found = features._entity_rows(run, nothing, knowledge)
-    assert found.schema["late"].dataType.typeName() == there
+    told = features._training(run, found)
+    assert told.schema["late"].dataType.typeName() == there
 
 
 def test_a_feature_that_cannot_be_finished_is_told(
