@@ -21,7 +21,7 @@ class DailySum:
     name: str
     sql: str
     """Aggregate over the rows that share a day and a key. Whole numbers or decimals: a sum of
-    doubles would depend on the order in which they come."""
+    doubles would depend on the order in which they come. Where it is null it adds nothing."""
 
     def __post_init__(self) -> None:
         refuse_odd_kinds(f"DailySum '{self.name}'", self)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
+from pyspark.sql.types import DataType, DecimalType, IntegralType
 
 from jobs.transforms.columns import joined, scoring_moment
 
@@ -13,9 +15,10 @@ if TYPE_CHECKING:
     from pyspark.sql import Column
 
     from pipelines.days import Days
-    from pipelines.rolling import Grain, Rolling, Statistic
+    from pipelines.rolling import DailySum, Grain, Rolling, Statistic
 
 _GRAIN, _KEY = "_grain", "_key"
+_DAY, _AGE, _NEXT, _HELD = "_day", "_age", "_next", "_held"
 """Columns beside those of the rows: no feed has one whose name begins so."""
 
 
@@ -39,31 +42,104 @@ def _key(grain: Grain) -> Column:
 def window_figures(daily: DataFrame, rolling: Rolling, days: Days, timezone: str) -> DataFrame:
     """The declared statistics over the windows that end with each day.
 
-    A key has a row on every day on which the longest window holds something of it.
+    A key has a row on every day on which the longest window holds something of it. A sum that is
+    null on a day adds nothing.
     """
-    longest = max(rolling.windows)
-    first = F.greatest(F.col("landed_date"), F.lit(days.first))
-    last_inside = F.date_add("landed_date", longest - 1)
-    last = F.least(last_inside, F.lit(days.last))
-    # A day's sums count on every later day whose longest window still holds that day.
-    counted_on = F.explode(F.sequence(first, last)).alias("day")
-    # Of sums that no window of the days holds, the sequence would run backwards.
-    counted = daily.where(first <= last).select("*", counted_on)
-    totals = []
-    for window in rolling.windows:
-        totals += [_total(one.name, window) for one in rolling.sums]
-    day = F.col("day").alias("landed_date")
-    rows = counted.groupBy(day, "grain", "key").agg(*totals)
+    are_many = len(days) > max(rolling.windows)
+    totals = _totals_by_change if are_many and _are_exact(daily, rolling) else _totals_by_day
+    rows = totals(daily, rolling, days)
     moment = scoring_moment(timezone).alias("event_timestamp")
     figures = [_figure(statistic, window) for statistic, window in rolling.figures]
     return rows.select("landed_date", moment, "grain", "key", *figures)
 
 
-def _total(name: str, window: int) -> Column:
-    age = F.datediff("day", "landed_date")
-    # 0 and not null: in a shorter window there may be nothing.
-    inside = F.when(age < window, F.col(name)).otherwise(0)
-    return F.sum(inside).alias(f"{name}_{window}")
+def _are_exact(daily: DataFrame, rolling: Rolling) -> bool:
+    """Whether what was added can be taken away again: of doubles that leaves another sum."""
+    kinds = [daily.schema[one.name].dataType for one in rolling.sums]
+    return all(isinstance(kind, IntegralType | DecimalType) for kind in kinds)
+
+
+def _totals_by_day(daily: DataFrame, rolling: Rolling, days: Days) -> DataFrame:
+    """Of few days: each adds up what its windows hold."""
+    longest = max(rolling.windows)
+    first = F.greatest(F.col("landed_date"), F.lit(days.first))
+    last_inside = F.date_add("landed_date", longest - 1)
+    last = F.least(last_inside, F.lit(days.last))
+    # A day's sums count on every later day whose longest window still holds that day.
+    counted_on = F.explode(F.sequence(first, last)).alias(_DAY)
+    # Of sums that no window of the days holds, the sequence would run backwards.
+    counted = daily.where(first <= last).select("*", counted_on)
+    age = F.datediff(_DAY, "landed_date")
+    totals = []
+    for window, one in product(rolling.windows, rolling.sums):
+        inside = F.when(age < window, F.col(one.name))
+        total = F.sum(_or_zero(inside))
+        totals.append(total.alias(_name(one, window)))
+    day = F.col(_DAY).alias("landed_date")
+    return counted.groupBy(day, "grain", "key").agg(*totals)
+
+
+def _totals_by_change(daily: DataFrame, rolling: Rolling, days: Days) -> DataFrame:
+    """Of many days: what comes into each window and what leaves it, summed up over time.
+
+    So a day's sums are looked at once for each window, and not on each day of the longest.
+    """
+    changes = _changes(daily, rolling, days)
+    of_key = Window.partitionBy("grain", "key").orderBy(_DAY)
+    # By days and not by rows: several may change the totals of one.
+    so_far = of_key.rangeBetween(Window.unboundedPreceding, Window.currentRow)
+    longest = max(rolling.windows)
+    days_held = F.sum(_change(F.lit(1), longest)).over(so_far)
+    next_change = F.lead(_DAY).over(of_key)
+    kinds = _kinds_of_totals(daily, rolling)
+    totals = []
+    for window, one in product(rolling.windows, rolling.sums):
+        change = _change(_or_zero(F.col(one.name)), window)
+        # A sum of sums of decimals has more digits than a sum.
+        total = F.sum(change).over(so_far).cast(kinds[one.name])
+        totals.append(total.alias(_name(one, window)))
+    helpers = (_DAY, next_change.alias(_NEXT), days_held.alias(_HELD))
+    summed = changes.select("grain", "key", *helpers, *totals)
+    last = F.coalesce(F.date_sub(_NEXT, 1), F.lit(days.last))
+    # Of several changes of a day the last one, which no other of that day follows.
+    is_last = F.col(_DAY) <= last
+    same_until = F.explode(F.sequence(_DAY, last)).alias("landed_date")
+    return summed.where(is_last & (F.col(_HELD) > 0)).select(same_until, "*")
+
+
+def _changes(daily: DataFrame, rolling: Rolling, days: Days) -> DataFrame:
+    """The sums on each day on which they come into the windows, or leave one of them."""
+    ages = F.array(*map(F.lit, (0, *rolling.windows)))
+    aged = daily.select("*", F.explode(ages).alias(_AGE))
+    changed_on = F.date_add("landed_date", F.col(_AGE))
+    # Before the first of the days only counts what has come of it all.
+    day = F.greatest(changed_on, F.lit(days.first))
+    changes = aged.withColumn(_DAY, day)
+    return changes.where(F.col(_DAY) <= F.lit(days.last))
+
+
+def _change(amount: Column, window: int) -> Column:
+    """What comes into the window at the age of 0 days, and leaves it at that of its length."""
+    comes = F.when(F.col(_AGE) == 0, amount)
+    return comes.when(F.col(_AGE) == window, -amount).otherwise(0)
+
+
+def _kinds_of_totals(daily: DataFrame, rolling: Rolling) -> dict[str, DataType]:
+    """Spark's type of a sum of each of the daily sums."""
+    totals = []
+    for one in rolling.sums:
+        total = F.sum(_or_zero(F.col(one.name)))
+        totals.append(total.alias(one.name))
+    return {field.name: field.dataType for field in daily.select(*totals).schema}
+
+
+def _or_zero(amount: Column) -> Column:
+    """Not null: in a shorter window there may be nothing."""
+    return F.coalesce(amount, F.lit(0))
+
+
+def _name(one: DailySum, window: int) -> str:
+    return f"{one.name}_{window}"
 
 
 def _figure(statistic: Statistic, window: int) -> Column:
