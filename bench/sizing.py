@@ -67,7 +67,7 @@ def _measure(environment: Environment, times: int, history: Days, nights: list[d
     land(FLIGHTS, environment, all_days)
     rows = _multiply(environment.landing / FLIGHTS.name, times)
     _waive_volumes(environment, all_days)
-    with running_server(environment, port=0) as environment:
+    with running_server(environment, port=0, lasting=True) as environment:
         loaded = _run(environment, history)
         seconds = [_run(environment, Days.of(night)) for night in nights]
         server = _most_memory_of_spark(environment)

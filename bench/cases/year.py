@@ -140,7 +140,7 @@ def _up(folder: Path) -> Iterator[Environment]:
     """What of the platform computes."""
     with (
         preloaded(Home(folder).environment, PRELOAD) as served,
-        running_server(served, 0) as environment,
+        running_server(served, 0, lasting=True) as environment,
     ):
         yield environment
 

@@ -54,9 +54,16 @@ _EVERY_JVM = f"-XX:+UseSerialGC -XX:ReservedCodeCacheSize=512m {_SAME_ROWS}"
 """With one compiler Java reserves 48 MB for code, which Spark's generated classes fill within some
 nights: then nothing is compiled any more.
 """
-_JVM_FLAGS = f"-XX:TieredStopAtLevel=1 {_EVERY_JVM}"
-"""Halve the time to the first result: most of a night's queries run once, so the second compiler
-does not pay off.
+_FOR_A_COMMAND = "-XX:TieredStopAtLevel=1"
+"""Halves the time to the first result: most of a night's queries run once, so that Java's second
+compiler does not pay off where the server ends with them.
+"""
+_FOR_MANY_NIGHTS = (
+    "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000 "
+    "-XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000"
+)
+"""The second compiler, for what is called ten times as often as Java asks for: so it takes little
+from the first night, and the later ones need a seventh less time (docs/performance.md).
 """
 _EXECUTOR_FLAGS = f"-XX:-DontCompileHugeMethods {_EVERY_JVM}"
 """Executors are there for many rows. Of a wide table Spark makes methods of over 8,000 bytes, which
@@ -77,7 +84,12 @@ not, or where there is no archive, as in an image, it loads the classes from the
 
 
 @contextmanager
-def running_server(environment: Environment, port: int | None = None) -> Iterator[Environment]:
+def running_server(
+    environment: Environment,
+    port: int | None = None,
+    *,
+    lasting: bool = False,
+) -> Iterator[Environment]:
     """A server for the time of the block.
 
     The one that is there, else one of our own that ends with the block.
@@ -85,6 +97,7 @@ def running_server(environment: Environment, port: int | None = None) -> Iterato
     Args:
         environment: Whose server it is.
         port: Start a server of our own on this port (0: any free one), whether or not another runs.
+        lasting: Whether one of our own is as that of `up`, which is there for many nights.
 
     Yields:
         The environment that reaches the server.
@@ -97,7 +110,7 @@ def running_server(environment: Environment, port: int | None = None) -> Iterato
     process = None
     try:
         with _shared_use(environment):
-            process = _start_unless_running(environment)
+            process = _start_unless_running(environment, lasting)
             yield environment
     finally:
         if process is not None:
@@ -108,8 +121,12 @@ def running_server(environment: Environment, port: int | None = None) -> Iterato
                 stop(process)
 
 
-def start(environment: Environment) -> subprocess.Popen[bytes]:
+def start(environment: Environment, *, lasting: bool = False) -> subprocess.Popen[bytes]:
     """Start a server that dies with this process, and wait until it accepts connections.
+
+    Args:
+        environment: Whose server it is.
+        lasting: Whether it is there for many nights, or for what a command asks.
 
     Raises:
         PortTakenError: a program that is none of this home's uses the port.
@@ -123,7 +140,7 @@ def start(environment: Environment) -> subprocess.Popen[bytes]:
     _await_master(environment)
     log = environment.logs / "spark.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    process = _launch(environment, log)
+    process = _launch(environment, log, lasting)
     try:
         _wait_until_up(environment, process, log)
     except BaseException:
@@ -143,12 +160,12 @@ def stop(process: subprocess.Popen[bytes], seconds: float = _STOP_SECONDS) -> No
         process.wait()
 
 
-def command(environment: Environment) -> list[str]:
-    """The command line of the server.
+def command(environment: Environment, *, lasting: bool = False) -> list[str]:
+    """The command line of a server, for many nights or for what a command asks.
 
     Its token is not in it, because every user of the machine can read it.
     """
-    settings = configuration(environment)
+    settings = configuration(environment, lasting=lasting)
     properties.require_others(properties.read(environment), settings)
     return [
         str(spark_home() / "bin" / "spark-submit"),
@@ -162,7 +179,7 @@ def command(environment: Environment) -> list[str]:
     ]
 
 
-def configuration(environment: Environment) -> dict[str, str]:
+def configuration(environment: Environment, *, lasting: bool = False) -> dict[str, str]:
     """Every Spark setting of the server that is not Spark's own default."""
     return {
         **_computing(environment),
@@ -170,7 +187,7 @@ def configuration(environment: Environment) -> dict[str, str]:
         "spark.log.level": "WARN",
         "spark.python.daemon.module": "jobs.spark.python_daemon",
         **_addresses(environment),
-        **_java_settings(environment),
+        **_java_settings(environment, lasting),
         **_sql_settings(environment),
         **_store_settings(environment),
     }
@@ -242,7 +259,7 @@ def main() -> None:
     """Replace this process by the server of its environment's home."""
     environment = Environment.read()
     try:
-        program = command(environment)
+        program = command(environment, lasting=True)
         _require_own_address(environment)
         _await_master(environment)
     except NightshiftError as error:
@@ -460,12 +477,13 @@ def _addresses(environment: Environment) -> dict[str, str]:
     }
 
 
-def _java_settings(environment: Environment) -> dict[str, str]:
+def _java_settings(environment: Environment, lasting: bool) -> dict[str, str]:
     scratch = str(_folder(environment) / _scratch(environment))
     jars = [str(jar) for jar in _fetched_jars("delta", "delta-spark")]
     if LOCAL_FILES.exists():
         jars.append(str(LOCAL_FILES))
-    options = [_JVM_FLAGS, f"-Djava.io.tmpdir={quote(scratch)}"]
+    compiled = _FOR_MANY_NIGHTS if lasting else _FOR_A_COMMAND
+    options = [compiled, _EVERY_JVM, f"-Djava.io.tmpdir={quote(scratch)}"]
     if CLASS_ARCHIVE.exists():
         # An archive that does not fit is no news to anyone: Java does without.
         options.append(f"-XX:SharedArchiveFile={quote(str(CLASS_ARCHIVE))} -Xlog:cds=off")
@@ -531,9 +549,11 @@ def _store_settings(environment: Environment) -> dict[str, str]:
     return {name: value for name, value in own.items() if not name.startswith(PROXY_OF_HADOOP)}
 
 
-def _start_unless_running(environment: Environment) -> subprocess.Popen[bytes] | None:
+def _start_unless_running(
+    environment: Environment, lasting: bool
+) -> subprocess.Popen[bytes] | None:
     with locks.hold(environment, "spark.start"):  # of two that find no server, one starts it
-        return None if _is_running(environment) else start(environment)
+        return None if _is_running(environment) else start(environment, lasting=lasting)
 
 
 def _is_running(environment: Environment) -> bool:
@@ -543,8 +563,8 @@ def _is_running(environment: Environment) -> bool:
     return processes.belongs(holder, environment.home)
 
 
-def _launch(environment: Environment, log: Path) -> subprocess.Popen[bytes]:
-    program = dying_with_parent(command(environment), signal.SIGKILL)
+def _launch(environment: Environment, log: Path, lasting: bool) -> subprocess.Popen[bytes]:
+    program = dying_with_parent(command(environment, lasting=lasting), signal.SIGKILL)
     variables = {**os.environ, **server_variables(environment)}
     folder = fresh_folder(environment)
     with log.open("ab") as output:

@@ -103,6 +103,23 @@ def test_what_set_up_wrote_down_is_asked_for_only_where_it_is(
     assert "LocalFiles" not in command
 
 
+def test_the_server_of_up_compiles_what_is_hot_and_that_of_a_command_what_is_first(
+    shared_environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(server.os, "execve", lambda _, words, __: started.extend(words))
+    monkeypatch.setattr(server.os, "chdir", lambda _: None)
+    monkeypatch.setattr(server, "die_with_parent", lambda _: None)
+    monkeypatch.setattr(server, "fresh_folder", lambda _: None)
+    monkeypatch.setattr(server.Environment, "read", lambda: shared_environment)
+    server.main()
+    of_up, of_command = " ".join(started), " ".join(server.command(shared_environment))
+    assert "-XX:Tier4InvocationThreshold=" in of_up
+    assert "TieredStopAtLevel" not in of_up
+    assert "-XX:TieredStopAtLevel=1" in of_command
+    assert "Tier4" not in of_command
+
+
 def test_an_archive_of_classes_that_does_not_fit_keeps_nothing_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +189,7 @@ def test_the_owner_of_a_server_waits_until_others_have_done_with_it(
     events: list[str] = []
     monkeypatch.setattr(server, "_is_running", lambda _: "start" in events)
     monkeypatch.setattr(server, "stop", lambda _: events.append("stop"))
-    monkeypatch.setattr(server, "start", lambda _: events.append("start") or "process")
+    monkeypatch.setattr(server, "start", lambda _, **__: events.append("start") or "process")
     owner_is_in = threading.Event()
     other_is_in = threading.Event()
 
