@@ -57,10 +57,11 @@ if TYPE_CHECKING:
     from pyspark.sql.window import WindowSpec
 
 _BROADCAST_ROWS = 500_000
-"""Up to so many entity rows, what a view answers is small enough to be sent to every task instead
-of shuffled."""
+"""Up to so many answers of a view are sent to every task. Of more they are shuffled, and so are the
+entity rows, of which many may share a key and a time."""
 _DISTINCT_ROWS = 100_000
-"""From so many entity rows on, questions are asked once each: that is a shuffle of its own."""
+"""Of more entity rows questions are asked once each, which is a shuffle of its own; of fewer the
+answers are made one."""
 _SLICE_ROWS = 1_000_000
 """Of one key's facts and questions, as many as a task sorts within seconds."""
 _MOST_SLICES = 64
@@ -281,26 +282,23 @@ def _joined(rows: DataFrame, views: Sequence[_View], time: str, span: _Span) -> 
         answers = list(pool.map(lambda group: _answers(group, rows, time, span), groups))
     joined = rows
     for group, answer in zip(groups, answers, strict=True):
-        for position in range(len(group.views)):
+        few = _with_few_answers(group, answer, span)
+        for position, view in enumerate(group.views):
             right = _answers_of(position, group, answer, time)
-            joined = _attach(joined, right, group.views[position], time, span.rows)
+            if position in few:
+                right = F.broadcast(right)
+            # An answer has each key and time once, so no row is multiplied.
+            joined = joined.join(right, [*view.keys, time], "left")
     return joined
 
 
-def _attach(
-    left: DataFrame,
-    right: DataFrame,
-    view: _View,
-    time: str,
-    rows: int,
-) -> DataFrame:
-    """The rows with the features of the view.
-
-    An answer has each key and time once, so none is multiplied.
-    """
-    if rows <= _BROADCAST_ROWS:
-        right = F.broadcast(right)
-    return left.join(right, [*view.keys, time], "left")
+def _with_few_answers(group: _Group, answers: DataFrame, span: _Span) -> set[int]:
+    """Positions of the views whose answers are few enough to be sent to every task."""
+    if span.rows <= _BROADCAST_ROWS:
+        return set(range(len(group.views)))
+    counted = answers.groupBy(_ASKED).count()
+    many = counted.where(F.col("count") > _BROADCAST_ROWS).collect()
+    return set(range(len(group.views))) - {row[_ASKED] for row in many}
 
 
 def _answers_of(position: int, group: _Group, answers: DataFrame, time: str) -> DataFrame:

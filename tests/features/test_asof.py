@@ -254,9 +254,13 @@ def questions(spark: SparkSession, *asked: Question) -> DataFrame:
 @pytest.fixture
 def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """For how many the rows are taken: of many each moment is a slice of time."""
+    if request.param != "few":
+        monkeypatch.setattr("features.asof._DISTINCT_ROWS", 0)
+    if request.param == "some":
+        # Fewer than there are rows: what some worlds are answered is few, that of others is not.
+        monkeypatch.setattr("features.asof._BROADCAST_ROWS", 40)
     if request.param == "many":
         monkeypatch.setattr("features.asof._BROADCAST_ROWS", 0)
-        monkeypatch.setattr("features.asof._DISTINCT_ROWS", 0)
         monkeypatch.setattr("features.asof._SLICE_ROWS", 1)
 
 
@@ -267,6 +271,7 @@ def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         ("UTC", "few"),
         ("America/New_York", "few"),
         ("Asia/Kolkata", "few"),
+        ("America/New_York", "some"),
         ("America/New_York", "many"),
     ],
     indirect=True,
