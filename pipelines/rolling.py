@@ -35,7 +35,8 @@ class Statistic:
     amount: str
     """The daily sum that is summed over the window."""
     per: str = ""
-    """The daily sum by which it is divided, null where that is 0; empty: it is a count."""
+    """The daily sum by which it is divided, null where that is 0; empty: it is a count. Of values
+    of which some are unknown it is the count of the known ones."""
     least: float | None = None
     most: float | None = None
     doc: str = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from functools import partial, reduce
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 _LANDED = "landed_date"
 _LEARNED = "learned"
 """The day on which a row's label became known."""
-_TOLD = "told"
+_TOLD = "__told"
 """What became known of a row: structs of that day and the label; none in rows only to be scored."""
 _LABEL_TYPES = {"binary_classification": "int", "regression": "double"}
 """Learning task -> Spark's type of its label."""
@@ -241,8 +241,17 @@ def _entity_rows(run: Run, outcomes: _Outcomes, knowledge: Knowledge) -> DataFra
         # A row that is scored here too stays one, also where it was told of several times.
         all_told = F.flatten(F.collect_list(_TOLD))
         of_row = of_row.groupBy(*row).agg(all_told.alias(_TOLD))
-    rows = _entities(run, _nights(run, outcomes), knowledge).join(of_row, row, "left")
+    parts = [_entities(run, days, knowledge) for days in _read_for(run, outcomes.evenings)]
+    rows = reduce(DataFrame.unionByName, parts).join(of_row, row, "left")
     return rows.where(_is_scored(run) | F.col(_TOLD).isNotNull())
+
+
+def _read_for(run: Run, evenings: Days) -> list[Days]:
+    """The run's days, and the evenings before them: as one where no night lies between."""
+    night_before = run.days.first - timedelta(days=1)
+    if evenings.last < night_before:
+        return [evenings, run.days]
+    return [Days(min(evenings.first, run.days.first), run.days.last)]
 
 
 def _entities(run: Run, nights: Days, knowledge: Knowledge) -> DataFrame:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
-from pyspark.sql.types import DataType, DecimalType, IntegralType
+from pyspark.sql.types import DecimalType, IntegralType
 
 from jobs.transforms.columns import joined, scoring_moment
 
@@ -91,12 +91,10 @@ def _totals_by_change(daily: DataFrame, rolling: Rolling, days: Days) -> DataFra
     longest = max(rolling.windows)
     days_held = F.sum(_change(F.lit(1), longest)).over(so_far)
     next_change = F.lead(_DAY).over(of_key)
-    kinds = _kinds_of_totals(daily, rolling)
     totals = []
     for window, one in product(rolling.windows, rolling.sums):
         change = _change(_or_zero(F.col(one.name)), window)
-        # A sum of sums of decimals has more digits than a sum.
-        total = F.sum(change).over(so_far).cast(kinds[one.name])
+        total = F.sum(change).over(so_far)
         totals.append(total.alias(_name(one, window)))
     helpers = (_DAY, next_change.alias(_NEXT), days_held.alias(_HELD))
     summed = changes.select("grain", "key", *helpers, *totals)
@@ -122,15 +120,6 @@ def _change(amount: Column, window: int) -> Column:
     """What comes into the window at the age of 0 days, and leaves it at that of its length."""
     comes = F.when(F.col(_AGE) == 0, amount)
     return comes.when(F.col(_AGE) == window, -amount).otherwise(0)
-
-
-def _kinds_of_totals(daily: DataFrame, rolling: Rolling) -> dict[str, DataType]:
-    """Spark's type of a sum of each of the daily sums."""
-    totals = []
-    for one in rolling.sums:
-        total = F.sum(_or_zero(F.col(one.name)))
-        totals.append(total.alias(one.name))
-    return {field.name: field.dataType for field in daily.select(*totals).schema}
 
 
 def _or_zero(amount: Column) -> Column:

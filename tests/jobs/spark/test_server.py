@@ -120,6 +120,32 @@ def test_the_server_of_up_compiles_what_is_hot_and_that_of_a_command_what_is_fir
     assert "Tier4" not in of_command
 
 
+@pytest.mark.parametrize(
+    ("lasting", "flag"),
+    [
+        (True, "Tier4"),
+        (False, "TieredStopAtLevel"),
+    ],
+)
+def test_a_server_of_one_s_own_may_be_as_that_of_up(
+    lasting: bool, flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    started: list[str] = []
+
+    def note(words: list[str], _: object) -> list[str]:
+        started.extend(words)
+        raise NightshiftError("seen")
+
+    monkeypatch.setattr(server, "dying_with_parent", note)
+    with (
+        pytest.raises(NightshiftError, match="seen"),
+        running_server(environment, 0, lasting=lasting),
+    ):
+        pytest.fail("no server was started")
+    assert flag in " ".join(started)
+
+
 def test_an_archive_of_classes_that_does_not_fit_keeps_nothing_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -287,7 +287,7 @@ def _server_of_others(
     """A Spark Connect server whose settings are not ours."""
     ours = server.configuration(environment)
     theirs = {**ours, **{f"spark.sql.{name}": value for name, value in settings.items()}}
-    monkeypatch.setattr(server, "configuration", lambda _: theirs)
+    monkeypatch.setattr(server, "configuration", lambda _, **__: theirs)
     return server.start(environment)
 
 

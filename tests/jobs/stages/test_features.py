@@ -569,7 +569,7 @@ def test_an_entity_table_may_have_a_column_named_as_the_label(
     found = features._entity_rows(run, known, Knowledge(run, {"departures": []}))
     assert "late" not in found.columns
     (row,) = found.collect()
-    assert [one["late"] for one in row["told"]] == [0]
+    assert [one["late"] for one in row["__told"]] == [0]
 
 
 def test_a_row_that_is_told_of_twice_is_scored_once_and_trained_on_twice(
@@ -600,6 +600,62 @@ def test_a_row_that_is_told_of_twice_is_scored_once_and_trained_on_twice(
     assert scored == [(night, "another"), (night, "one")]
     trained = sorted(features._training(run, found).collect())
     assert trained == [(about, "one", 0), (later, "one", 1)]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "read"),
+    [
+        (19, 19, [(19, 20)]),
+        (15, 19, [(15, 20)]),
+        (11, 12, [(11, 12), (20, 20)]),
+        (18, 18, [(18, 18), (20, 20)]),
+        (20, 20, [(20, 20)]),
+    ],
+)
+def test_nights_between_those_that_are_told_of_and_the_run_s_are_not_read(
+    environment: Environment, first: int, last: int, read: list[tuple[int, int]]
+) -> None:
+    run = run_of(environment, "features", Days.of(date(2013, 1, 20)))
+    evenings = Days(date(2013, 1, first), date(2013, 1, last))
+    found = features._read_for(run, evenings)
+    assert [(days.first.day, days.last.day) for days in found] == read
+
+
+def test_only_the_rows_of_before_that_are_told_of_are_trained_on(
+    environment: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night = date(2013, 1, 3)
+    before, day = night - timedelta(days=1), night + timedelta(days=1)
+    carriers = {"told": before, "untold": before, "inside": night, "new": night}
+    entity = dict.fromkeys(PIPELINE.entity, "one")
+    rows = []
+    for carrier, evening in carriers.items():
+        about = {"flight_date": evening + timedelta(days=1), "carrier": carrier}
+        rows.append({"landed_date": evening, **entity, **about})
+    known = [
+        {"learned": day, **rows[0], "late": 1},
+        {"learned": day + timedelta(days=1), **rows[0], "late": 0},
+        {"learned": day, **rows[2], "late": 1},
+    ]
+    outcomes = features._Outcomes(
+        rows=spark.createDataFrame(known).drop("landed_date"),
+        count=3,
+        labelled=3,
+        about={day: Days(night, day)},
+    )
+    evenings = spark.createDataFrame(rows)
+    monkeypatch.setattr(features, "_as_seen", lambda *_: evenings)
+    monkeypatch.setattr(features, "_columns", lambda *_: ["carrier"])
+    run = run_of(environment, "features", Days(night, day + timedelta(days=1)))
+    found = features._entity_rows(run, outcomes, Knowledge(run, {"departures": []}))
+    scored = features._scoring(run, found).select("carrier").collect()
+    assert sorted(row["carrier"] for row in scored) == ["inside", "new"]
+    trained = features._training(run, found).drop("landed_date").collect()
+    assert sorted(trained) == [
+        ("inside", 1),
+        ("told", 0),
+        ("told", 1),
+    ]
 
 
 @pytest.mark.parametrize("there", ["integer", "long", "double"])
