@@ -282,23 +282,23 @@ def _joined(rows: DataFrame, views: Sequence[_View], time: str, span: _Span) -> 
         answers = list(pool.map(lambda group: _answers(group, rows, time, span), groups))
     joined = rows
     for group, answer in zip(groups, answers, strict=True):
-        few = _with_few_answers(group, answer, span)
+        many = _with_many_answers(answer, span)
         for position, view in enumerate(group.views):
             right = _answers_of(position, group, answer, time)
-            if position in few:
+            if position not in many:
                 right = F.broadcast(right)
             # An answer has each key and time once, so no row is multiplied.
             joined = joined.join(right, [*view.keys, time], "left")
     return joined
 
 
-def _with_few_answers(group: _Group, answers: DataFrame, span: _Span) -> set[int]:
-    """Positions of the views whose answers are few enough to be sent to every task."""
+def _with_many_answers(answers: DataFrame, span: _Span) -> set[int]:
+    """Positions of the views whose answers are too many to be sent to every task."""
     if span.rows <= _BROADCAST_ROWS:
-        return set(range(len(group.views)))
+        return set()
     counted = answers.groupBy(_ASKED).count()
     many = counted.where(F.col("count") > _BROADCAST_ROWS).collect()
-    return set(range(len(group.views))) - {row[_ASKED] for row in many}
+    return {row[_ASKED] for row in many}
 
 
 def _answers_of(position: int, group: _Group, answers: DataFrame, time: str) -> DataFrame:

@@ -241,17 +241,18 @@ def _entity_rows(run: Run, outcomes: _Outcomes, knowledge: Knowledge) -> DataFra
         # A row that is scored here too stays one, also where it was told of several times.
         all_told = F.flatten(F.collect_list(_TOLD))
         of_row = of_row.groupBy(*row).agg(all_told.alias(_TOLD))
-    parts = [_entities(run, days, knowledge) for days in _read_for(run, outcomes.evenings)]
+    parts = [_entities(run, days, knowledge) for days in _read_for(run, outcomes)]
     rows = reduce(DataFrame.unionByName, parts).join(of_row, row, "left")
     return rows.where(_is_scored(run) | F.col(_TOLD).isNotNull())
 
 
-def _read_for(run: Run, evenings: Days) -> list[Days]:
+def _read_for(run: Run, outcomes: _Outcomes) -> list[Days]:
     """The run's days, and the evenings before them: as one where no night lies between."""
+    evenings = outcomes.evenings
     night_before = run.days.first - timedelta(days=1)
-    if evenings.last < night_before:
+    if evenings and evenings.last < night_before:
         return [evenings, run.days]
-    return [Days(min(evenings.first, run.days.first), run.days.last)]
+    return [_nights(run, outcomes)]
 
 
 def _entities(run: Run, nights: Days, knowledge: Knowledge) -> DataFrame:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column
 
     from pipelines.days import Days
-    from pipelines.rolling import DailySum, Grain, Rolling, Statistic
+    from pipelines.rolling import Grain, Rolling, Statistic
 
 _GRAIN, _KEY = "_grain", "_key"
 _DAY, _AGE, _NEXT, _HELD = "_day", "_age", "_next", "_held"
@@ -74,7 +74,7 @@ def _totals_by_day(daily: DataFrame, rolling: Rolling, days: Days) -> DataFrame:
     for window, one in product(rolling.windows, rolling.sums):
         inside = F.when(age < window, F.col(one.name))
         total = F.sum(_or_zero(inside))
-        totals.append(total.alias(_name(one, window)))
+        totals.append(total.alias(_name(one.name, window)))
     day = F.col(_DAY).alias("landed_date")
     return counted.groupBy(day, "grain", "key").agg(*totals)
 
@@ -95,7 +95,7 @@ def _totals_by_change(daily: DataFrame, rolling: Rolling, days: Days) -> DataFra
     for window, one in product(rolling.windows, rolling.sums):
         change = _change(_or_zero(F.col(one.name)), window)
         total = F.sum(change).over(so_far)
-        totals.append(total.alias(_name(one, window)))
+        totals.append(total.alias(_name(one.name, window)))
     helpers = (_DAY, next_change.alias(_NEXT), days_held.alias(_HELD))
     summed = changes.select("grain", "key", *helpers, *totals)
     last = F.coalesce(F.date_sub(_NEXT, 1), F.lit(days.last))
@@ -127,15 +127,15 @@ def _or_zero(amount: Column) -> Column:
     return F.coalesce(amount, F.lit(0))
 
 
-def _name(one: DailySum, window: int) -> str:
-    return f"{one.name}_{window}"
+def _name(daily_sum: str, window: int) -> str:
+    return f"{daily_sum}_{window}"
 
 
 def _figure(statistic: Statistic, window: int) -> Column:
-    amount = F.col(f"{statistic.amount}_{window}")
+    amount = F.col(_name(statistic.amount, window))
     if statistic.is_count:
         return amount.alias(statistic.column(window))
-    count = F.col(f"{statistic.per}_{window}")
+    count = F.col(_name(statistic.per, window))
     # As doubles, or a mean of decimals would be cut off at six places.
     mean = amount.cast("double") / count
     return F.when(count > 0, mean).alias(statistic.column(window))

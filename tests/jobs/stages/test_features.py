@@ -615,9 +615,11 @@ def test_a_row_that_is_told_of_twice_is_scored_once_and_trained_on_twice(
 def test_nights_between_those_that_are_told_of_and_the_run_s_are_not_read(
     environment: Environment, first: int, last: int, read: list[tuple[int, int]]
 ) -> None:
-    run = run_of(environment, "features", Days.of(date(2013, 1, 20)))
-    evenings = Days(date(2013, 1, first), date(2013, 1, last))
-    found = features._read_for(run, evenings)
+    night = date(2013, 1, 20)
+    run = run_of(environment, "features", Days.of(night))
+    evenings = Days(night.replace(day=first), night.replace(day=last))
+    told = features._Outcomes(about={night: evenings.shifted(1)})
+    found = features._read_for(run, told)
     assert [(days.first.day, days.last.day) for days in found] == read
 
 
