@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.harness import OURS
-from bench.report import Result, read
+from bench.report import Result, by_machine, read
 
 _Span = tuple[float, float]
 _Key = tuple[str, int, str]
@@ -35,8 +35,24 @@ def main() -> int:
 
 
 def of(old: Iterable[Result], new: Iterable[Result]) -> str:
-    """The changes in words."""
-    was, now = list(old), list(new)
+    """The changes in words.
+
+    What a machine has measured is compared with what the same machine had measured; where there is
+    nothing of it, with the first machine of the old.
+    """
+    before, after = by_machine(old), by_machine(new)
+    first = next(iter(before), "")
+    lines = []
+    for machine, now in after.items():
+        if len(after) > 1:
+            lines.append(f"{machine}:")
+        lines.append(_of_one(before.get(machine, before.get(first, [])), now))
+    compared = {machine if machine in before else first for machine in after}
+    lines += [f"not compared: {machine}" for machine in before if machine not in compared]
+    return "\n".join(lines)
+
+
+def _of_one(was: Sequence[Result], now: Sequence[Result]) -> str:
     before, after = dict(_spans(was)), dict(_spans(now))
     both = [key for key in after if key in before]
     lines = []

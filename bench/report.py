@@ -30,7 +30,10 @@ _LOOKS: Mapping[str, Mapping[str, Any]] = {
 
 
 def keep(measured: Iterable[Measured]) -> None:
-    """Put the results in place of former ones of the same case, size and way, everywhere."""
+    """Put the results in place of former ones of the same machine, case, size and way, everywhere.
+
+    What another machine has measured stays.
+    """
     told = {_key(result): result for result in read(RESULTS)}
     own = machine()
     for one in measured:
@@ -110,17 +113,39 @@ def _goal(one: Result) -> str:
     return f"at most {goal}: {_verdict(one)}"
 
 
-def _key(result: Result) -> tuple[str, int, bool, str]:
-    return result["case"], result["size"], result["way"] != OURS, result["way"]
+def _key(result: Result) -> tuple[str, str, int, bool, str]:
+    of_us_first = result["way"] != OURS
+    return _machine_of(result), result["case"], result["size"], of_us_first, result["way"]
+
+
+def by_machine(results: Iterable[Result]) -> Mapping[str, list[Result]]:
+    """Apart by what they were measured on, in the order in which each comes first."""
+    told: dict[str, list[Result]] = {}
+    for one in results:
+        told.setdefault(_machine_of(one), []).append(one)
+    return told
+
+
+def _machine_of(one: Result) -> str:
+    """Its cores and its processor: memory and versions differ by little, and are told elsewhere."""
+    machine = one.get("machine", {})
+    return f"{machine.get('cores', '?')} cores of {machine.get('processor', 'a machine')}"
 
 
 def _write_table(results: list[Result]) -> None:
     text = DOCUMENT.read_text()
     before, _, rest = text.partition(_BEGIN)
     _, _, after = rest.partition(_END)
-    told = circumstances(results) or "no machine yet"
-    inside = f"{_BEGIN}\n{markdown(results)}\n\nMeasured on {told}.\n{_END}"
-    _write(DOCUMENT, f"{before}{inside}{after}")
+    _write(DOCUMENT, f"{before}{_BEGIN}\n{tables(results)}\n{_END}{after}")
+
+
+def tables(results: Iterable[Result]) -> str:
+    """In Markdown, one for each machine, below its name."""
+    told = []
+    for name, of_machine in by_machine(results).items():
+        measured = f"Measured on {circumstances(of_machine)}."
+        told.append(f"### {name}\n\n{markdown(of_machine)}\n\n{measured}")
+    return "\n\n".join(told)
 
 
 def _write(file: Path, text: str) -> None:
@@ -159,31 +184,42 @@ def _in_words(one: Mapping[str, Any]) -> str:
 
 
 def _draw(results: list[Result]) -> None:
-    """Our time as a share of each peer's, on a logarithmic axis, a dot a size, beside the goals."""
+    """Our time as a share of each peer's, on a logarithmic axis, a dot a size, beside the goals.
+
+    One beside the other for each machine.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    rows: dict[str, list[Result]] = {}
-    for one in results:
-        if one["ratio"] is not None:
-            name = f"{one['case']}, beside {one['way'].replace('_', ' ')}"
-            rows.setdefault(name, []).append(one)
-    figure = Figure(figsize=(8, 1.2 + 0.42 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    axes.axvline(1, color="#8a8f98", linewidth=1)
-    for place, of_row in enumerate(rows.values()):
-        _draw_row(axes, place, of_row)
+    compared = [one for one in results if one["ratio"] is not None]
+    names = list(dict.fromkeys(_row_name(one) for one in sorted(compared, key=_row_order)))
+    machines = by_machine(compared)
+    size = (3.5 + 4.5 * len(machines), 1.4 + 0.42 * len(names))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(machines), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (measured_on, of_machine) in zip(panels, machines.items(), strict=True):
+        axes.set_title(measured_on, fontsize=9)
+        axes.axvline(1, color="#8a8f98", linewidth=1)
+        for place, name in enumerate(names):
+            _draw_row(axes, place, [one for one in of_machine if _row_name(one) == name])
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_xscale("log")
+    axes.invert_yaxis()
     for name, looks in _LOOKS.items():
         axes.scatter([], [], label=name, **looks)
-    axes.set_yticks(range(len(rows)), list(rows), fontsize=9)
-    axes.set_xscale("log")
-    axes.set_xlabel("our time / its time; beside each dot its size, as in the table")
-    axes.invert_yaxis()
-    above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1)}
-    axes.legend(fontsize=8, ncols=len(_LOOKS), **above)
+    figure.supxlabel("our time / its time; beside each dot its size, as in the table", fontsize=9)
+    figure.legend(fontsize=8, ncols=len(_LOOKS), loc="outside upper center")
     # Without a date, and with names that follow from it: the same results give the same file.
     with rc_context({"svg.hashsalt": PICTURE.name}):
         figure.savefig(PICTURE, metadata={"Date": None})
+
+
+def _row_order(one: Result) -> tuple[str, str]:
+    return one["case"], one["way"]
+
+
+def _row_name(one: Result) -> str:
+    return f"{one['case']}, beside {one['way'].replace('_', ' ')}"
 
 
 def _draw_row(axes: Axes, place: int, of_row: list[Result]) -> None:
@@ -202,7 +238,7 @@ def _draw_row(axes: Axes, place: int, of_row: list[Result]) -> None:
             ha="center",
             fontsize=7,
         )
-    if goal := of_row[0]["goal"]:
+    if of_row and (goal := of_row[0]["goal"]):
         axes.scatter(goal, place, **_LOOKS["goal"])
 
 

@@ -43,7 +43,7 @@ from expectations.row_rules import (
 )
 from expectations.suite import LACKING, OF_THE_RUN, ROWS, ROWS_OF_KEY, SURPLUS, Suite, about
 from pipelines.errors import without_stack
-from pipelines.quoting import quoted
+from pipelines.quoting import aliased, quoted
 from pipelines.redaction import redacted
 from pipelines.waivers import Waiver
 
@@ -318,7 +318,7 @@ def _waived(check: Check, waivers: tuple[Waiver, ...]) -> Check:
 
 def _split(frame: DataFrame, suite: Suite) -> tuple[DataFrame, DataFrame]:
     """The rows that break no row rule, and those that do; both with the columns of the rules."""
-    told = [f"{sql} AS {quoted(name)}" for name, sql in reasons(suite.rules).items()]
+    told = aliased(reasons(suite.rules))
     marked = _with_columns_of_rules(frame, suite).selectExpr("*", *told)
     # A row without a day is no day's: that it has none refuses the table.
     is_bad = f"({REASON} IS NOT NULL AND `{suite.day}` IS NOT NULL)"
@@ -327,8 +327,7 @@ def _split(frame: DataFrame, suite: Suite) -> tuple[DataFrame, DataFrame]:
 
 def _with_columns_of_rules(frame: DataFrame, suite: Suite) -> DataFrame:
     """The rows with the derived columns, if a row rule may be about one."""
-    derived = [f"{sql} AS {quoted(name)}" for name, sql in suite.derived.items()]
-    return frame.selectExpr("*", *derived) if suite.rules else frame
+    return frame.selectExpr("*", *aliased(suite.derived)) if suite.rules else frame
 
 
 def _with_moved(
@@ -413,8 +412,7 @@ def _with_derived(frame: DataFrame, suite: Suite) -> DataFrame:
     key = dict.fromkeys([suite.day, *suite.key])
     partition = ", ".join(map(quoted, key))
     derived = {ROWS_OF_KEY: f"count(1) OVER (PARTITION BY {partition})", **suite.derived}
-    columns = [f"{sql} AS {quoted(name)}" for name, sql in derived.items()]
-    return frame.selectExpr("*", *columns)
+    return frame.selectExpr("*", *aliased(derived))
 
 
 def _to_explain(declared: _Declared, results: _Results) -> _Declared:
@@ -476,8 +474,8 @@ def _measure(
     """
     measures = {ROWS: "count(1)", **suite.measures, **_broken_counts(suite)}
     # Of one type, as counts and shares come into one frame.
-    columns = [f"CAST({sql} AS DOUBLE) AS {quoted(name)}" for name, sql in measures.items()]
-    asked = _verbatim(f"SELECT `{suite.day}` AS day, {', '.join(columns)}")
+    numbers = {name: f"CAST({sql} AS DOUBLE)" for name, sql in measures.items()}
+    asked = _verbatim(f"SELECT `{suite.day}` AS day, {', '.join(aliased(numbers))}")
     query = f"{asked} FROM {{staged}} GROUP BY 1"
     rows = _with_columns_of_rules(frame, suite)
     table, without_day = _by_day(frame.sparkSession.sql(query, staged=rows))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 
 from pipelines.environment import Environment
-from pipelines.quoting import quoted
+from pipelines.quoting import aliased, quoted
 
 PARTITION = "landed_date"
 
@@ -38,7 +38,7 @@ def lake_source(
     if created:
         named["created_timestamp"] = created
     selected = [quoted(column) for column in (*columns, PARTITION)]
-    selected += [f"{sql} AS {quoted(name)}" for name, sql in named.items()]
+    selected += aliased(named)
     with warnings.catch_warnings():
         # Feast calls every SparkSource experimental.
         warnings.simplefilter("ignore", RuntimeWarning)

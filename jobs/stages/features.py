@@ -114,6 +114,8 @@ class _Outcomes:
 
     rows: DataFrame | None = None
     """Entity, label, and `learned`: the day on which it became known."""
+    given: StructType | None = None
+    """Their columns."""
     count: int = 0
     labelled: int = 0
     early: int = 0
@@ -174,6 +176,7 @@ def _outcomes(run: Run) -> _Outcomes:
             about[row[_LEARNED]] = Days(row["first"], row["last"])
     return _Outcomes(
         rows=rows.where(is_timely),
+        given=told.schema,
         count=sum(row["rows"] for row in found),
         labelled=sum(row["labelled"] for row in found),
         early=sum(row["early"] for row in found),
@@ -214,7 +217,26 @@ def _computed_entity_rows(run: Run, outcomes: _Outcomes, knowledge: Knowledge) -
         f"{', '.join(pipeline.entity)}, of the types that the labels have"
     )
     with explaining(PySparkException, whose):
-        return computed(_entity_rows(run, outcomes, knowledge))
+        rows = computed(_entity_rows(run, outcomes, knowledge))
+    if outcomes.given is not None:
+        _refuse_texts_beside_others(outcomes.given, rows.schema, pipeline)
+    return rows
+
+
+def _refuse_texts_beside_others(
+    labels: StructType, entities: StructType, pipeline: Pipeline
+) -> None:
+    """Refuse an entity of which one side tells texts: '1' and '01' would be one number, and two."""
+    for name in pipeline.entity:
+        kinds = [given[name].dataType for given in (entities, labels)]
+        texts = [isinstance(kind, StringType) for kind in kinds]
+        own, told = (kind.simpleString() for kind in kinds)
+        refuse_unless(
+            all(texts) or not any(texts),
+            f"{pipeline.name}.{pipeline.entity_table} gives {name} as {own}, and `labels` of "
+            f"jobs/transforms/{pipeline.name}.py as {told}: a row and its outcome are found by "
+            f"their entity, of one type. `CAST({name} AS {own.upper()})` in `labels`.",
+        )
 
 
 def _entity_rows(run: Run, outcomes: _Outcomes, knowledge: Knowledge) -> DataFrame:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
@@ -175,14 +175,42 @@ def test_results_are_kept_in_the_place_of_those_of_before(
         ("peer", 4),
     ]
     text = report.DOCUMENT.read_text()
-    assert text.startswith("before\n<!-- bench -->\n| case |")
+    assert text.startswith("before\n<!-- bench -->\n### ")
     assert text.endswith("<!-- end of bench -->\nafter\n")
     assert "old" not in text
-    assert f"{report.markdown(kept)}\n\nMeasured on " in text
+    assert f"\n\n{report.markdown(kept)}\n\nMeasured on " in text
     drawn = report.PICTURE.read_text()
     assert "<svg" in drawn
     report.keep([RUN[0]])
     assert report.PICTURE.read_text() == drawn
+
+
+def _on(name: str, results: Iterable[report.Result]) -> list[report.Result]:
+    machine = {"cores": 2, "processor": name, "memory_gib": 8.0, "python": "3.11.7"}
+    return [one | {"machine": {**machine, "measured_at": "2026-11-01 09:35"}} for one in results]
+
+
+def test_what_another_machine_has_measured_stays_in_a_table_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(report, "PICTURE", tmp_path / "bench.svg")
+    monkeypatch.setattr(report, "DOCUMENT", tmp_path / "performance.md")
+    report.DOCUMENT.write_text("<!-- bench --><!-- end of bench -->")
+    own: dict[str, object] = {}
+    monkeypatch.setattr(report, "machine", lambda: own["machine"])
+    for name, seconds in (("Zen", 3), ("Atom", 9), ("Zen", 1)):
+        own |= _on(name, [{}])[0]
+        report.keep([_result(OURS, seconds, seconds, seconds), RUN[1]])
+    told = report.by_machine(report.read(report.RESULTS))
+    assert {name: [one["median"] for one in of_it] for name, of_it in told.items()} == {
+        "2 cores of Atom": [9, 4],
+        "2 cores of Zen": [1, 4],
+    }
+    headings = [line for line in report.DOCUMENT.read_text().splitlines() if line.startswith("###")]
+    assert headings == [f"### {name}" for name in told]
+    drawn = report.PICTURE.read_text()
+    assert all(f"<!-- {name} -->" in drawn for name in told)
 
 
 def test_it_is_told_when_and_how_often_and_on_which_machine_each_case_was_measured() -> None:
@@ -317,6 +345,30 @@ def test_what_only_one_run_has_is_told_and_not_compared() -> None:
     assert compare.of(KEPT, KEPT[1:]) == f"{none}\nonly in the old: toy 1,000, against peer"
 
 
+def test_what_a_machine_measured_is_compared_with_what_the_same_had_measured() -> None:
+    slow = [one | {"seconds": [2 * each for each in one["seconds"]]} for one in KEPT[:1]]
+    old = _on("Atom", [*slow, KEPT[1]]) + _on("Zen", KEPT)
+    new = _on("Atom", KEPT) + _on("Zen", KEPT)
+    faster = "faster: toy 1,000, against peer: 0.475 to 0.500 of its time, was 0.950 to 1.000"
+    assert compare.of(old, new).splitlines() == [
+        "2 cores of Atom:",
+        faster,
+        "0 of 1 ratios are as they were.",
+        "2 cores of Zen:",
+        "1 of 1 ratios are as they were.",
+    ]
+    assert compare.of(old, _on("Zen", KEPT)).splitlines() == [
+        "1 of 1 ratios are as they were.",
+        "not compared: 2 cores of Atom",
+    ]
+    assert compare.of(old, _on("Ryzen", KEPT)).splitlines() == [
+        faster,
+        "0 of 1 ratios are as they were.",
+        "measured with processor Ryzen, was Atom: toy 1,000",
+        "not compared: 2 cores of Zen",
+    ]
+
+
 def test_another_machine_and_other_versions_are_told() -> None:
     def measured_on(cores: int, polars: str, at: str) -> list[report.Result]:
         machine = {"cores": cores, "libraries": {"polars": polars}, "measured_at": at}
@@ -370,11 +422,8 @@ def test_a_file_that_is_not_there_is_not_compared(
 
 
 def test_the_kept_results_are_those_of_the_document() -> None:
-    text = report.DOCUMENT.read_text()
-    results = report.read(report.RESULTS)
-    for line in report.markdown(results).splitlines():
-        assert line in text
-    assert f"Measured on {report.circumstances(results)}." in text
+    kept = report.tables(report.read(report.RESULTS))
+    assert f"<!-- bench -->\n{kept}\n<!-- end of bench -->" in report.DOCUMENT.read_text()
 
 
 def test_the_kept_results_are_of_ways_that_there_are() -> None:

@@ -24,6 +24,7 @@ from pyspark.sql.types import (
     DataType,
     DateType,
     IntegerType,
+    LongType,
     StringType,
     StructField,
     StructType,
@@ -466,6 +467,24 @@ def test_labels_of_another_type_are_told_with_the_one_that_they_must_have(
     features._refuse_odd_labels(schema(LABELS), PIPELINE, "`labels`")
     with pytest.raises(UsageError, match=f"^`labels` {message}"):
         features._refuse_odd_labels(schema(LABELS | odd), PIPELINE, "`labels`")
+
+
+@pytest.mark.parametrize(
+    ("told", "own"), [(StringType(), IntegerType()), (IntegerType(), StringType())]
+)
+def test_an_entity_that_is_text_on_one_side_alone_is_told(told: DataType, own: DataType) -> None:
+    def schema(kind: DataType) -> StructType:
+        return StructType([StructField(name, kind) for name in PIPELINE.entity])
+
+    features._refuse_texts_beside_others(schema(told), schema(told), PIPELINE)
+    features._refuse_texts_beside_others(schema(IntegerType()), schema(LongType()), PIPELINE)
+    first = PIPELINE.entity[0]
+    message = (
+        f"^flights.{PIPELINE.entity_table} gives {first} as {own.simpleString()}, and `labels` of "
+        rf"jobs/transforms/flights.py as {told.simpleString()}: .* `CAST\({first} AS "
+    )
+    with pytest.raises(UsageError, match=message):
+        features._refuse_texts_beside_others(schema(told), schema(own), PIPELINE)
 
 
 def test_labels_that_give_nothing_are_told_what_they_must_return(
