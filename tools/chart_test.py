@@ -32,6 +32,8 @@ Flow = tuple[str, str, int | None]
 Right = tuple[str, str, str]
 """A group of Kubernetes' API, a kind in it, and what may be done with one."""
 _CHART = ROOT / "chart"
+_AUTHORITY, _PROXY = "AWS_CA_BUNDLE", "https_proxy"
+"""Variables without which a site's store may not be reached."""
 _IMAGE = ("--set", "image.repository=registry.example.org/nightshift")
 _PLACES = ("LAKE", "LANDING", "REPORTS", "MODELS", "JOBS")
 _APART = (
@@ -110,6 +112,8 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *_APART,
         *("--set", "apart.ranks.where=pods"),
         *("--set", "apart.sparkExecutors.where=pods"),
+        *("--set", f"environment.{_AUTHORITY}=/etc/ssl/own.pem"),
+        *("--set", f"environment.{_PROXY}=http://proxy.example.org:3128"),
     ),
     "apart, with tasks in Pods": (
         *_APART,
@@ -355,6 +359,7 @@ _OF_OTHERS = {
     *("AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE", "AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE"),
     *("SPARK_MASTER_OPTS", "SPARK_WORKER_OPTS"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *(_AUTHORITY, _PROXY),
 }
 """Variables that Airflow, Spark or the chart itself read."""
 _FLOWS = {
@@ -440,6 +445,7 @@ def _faults() -> Iterator[str]:
             *_faults_of(found, rights),
             *_faults_of_gpus(found, "gpus=2" in settings),
             *_faults_of_roles(found, settings),
+            *_faults_of_network(found, settings),
         ]
         yield from (f"{name}: {fault}" for fault in faults)
 
@@ -453,6 +459,17 @@ def _faults_of_roles(found: Sequence[Found], settings: Sequence[str]) -> Iterato
         annotations = one["metadata"].get("annotations", {})
         if list(annotations.values()) != wanted:
             yield f"the account of {part} has the roles {annotations}, and not {wanted}"
+
+
+def _faults_of_network(found: Sequence[Found], settings: Sequence[str]) -> Iterator[str]:
+    """Every Pod that a stage asks for reaches the store by what leads the stage there."""
+    said = " ".join(settings)
+    wanted = {name for name in (_AUTHORITY, _PROXY) if f"environment.{name}=" in said}
+    for template in _asked_for(found):
+        (container,) = template["spec"]["containers"]
+        lacking = wanted - {one["name"] for one in container.get("env") or ()}
+        if lacking:
+            yield f"{container['name']} is not told {sorted(lacking)}"
 
 
 def _faults_of_gpus(found: Sequence[Found], are_wanted: bool) -> Iterator[str]:

@@ -148,6 +148,15 @@ spec:
     - name: scratch
       emptyDir: {}
 {{- end }}
+{{/* Of the values what leads to the store: a file that it names is in the image, which is the same. */}}
+{{- define "nightshift.network" -}}
+{{- range $name := list "AWS_CA_BUNDLE" "SSL_CERT_FILE" "SSL_CERT_DIR" "http_proxy" "https_proxy" "no_proxy" "HTTP_PROXY" "HTTPS_PROXY" "NO_PROXY" }}
+{{- with index $.Values.environment $name }}
+- name: {{ $name }}
+  value: {{ include "nightshift.asWritten" . | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{/* Template of a rank's Pod; the stage that trains adds what the rank is to do. */}}
 {{- define "nightshift.rank" -}}
 metadata:
@@ -164,7 +173,9 @@ spec:
     - name: rank
       {{- include "nightshift.container" . | nindent 6 }}
       command: [/usr/bin/tini, --, python]
-      env: {{- include "nightshift.storeKeys" . | nindent 8 }}
+      env:
+        {{- include "nightshift.network" . | nindent 8 }}
+        {{- include "nightshift.storeKeys" . | nindent 8 }}
       resources: {{- toYaml .Values.apart.ranks.resources | nindent 8 }}
       volumeMounts:
         - {name: scratch, mountPath: /tmp}
