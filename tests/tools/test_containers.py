@@ -201,6 +201,16 @@ def test_workers_see_the_store_and_no_disk_of_the_platform() -> None:
         assert worker["environment"].keys() >= _COMPOSE["x-store"].keys()
 
 
+def test_a_spark_master_that_is_begun_anew_knows_who_computes() -> None:
+    master = _COMPOSE["services"]["spark-master"]
+    options = dict(re.findall(r"-D(\S+)=(\S+)", master["environment"]["SPARK_MASTER_OPTS"]))
+    assert options["spark.deploy.recoveryMode"] == "FILESYSTEM"
+    (volume,) = master["volumes"]
+    name, _, place = volume.partition(":")
+    assert name in _COMPOSE["volumes"]
+    assert options["spark.deploy.recoveryDirectory"].startswith(f"{place}/")
+
+
 def test_passwords_are_made_once_and_for_their_owner_alone(tmp_path: Path) -> None:
     shutil.copy(_DOCKER / "make-env", tmp_path)
     file = tmp_path / ".env"
