@@ -82,8 +82,8 @@ class Parquet:
         except pa.ArrowException as error:
             raise Unfit(f"the Parquet file is damaged: {_first_line(error)}") from None
         except OSError as error:
-            # One with a number comes from the system, the others are Arrow's.
-            if error.errno is not None:
+            # One with a number comes from the system, one of a kind of its own from a store.
+            if error.errno is not None or type(error) is not OSError:
                 raise
             raise Unfit(f"the Parquet file is damaged: {_first_line(error)}") from None
         return Contents(columns=names, layout=layout, records=rows)

@@ -24,6 +24,7 @@ from deltalake.exceptions import DeltaError
 
 from jobs.lake import ops, publications
 from jobs.lake.data_files import gone
+from jobs.lake.store_faults import refuse_store_fault
 from pipelines.days import Days
 from pipelines.errors import UsageError
 from pipelines.run import is_run_id
@@ -126,6 +127,7 @@ def open_at(
     try:
         table = DeltaTable(place, version=version)
     except (DeltaError, OSError) as error:
+        refuse_store_fault(error)
         raise UsageError(
             f"{name} cannot be opened any more as it was in version {version}: {error}. {ways_out}"
         ) from None

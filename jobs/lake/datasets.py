@@ -20,6 +20,7 @@ from pyarrow import dataset as arrow
 from jobs.lake import as_left, publications
 from jobs.lake.arrow_files import dataset_of
 from jobs.lake.knowledge import visible
+from jobs.lake.store_faults import refuse_store_fault
 from pipelines.errors import UsageError
 from pipelines.spec import PREDICTIONS
 
@@ -175,6 +176,7 @@ def _older(environment: Environment, name: str, version: int) -> DeltaTable:
     try:
         return DeltaTable(environment.table_path(name), version=version)
     except (DeltaError, OSError) as error:
+        refuse_store_fault(error)
         raise UsageError(
             f"{name} cannot be opened any more as it was in version {version}: {error}. "
             "Nightshift itself deletes no version that its record needs: restore the table's log."

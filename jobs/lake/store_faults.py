@@ -170,11 +170,16 @@ def in_place_of_doc(name: str, error: BaseException) -> str:
         name: SQL name of the table.
         error: What opening it has raised; raised again where the store says it, for all tables.
     """
-    if what_store_says(error):
-        raise error
+    refuse_store_fault(error)
     # Below its first line stands what a developer of the library would look for.
     why = str(error).partition("\n")[0]
     return f"Cannot be opened: {why} (the way out: nightshift describe {name})"
+
+
+def refuse_store_fault(error: BaseException) -> None:
+    """Raise the error again where the object store says it: of a table it tells nothing."""
+    if what_store_says(error):
+        raise error
 
 
 def what_store_says(error: BaseException) -> str | None:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import Row, SparkSession
 
+from jobs.ingestion import parquet
 from jobs.ingestion.contents import Unfit
 from jobs.ingestion.drops import find_drops
 from jobs.ingestion.parquet import Parquet
@@ -316,6 +317,20 @@ def test_a_damaged_file_is_unfit_wherever_it_is_damaged(tmp_path: Path, damage: 
     path.write_bytes(damage(whole))
     with pytest.raises(Unfit, match="the Parquet file is damaged: .{8}"):
         Parquet().contents(path, _FEED)
+
+
+def test_what_a_store_says_of_a_file_says_nothing_of_what_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As s3fs tells it: without a number.
+    for error in (FileNotFoundError("bucket/a.parquet"), PermissionError("bucket/a.parquet")):
+
+        def refused(_: Path, error: OSError = error) -> None:
+            raise error
+
+        monkeypatch.setattr(parquet, "opened", refused)
+        with pytest.raises(type(error)):
+            Parquet().contents(tmp_path / "a.parquet", _FEED)
 
 
 def test_a_time_beyond_microseconds_refuses_its_file(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from jobs.lake import ops, retention
+from jobs.lake import as_left, datasets, ops, retention
 from jobs.lake.commits import publish
 from jobs.lake.sql import query
 from jobs.services.leftovers import Rule
@@ -321,6 +321,19 @@ def test_a_version_that_the_log_has_lost_is_refused_by_name(tmp_path: Path) -> N
     lost = r"toy\.readings cannot be opened any more as it was in version 0"
     with pytest.raises(UsageError, match=lost):
         seen(first, "readings", "first")
+
+
+@pytest.mark.parametrize("opens", [as_left.open_at, datasets._older])
+def test_a_version_that_a_store_does_not_give_is_told_as_the_store_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opens: Callable[..., DeltaTable]
+) -> None:
+    def away(*_: object, **__: object) -> DeltaTable:
+        raise OSError("Generic S3 error: error sending request: connection refused")
+
+    for module in (as_left, datasets):
+        monkeypatch.setattr(module, "DeltaTable", away)
+    with pytest.raises(OSError, match="Generic S3 error"):
+        opens(night(tmp_path, "first").environment, "toy.readings", 0)
 
 
 def test_a_table_that_was_deleted_and_made_again_is_told(
