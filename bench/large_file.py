@@ -2,6 +2,8 @@
 
 Writes a day of flights whose file has so many gigabytes, starts a real standalone Spark cluster for
 each turn, and prints the seconds of stage `ingest`, the most memory of its process, and the ratio.
+With `--bound` an executor is kept to a core, as on a machine of its own: else a single one has its
+compilers, collectors and Python run on the core that the other would have.
 """
 
 from __future__ import annotations
@@ -43,11 +45,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=2)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--bound", action="store_true", help="keep each executor to a core")
     parser.add_argument("--turn", nargs=2, help="of this program's own: home, executors")
     asked = parser.parse_args()
     if asked.turn:
         home, executors = asked.turn
-        print(json.dumps(_turn(Path(home), int(executors))))
+        print(json.dumps(_turn(Path(home), int(executors), are_bound=asked.bound)))
         return
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
@@ -58,7 +61,7 @@ def main() -> None:
         seconds: dict[int, list[float]] = {1: [], 2: []}
         for _ in range(asked.repeats):
             for executors, taken in seconds.items():
-                told = _in_a_process(home, executors)
+                told = _in_a_process(home, executors, are_bound=asked.bound)
                 assert told["rows_staged"] >= lines, told
                 taken.append(told["seconds"])
                 print(f"{executors} executors: {told}", flush=True)
@@ -85,8 +88,8 @@ def _enlarge(file: Path, gigabytes: float) -> int:
     return written
 
 
-def _in_a_process(home: Path, executors: int) -> dict[str, Any]:
-    turn = ["--turn", str(home), str(executors)]
+def _in_a_process(home: Path, executors: int, *, are_bound: bool) -> dict[str, Any]:
+    turn = ["--turn", str(home), str(executors), *(["--bound"] if are_bound else [])]
     command = [sys.executable, "-m", "bench.large_file", *turn]
     done = subprocess.run(
         command,
@@ -99,12 +102,12 @@ def _in_a_process(home: Path, executors: int) -> dict[str, Any]:
     return told
 
 
-def _turn(home: Path, executors: int) -> dict[str, Any]:
+def _turn(home: Path, executors: int, *, are_bound: bool) -> dict[str, Any]:
     environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
     with tempfile.TemporaryDirectory() as folder:
         # A lake of its own: nothing is there yet.
         own = replace(environment, lake=f"{folder}/lake")
-        with cluster(own, Path(folder), executors) as there:
+        with cluster(own, Path(folder), executors, are_bound=are_bound) as there:
             run = Run(
                 pipeline=pipeline("flights"),
                 days=Days.of(_DAY),

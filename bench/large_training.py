@@ -3,15 +3,20 @@
 Lays rows of the width of flights' out in files, trains a network on them by two ranks of a thread
 each, and prints each rank's largest resident memory, the seconds, and the rows a second. Then one
 rank alone on half of them, by which the efficiency of two is told: rows a second of each. A rank's
-share of a step is the same in both, as where Horovod tells its efficiency.
+share of a step is the same in both, as where Horovod tells its efficiency. With `--bound` each is
+kept to a core, as on a machine of its own: else the threads of a single rank that read ahead and
+exchange have the core that the other would have.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +52,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--step-rows", type=int, default=1024, help="of a rank in a step")
+    parser.add_argument("--bound", action="store_true", help="keep each rank to a core")
     asked = parser.parse_args()
     encoding = encoding_of_rows()
     with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +64,7 @@ def main() -> None:
         own = Environment.read({"NIGHTSHIFT_HOME": str(home)})
         with preloaded(own, LIBRARIES) as environment:
             two, one = (
-                _trained(environment, encoding, taught, ranks, asked.epochs, asked.step_rows)
+                _trained(environment, encoding, taught, ranks, asked)
                 for taught, ranks in ((rows, 2), (half, 1))
             )
     print(f"efficiency of two ranks: {two / (2 * one):.2f}")
@@ -69,17 +75,17 @@ def _trained(
     encoding: Encoding,
     rows: Shards,
     ranks: int,
-    epochs: int,
-    step_rows: int,
+    asked: argparse.Namespace,
 ) -> float:
     """Rows a second, of an epoch."""
+    epochs = asked.epochs
     folder = environment.home / f"job-{ranks}"
     folder.mkdir()
     shards.conclude(rows)
     network = NeuralNetwork(
         ranks=ranks,
         epochs=epochs,
-        batch_size=ranks * step_rows,
+        batch_size=ranks * asked.step_rows,
         timeout_seconds=36_000,
     )
     work = job.Job(
@@ -94,10 +100,11 @@ def _trained(
     )
     job.write(folder, work)
     began = time.monotonic()
-    with _Watch() as watch:
+    with _Watch(ranks if asked.bound else 0) as watch:
         launch(environment, folder, ranks, network.timeout_seconds)
     seconds = time.monotonic() - began
     peaks = ", ".join(f"{peak / _MEGABYTE:,.0f}" for peak in sorted(watch.peaks.values()))
+    assert len(watch.bound) == (ranks if asked.bound else 0), watch.bound
     speed = epochs * len(rows) / seconds
     print(
         f"{ranks} ranks: {seconds:.0f} s for {epochs} epochs with their start, {speed:,.0f} rows a "
@@ -108,10 +115,17 @@ def _trained(
 
 
 class _Watch:
-    """The largest resident memory of each process below this one, in bytes, while it lasts."""
+    """The largest resident memory of each process below this one, in bytes, while it lasts.
 
-    def __init__(self) -> None:
+    Args:
+        bound: So many ranks are kept to a core each, of this process's.
+    """
+
+    def __init__(self, bound: int) -> None:
         self.peaks: dict[int, int] = {}
+        self.bound: set[int] = set()
+        self._to_bind = bound
+        self._before = set(psutil.Process().children(recursive=True))
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look)
 
@@ -125,13 +139,29 @@ class _Watch:
 
     def _look(self) -> None:
         while not self._over.wait(_LOOK_SECONDS):
-            for process in psutil.Process().children(recursive=True):
-                try:
+            below = psutil.Process().children(recursive=True)
+            for process in below:
+                # One may have ended meanwhile.
+                with suppress(psutil.NoSuchProcess):
                     memory = process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-                before = self.peaks.get(process.pid, 0)
-                self.peaks[process.pid] = max(memory, before)
+                    before = self.peaks.get(process.pid, 0)
+                    self.peaks[process.pid] = max(memory, before)
+            if self._to_bind and not self.bound:
+                with suppress(psutil.NoSuchProcess):
+                    self._bind(below)
+
+    def _bind(self, below: Iterable[psutil.Process]) -> None:
+        # Of the new processes below, ranks alone start none.
+        new = [one for one in below if one not in self._before]
+        ranks = [one for one in new if not one.children()]
+        if len(ranks) != self._to_bind:
+            return
+        cores = sorted(os.sched_getaffinity(0))
+        for rank, core in zip(ranks, cores, strict=False):
+            for thread in rank.threads():
+                # Those that it starts from now on inherit that.
+                os.sched_setaffinity(thread.id, {core})
+            self.bound.add(rank.pid)
 
 
 def laid_out(folder: Path, rows: int) -> Shards:

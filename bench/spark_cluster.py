@@ -47,13 +47,17 @@ def _is_executor(process: psutil.Process) -> bool:
 
 
 @contextmanager
-def cluster(environment: Environment, folder: Path, workers: int = 2) -> Iterator[Cluster]:
+def cluster(
+    environment: Environment, folder: Path, workers: int = 2, *, are_bound: bool = False
+) -> Iterator[Cluster]:
     """A master, workers of a core each, and an embedded server that computes there.
 
     Args:
         environment: That is to compute there.
         folder: For logs and what the workers write.
         workers: So many, each with one executor.
+        are_bound: Whether all of an executor runs on a core of its own, as on a machine that has
+            one: its task, Java's compilers and collectors, and Python.
     """
     port = processes.free_port()
     master = f"spark://{LOOPBACK}:{port}"
@@ -66,7 +70,8 @@ def cluster(environment: Environment, folder: Path, workers: int = 2) -> Iterato
         for number in range(workers):
             own = folder / f"worker-{number}"
             arguments = [*options, "--work-dir", str(own), master]
-            started.append(stack.enter_context(_started("worker.Worker", arguments, own)))
+            core = number if are_bound else None
+            started.append(stack.enter_context(_started("worker.Worker", arguments, own, core)))
         on_cluster = replace(
             environment,
             home=folder / "home",
@@ -83,9 +88,13 @@ def _started(
     name: str,
     arguments: list[str],
     folder: Path,
+    core: int | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     folder.mkdir(parents=True)
     command = [str(spark_home() / "bin" / "spark-class"), f"org.apache.spark.deploy.{name}"]
+    if core is not None:
+        # What it starts inherits that.
+        command = ["taskset", "--cpu-list", str(core), *command]
     variables = {
         **os.environ,
         "JAVA_HOME": str(java_home()),
