@@ -41,14 +41,15 @@ def of(old: Iterable[Result], new: Iterable[Result]) -> str:
     nothing of it, with the first machine of the old.
     """
     before, after = by_machine(old), by_machine(new)
-    first = next(iter(before), "")
+    left = dict(before)
     lines = []
     for machine, now in after.items():
         if len(after) > 1:
             lines.append(f"{machine}:")
-        lines.append(_of_one(before.get(machine, before.get(first, [])), now))
-    compared = {machine if machine in before else first for machine in after}
-    lines += [f"not compared: {machine}" for machine in before if machine not in compared]
+        other = machine if machine in before else next(iter(before), machine)
+        left.pop(other, None)
+        lines.append(_of_one(before.get(other, []), now))
+    lines += [f"not compared: {machine}" for machine in left]
     return "\n".join(lines)
 
 

@@ -50,7 +50,8 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.turn:
         home, executors = asked.turn
-        print(json.dumps(_turn(Path(home), int(executors), are_bound=asked.bound)))
+        told = _turn(Path(home), int(executors), are_bound=asked.bound)
+        print(json.dumps(told))
         return
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
@@ -89,8 +90,10 @@ def _enlarge(file: Path, gigabytes: float) -> int:
 
 
 def _in_a_process(home: Path, executors: int, *, are_bound: bool) -> dict[str, Any]:
-    turn = ["--turn", str(home), str(executors), *(["--bound"] if are_bound else [])]
+    turn = ["--turn", str(home), str(executors)]
     command = [sys.executable, "-m", "bench.large_file", *turn]
+    if are_bound:
+        command.append("--bound")
     done = subprocess.run(
         command,
         stdout=subprocess.PIPE,

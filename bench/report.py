@@ -196,12 +196,14 @@ def _draw(results: list[Result]) -> None:
     machines = by_machine(compared)
     size = (3.5 + 4.5 * len(machines), 1.4 + 0.42 * len(names))
     figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(1, len(machines), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, (measured_on, of_machine) in zip(panels, machines.items(), strict=True):
+    shared: dict[str, Any] = {"sharex": True, "sharey": True, "squeeze": False}
+    panels = figure.subplots(1, len(machines), **shared)[0]
+    for axes, measured_on in zip(panels, machines, strict=True):
         axes.set_title(measured_on, fontsize=9)
         axes.axvline(1, color="#8a8f98", linewidth=1)
         for place, name in enumerate(names):
-            _draw_row(axes, place, [one for one in of_machine if _row_name(one) == name])
+            of_row = [one for one in machines[measured_on] if _row_name(one) == name]
+            _draw_row(axes, place, of_row)
     axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.set_xscale("log")
     axes.invert_yaxis()

@@ -470,7 +470,11 @@ def test_labels_of_another_type_are_told_with_the_one_that_they_must_have(
 
 
 @pytest.mark.parametrize(
-    ("told", "own"), [(StringType(), IntegerType()), (IntegerType(), StringType())]
+    ("told", "own"),
+    [
+        (StringType(), IntegerType()),
+        (IntegerType(), StringType()),
+    ],
 )
 def test_an_entity_that_is_text_on_one_side_alone_is_told(told: DataType, own: DataType) -> None:
     def schema(kind: DataType) -> StructType:
