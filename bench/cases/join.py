@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from bench.harness import Answer, Case, Peer, Work
 from jobs.spark.server import configuration, running_server
-from jobs.spark.session import connect, plan_for
+from jobs.spark.session import connect, plan_for, settings_of_many_rows
 from pipelines.environment import Environment
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def feast(folder: Path) -> Work:
 
     home = Environment.read({"NIGHTSHIFT_HOME": str(folder / "home of feast")})
     kept = ("spark.sql.session.timeZone", "spark.sql.shuffle.partitions", "spark.ui.enabled")
-    shared = configuration(home)
+    shared = {**configuration(home), **settings_of_many_rows(home)}
     builder = SparkSession.builder.master(shared["spark.master"])
     for name in kept:
         builder = builder.config(name, shared[name])

@@ -20,7 +20,7 @@ from jobs.jdbc.registrar import Registrar
 from jobs.services.accounts import accounts
 from jobs.services.processes import LOOPBACK
 from jobs.spark.server import configuration, fresh_folder, server_variables
-from jobs.spark.session import FEW_ROWS
+from jobs.spark.session import settings_of_many_rows
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 from pipelines.for_ranks import OF_STORE, without
@@ -150,8 +150,9 @@ def _settings(environment: Environment, scratch: Path) -> dict[str, str]:
     shared = configuration(environment)
     options = " ".join(f"-D{name}={quote(value)}" for name, value in _of_hive(environment, scratch))
     return {
+        **shared,
         # Questions may be about all rows, unlike those of a night.
-        **{name: value for name, value in shared.items() if name not in FEW_ROWS},
+        **settings_of_many_rows(environment),
         "spark.app.name": "nightshift-jdbc",
         "spark.driver.memory": environment.spark_memory,
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),

@@ -506,14 +506,11 @@ def _jars_of_store(environment: Environment) -> dict[str, str]:
 
 
 def _sql_settings(environment: Environment) -> dict[str, str]:
-    # A day of rows is small: Spark's own 200 partitions would be 200 tiny tasks.
-    partitions = max(4, 2 * environment.spark_cores)
     return {
         # Tables are reached by their paths, so no metastore has to be there.
         "spark.sql.catalogImplementation": "in-memory",
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.sql.shuffle.partitions": str(partitions),
         "spark.sql.warehouse.dir": str(_folder(environment) / "warehouse"),
         **MEANING,
         # A night has few; a client that has more says so.

@@ -29,6 +29,8 @@ FEW_ROWS = {
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     # Planned once: each stage of a query that is planned anew is a job of its own.
     "spark.sql.adaptive.enabled": "false",
+    # A task takes longer to begin than to do its part of so few.
+    "spark.sql.shuffle.partitions": "2",
 }
 """Settings of Spark under which a query over few rows costs least (docs/performance.md)."""
 _MANY_ROWS = {
@@ -110,10 +112,17 @@ def plan_for(environment: Environment, *, many_rows: bool) -> None:
     if environment.spark_remote:
         return
     with _one_opens:
-        _settings.update(_MANY_ROWS if many_rows else FEW_ROWS)
+        _settings.update(settings_of_many_rows(environment) if many_rows else FEW_ROWS)
         for (process_id, _), session in _sessions.items():
             if process_id == os.getpid() and not session.client.is_closed:
                 _set(session, _settings)
+
+
+def settings_of_many_rows(environment: Environment) -> dict[str, str]:
+    """Those that differ from `FEW_ROWS`."""
+    # Spark's own 200 would be tiny tasks still.
+    partitions = max(4, 2 * environment.spark_cores)
+    return {**_MANY_ROWS, "spark.sql.shuffle.partitions": str(partitions)}
 
 
 def disconnect(environment: Environment | None = None) -> None:

@@ -229,14 +229,15 @@ def _settings(session: SparkSession) -> tuple[str, ...]:
 def test_a_run_of_many_rows_has_spark_compile_what_a_night_has_it_interpret(
     shared_environment: Environment, spark: SparkSession
 ) -> None:
-    interpreted = ("false", "NO_CODEGEN", "false")
+    interpreted = ("false", "NO_CODEGEN", "false", "2")
+    compiled = ("true", "FALLBACK", "true", str(max(4, 2 * shared_environment.spark_cores)))
     session.plan_for(shared_environment, many_rows=False)
     assert _settings(spark) == interpreted
     session.plan_for(shared_environment, many_rows=True)
     try:
-        assert _settings(spark) == ("true", "FALLBACK", "true")
+        assert _settings(spark) == compiled
         fresh = session._new_session(shared_environment)
-        assert _settings(fresh) == ("true", "FALLBACK", "true")
+        assert _settings(fresh) == compiled
         fresh.client.close()
     finally:
         session.plan_for(shared_environment, many_rows=False)
