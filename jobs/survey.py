@@ -241,7 +241,7 @@ class Survey:
         made = self._publication(one.table, one.night)
         if one.state != "current" or made is None:
             return one
-        for given in made.inputs:
+        for given in _followed(one.table, made):
             coming = _seen_in(given, pending)
             if coming:
                 reason = f"{given.name} of {_listed(coming)} will change"
@@ -440,7 +440,7 @@ class Survey:
         is_lost = table.name == PREDICTIONS and night in self.lost_nights
         if one is None or is_lost:
             return self._if_awaiting(self._missing(table, night))
-        changed = [given for given in one.inputs if self._has_changed(given)]
+        changed = [given for given in _followed(table, one) if self._has_changed(given)]
         if not changed and self._has_lost_quarantine(table, one):
             reason = f"{sql_name(self._run, table.name)}{QUARANTINE_SUFFIX} {_LOST}"
             return _overtaken(table, night, reason, keeps_rows=True)
@@ -754,6 +754,19 @@ def _files_of(one: Publication) -> list[tuple[str, str]]:
 
 def _made_from(one: Publication) -> tuple[str, list[tuple[str, str]]]:
     return one.definition, _files_of(one)
+
+
+def _followed(table: Table, made: Publication) -> list[Input]:
+    """What a day was made from, each as what becomes known of it counts.
+
+    A table that follows corrections by now may have been made from what its night knew.
+    """
+    follows = table.made_by == "transform" and not table.is_of_the_moment
+    found = []
+    for given in made.inputs:
+        of_moment = follows and given.known_by
+        found.append(replace(given, known_from=None, known_by=None) if of_moment else given)
+    return found
 
 
 def _seen_in(given: Input, pending: _Pending) -> list[date]:

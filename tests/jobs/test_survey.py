@@ -60,6 +60,8 @@ SUMS = Table(
 )
 OUTCOMES = replace(SUMS, name="outcomes", follows_corrections=True)
 """Sums too, of what is known by now."""
+OF_THE_MOMENT = replace(OUTCOMES, follows_corrections=False)
+"""As whoever declares outcomes may forget to say."""
 TINY = replace(TOY, name="tiny", derived=(MARKS, SUMS))
 DAYS = [date(2013, 1, day) for day in range(5, 12)]
 BAD = 666
@@ -409,6 +411,8 @@ class Home:
         origin = Origin(definition=self.definition, inputs=inputs, known=known)
         self._waiting["marks"] = marks
         self._waiting["sums"] = _staged(run, "sums", sums, origin)
+        if OF_THE_MOMENT in self.pipeline.derived:
+            self._waiting["outcomes"] = _staged(run, "outcomes", sums, origin)
         if OUTCOMES in self.pipeline.derived:
             latest = self.published("marks") | fresh
             self._waiting["outcomes"] = self._staged_outcomes(run, latest, knowledge)
@@ -674,6 +678,33 @@ def test_a_table_that_follows_corrections_is_made_anew_for_every_window_over_a_c
     assert {day: sums[day] for day in before["sums"]} == before["sums"]
     assert home.as_of("outcomes", DAYS[4]) == before["outcomes"]
     assert home.as_of("outcomes", DAYS[5]) == found
+    assert home.night(DAYS[5]) == 0
+    assert home.performed == []
+
+
+@pytest.mark.parametrize("is_found_before", [False, True])
+def test_days_that_are_made_follow_corrections_once_their_table_says_so(
+    home: Home, is_found_before: bool
+) -> None:
+    home.pipeline = replace(TINY, derived=(MARKS, SUMS, OF_THE_MOMENT))
+    home.night(DAYS[4], first=DAYS[0])
+    before = home.published("outcomes")
+    home.land(DAYS[1], 7)
+    if is_found_before:
+        assert home.night(DAYS[5]) == 0
+        assert {day: home.published("outcomes")[day] for day in before} == before
+    home.pipeline = replace(TINY, derived=(MARKS, SUMS, OUTCOMES))
+    assert home.night(DAYS[5]) == 0
+    marks = home.published("marks")
+    found = home.published("outcomes")
+    for day, of_day in found.items():
+        window = Days.of(day).since(WINDOW - 1)
+        totals = [sum(marks.get(one, ())) for one in window]
+        assert of_day == [sum(totals)]
+    assert [day for day in before if found[day] != before[day]] == DAYS[1:4]
+    assert home.as_of("outcomes", DAYS[4]) == before
+    # Tables of the moment go on saying what their night knew.
+    assert home.published("sums")[DAYS[1]] == before[DAYS[1]]
     assert home.night(DAYS[5]) == 0
     assert home.performed == []
 
