@@ -115,6 +115,7 @@ class Survey:
         self._read_before = ReadBefore(run.environment.runtime)
         self._gone: set[str] = set()
         """Names of files that were read for a publication, and are not there any more."""
+        self._have_landed: dict[date, bool] = {}
         self.nights = self._nights()
         self.holes = self._find_holes()
         """Nights that are not published, or not whole, and whose files are not there: those before
@@ -633,6 +634,12 @@ class Survey:
         """Whether all of a night's drops are published."""
         if night in self._whole_nights:
             return True
+        # Asked for each table; and where feeds were declared later, files are looked at.
+        if night not in self._have_landed:
+            self._have_landed[night] = self._find_landed(night)
+        return self._have_landed[night]
+
+    def _find_landed(self, night: date) -> bool:
         daily = self.daily_feeds
         lacking = {name for name in daily if night not in self._known(name)}
         return not lacking or (len(lacking) < len(daily) and self._is_whole_without(lacking, night))
@@ -653,13 +660,18 @@ class Survey:
             return False
         landing = self._run.environment.landing
         expected = expected_files(self.pipeline, Days.of(night))
-        wanted = [file.feed for file in expected if not file.is_waived(landing)]
+        due = [file for file in expected if file.feed.name in feeds]
+        is_of_run = night >= self._run.days.first
+        if not (due or is_of_run):
+            # No look at a file: there may be many such nights.
+            return True
+        wanted = [file.feed for file in due if not file.is_waived(landing)]
         if self._why_unreadable(night):
             # What comes after all has come too late.
             wanted = [feed for feed in wanted if not feed.is_optional]
-        elif night >= self._run.days.first:
+        elif is_of_run:
             return False
-        return feeds.isdisjoint(feed.name for feed in wanted)
+        return not wanted
 
     def absent_files(self, night: date, feeds: Collection[str]) -> tuple[str, ...]:
         """The files of a night that these feeds must drop, and that are not there."""

@@ -15,6 +15,7 @@ from bench.recorded_year import YEAR
 from jobs.lake import sql
 from pipelines.days import Days
 from pipelines.environment import Environment
+from pipelines.landing import stamp
 
 LENGTHS = (60, 120, 240)
 """Nights on record: each twice those before."""
@@ -30,6 +31,8 @@ class Work:
     """Opened."""
     statements: int
     """Waited for."""
+    looks: int
+    """At files in the landing folder: whether they are there."""
 
 
 def work_of(asked: Callable[[], object]) -> Work:
@@ -41,6 +44,7 @@ def work_of(asked: Callable[[], object]) -> Work:
         calls=sum(counts.values()),
         tables=counts.get(_code(DeltaTable.__init__), 0),
         statements=counts.get(_code(sql.Session.waited), 0),
+        looks=counts.get(_code(stamp), 0),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.run import Run
 from pipelines.weather import PIPELINE as WEATHER
-from tests.counted import homes_with, require_proportion, work_of
+from tests.counted import LENGTHS, homes_with, require_proportion, work_of
 from tests.jobs.training.small import models_at
 from tests.jobs.training.test_registry import keep
 
@@ -39,6 +40,44 @@ def test_a_plan_opens_the_same_tables_and_works_in_proportion(homes: list[Enviro
         return list(Survey(run).foreseen_by_record())
 
     require_proportion(plan, homes)
+
+
+def test_a_feed_that_is_declared_later_costs_one_look_for_each_night_before_it(
+    homes: list[Environment],
+) -> None:
+    feed = WEATHER.feed("observations")
+    late = replace(feed, name="late", path="late/{date}.jsonl", first_day=YEAR.last)
+    pipeline = replace(WEATHER, feeds=(*WEATHER.feeds, late))
+
+    def plan(environment: Environment) -> list[object]:
+        run = Run(pipeline=pipeline, days=Days.of(YEAR.last), environment=environment)
+        return list(Survey(run).foreseen_by_record())
+
+    few, more, most = [work_of(partial(plan, environment)).looks for environment in homes]
+    assert more - few <= LENGTHS[1] - LENGTHS[0]
+    assert most - more <= LENGTHS[2] - LENGTHS[1]
+
+
+def test_an_optional_feed_that_is_declared_later_is_looked_for_once_a_night(
+    homes: list[Environment],
+) -> None:
+    feed = WEATHER.feed("observations")
+    late = replace(
+        feed,
+        name="late",
+        path="late/{date}.jsonl",
+        is_optional=True,
+    )
+    pipeline = replace(WEATHER, feeds=(*WEATHER.feeds, late))
+    night = Days.of(YEAR.last)
+    survey = Survey(Run(pipeline=pipeline, days=night, environment=homes[0]))
+    nights = list(survey.nights)
+
+    def ask() -> list[bool]:
+        return list(map(survey.has_landed, nights))
+
+    ask()
+    assert work_of(ask).looks == 0
 
 
 def test_which_model_serves_is_found_without_looking_at_those_before(tmp_path: Path) -> None:
