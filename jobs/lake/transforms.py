@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.lake.definition import digest
 from pipelines.catalog import part
 from pipelines.errors import UsageError, refuse_unless
+from pipelines.features import names
 from pipelines.spec import PREDICTIONS, SCORING, TRAINING
 
 if TYPE_CHECKING:
@@ -109,11 +110,25 @@ def definitions(pipeline: Pipeline) -> dict[str, str]:
     found = definitions_of_data(pipeline)
     inputs = [found[name] for name in tables_joined(pipeline)]
     declared: tuple[Any, ...] = (pipeline.views, pipeline.entity, pipeline.entity_table)
-    shown = (pipeline.carried, pipeline.training.features)
+    shown = (pipeline.carried, _features_shown(pipeline))
     joined = digest(*declared, *shown, labels_of(pipeline), *inputs)
     found[TRAINING] = found[SCORING] = joined
     found[PREDICTIONS] = digest(pipeline.entity, pipeline.carried, pipeline.prediction, joined)
     return found
+
+
+def _features_shown(pipeline: Pipeline) -> tuple[str, ...]:
+    """The features that training and scoring rows have, whether the model reads them or not.
+
+    In the order in which they are declared as read, so that one which is read no more changes
+    nothing: those of the views, what the entity table gives itself, then the categorical ones.
+    """
+    training = pipeline.training
+    if not training.unread:
+        return training.features
+    given = names(pipeline.views)
+    own = [name for name in (*training.numeric, *training.unread) if name not in given]
+    return (*given, *own, *training.categorical)
 
 
 def definitions_of_data(pipeline: Pipeline) -> dict[str, str]:

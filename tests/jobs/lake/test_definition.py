@@ -10,11 +10,12 @@ from typing import get_args
 import pytest
 
 from jobs.lake.definition import digest
-from jobs.lake.transforms import definitions
+from jobs.lake.transforms import _features_shown, definitions
 from jobs.transforms import flights as transforms
 from pipelines.errors import UsageError
 from pipelines.feeds import NewColumns
 from pipelines.flights import FLIGHTS, PIPELINE, SCHEDULE
+from pipelines.spec import TRAINING
 from tests.jobs.toy import READINGS
 
 _LIMIT = 15
@@ -174,6 +175,16 @@ def test_a_table_depends_on_its_own_transform_alone(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(transforms, "_PUERTO_RICO", ("SJU",))
     assert digest(PIPELINE.table("tiles"), transforms.tiles) == tiles
     assert digest(PIPELINE.table("departures"), transforms.departures) != departures
+
+
+def test_a_feature_that_is_read_no_more_outdates_no_row() -> None:
+    names = PIPELINE.training.numeric
+    before = definitions(PIPELINE)
+    for name in (names[0], names[5], names[-1]):
+        unread = replace(PIPELINE, training=PIPELINE.training.without([name]))
+        assert definitions(unread)[TRAINING] == before[TRAINING]
+    # Of a home that has all of them read nothing is outdated.
+    assert _features_shown(PIPELINE) == PIPELINE.training.features
 
 
 @pytest.mark.parametrize(
