@@ -1,7 +1,8 @@
 """What a table is by declaration and code, as one digest: when it changes, so may the rows.
 
 Of code counts what a function says, and what the functions and values say that it uses, as far as
-they are the project's own. Comments, docs and layout count nothing.
+they are the project's own; of an object that does not say it, what it holds. Comments, docs and
+layout count nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from types import FunctionType
@@ -44,10 +45,14 @@ AS_BEFORE: Mapping[str, object] = {
 """Fields that came later, with the value that means what was meant without them: so a declaration
 that does not use them is what it was."""
 
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_Seen = dict[int, object]
+"""By id what was told already: one of the same name may say something else."""
+
 
 def digest(*parts: object) -> str:
     """One digest of declarations (dataclass values), plain values and functions."""
-    seen: set[str] = set()
+    seen: _Seen = {}
     text = "\n".join(_told(part, seen) for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -57,7 +62,7 @@ def is_said(name: str, value: object) -> bool:
     return name not in AS_BEFORE or value != AS_BEFORE[name]
 
 
-def _told(value: object, seen: set[str]) -> str:
+def _told(value: object, seen: _Seen) -> str:
     # What a decorator such as `functools.cache` makes is told by what it was made of.
     if callable(value):
         value = inspect.unwrap(value)
@@ -77,7 +82,7 @@ def _told(value: object, seen: set[str]) -> str:
     return _told_by_value(value, seen)
 
 
-def _told_by_value(value: object, seen: set[str]) -> str:
+def _told_by_value(value: object, seen: _Seen) -> str:
     if is_dataclass(value):
         names = [one.name for one in fields(value) if one.name not in _NOT_OF_ROWS]
         said = [name for name in names if is_said(name, getattr(value, name))]
@@ -91,51 +96,86 @@ def _told_by_value(value: object, seen: set[str]) -> str:
         return str(sorted(_told(one, seen) for one in value))
     kind = type(value)
     # The address of an object differs from process to process.
-    shown = repr(value) if kind.__repr__ is not object.__repr__ else kind.__name__
+    if kind.__repr__ is object.__repr__:
+        shown = kind.__name__ + _state(value, seen)
+    else:
+        shown = repr(value).replace(f" at {id(value):#x}", "")
     return shown + _code_of_class(kind, seen) if _has_code(kind) else shown
+
+
+def _state(value: object, seen: _Seen) -> str:
+    """What an object of ours holds; nothing where there is nothing, or it was told already."""
+    held: Mapping[str, object] = getattr(value, "__dict__", {})
+    if not (held and _is_own(type(value).__module__) and _is_new(value, seen)):
+        return ""
+    told = []
+    for name, one in sorted(held.items()):
+        # What is kept there when it is first asked for follows from the rest.
+        if not isinstance(getattr(type(value), name, None), functools.cached_property):
+            told.append((name, _told(one, seen)))
+    return str(told)
+
+
+def _is_new(value: object, seen: _Seen) -> bool:
+    """Whether it is to be told: it was not yet."""
+    if id(value) in seen:
+        return False
+    # Kept: what comes later in its place would have its id.
+    seen[id(value)] = value
+    return True
+
+
+def _is_own(module: str) -> bool:
+    return module.partition(".")[0] in _OWN_PACKAGES
 
 
 def _has_code(kind: type) -> bool:
     """Whether what the class says counts."""
     package = kind.__module__.partition(".")[0]
-    return package in _OWN_PACKAGES and package != _WITHOUT_CODE
+    return _is_own(package) and package != _WITHOUT_CODE
 
 
-def _code_of_class(kind: type, seen: set[str]) -> str:
+def _code_of_class(kind: type, seen: _Seen) -> str:
     name = f"{kind.__module__}.{kind.__qualname__}"
     if not _has_code(kind):
         return kind.__name__
-    if name in seen:
+    if not _is_new(kind, seen):
         return name
-    seen.add(name)
     try:
-        source = inspect.getsource(kind)
+        tree = _tree(kind)
     except OSError:
         # Made by a call, such as that of `namedtuple`.
         return name
-    return _said(name, source, vars(sys.modules[kind.__module__]), seen)
+    return _said(name, tree, vars(sys.modules[kind.__module__]), seen)
 
 
-def _code(function: FunctionType, seen: set[str]) -> str:
+def _code(function: FunctionType, seen: _Seen) -> str:
     name = f"{function.__module__}.{function.__qualname__}"
-    is_own = function.__module__.partition(".")[0] in _OWN_PACKAGES
-    if name in seen or not is_own:
+    if not (_is_own(function.__module__) and _is_new(function, seen)):
         return name
-    seen.add(name)
-    said = _said(name, inspect.getsource(function), function.__globals__, seen)
+    said = _said(name, _tree(function), function.__globals__, seen)
     # Of a function that another has made, what that one gave it.
     given = [_told(value, seen) for value in _enclosed(function)]
     return "\n".join([said, *given])
 
 
+def _tree(code: FunctionType | type) -> ast.AST:
+    """Its source.
+
+    Raises:
+        OSError: there is none.
+        SyntaxError: it is a part of other code.
+    """
+    return ast.parse(textwrap.dedent(inspect.getsource(code)))
+
+
 def _said(
     name: str,
-    source: str,
+    tree: ast.AST,
     known: Mapping[str, Any],
-    seen: set[str],
+    seen: _Seen,
 ) -> str:
     """What a function or class says, and what the global values say that it uses."""
-    tree = ast.parse(textwrap.dedent(source))
     _drop_docs(tree)
     # Written anew from the tree: comments and layout are gone.
     lines = [name, ast.unparse(tree)]
@@ -161,28 +201,97 @@ def _drop_docs(tree: ast.AST) -> None:
 def _used(tree: ast.AST, known: Mapping[str, Any]) -> Iterator[object]:
     """The global values that the code uses; of `PIPELINE.entity` that attribute alone."""
     nodes = list(ast.walk(tree))
-    # An argument or a variable hides the global value of its name.
-    hidden = {node.arg for node in nodes if isinstance(node, ast.arg)}
-    hidden |= {node.id for node in nodes if _is_variable(node)}
-    visible = {name: value for name, value in known.items() if name not in hidden}
+    # A comprehension gives such a name to the function around it.
+    walrus = [node.target.id for node in nodes if isinstance(node, ast.NamedExpr)]
+    hidden = set(_local([tree], frozenset(walrus)))
+    visible = {**known, **_imported(nodes, known)}
     # What an attribute is taken of counts only by that attribute.
     owners = {node.value for node in nodes if isinstance(node, ast.Attribute)}
     for node in nodes:
         if isinstance(node, ast.Attribute | ast.Name) and node not in owners:
-            value = _value(node, visible)
+            value = _value(node, visible, hidden)
             if value is not None:
                 yield value
+
+
+def _local(
+    parts: Iterable[ast.AST],
+    around: frozenset[str],
+    *,
+    is_class: bool = False,
+) -> Iterator[ast.AST]:
+    """The names in a scope, and within it, that stand for an argument or a variable.
+
+    Args:
+        parts: Of the scope.
+        around: Names of arguments and variables of the scopes around it.
+        is_class: Its own names are none of its functions.
+    """
+    nodes = list(_own(parts))
+    bound = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    bound |= {node.id for node in nodes if _is_variable(node)}
+    names = around | bound
+    for node in nodes:
+        if isinstance(node, ast.Name) and node.id in names:
+            yield node
+        within = around if is_class else names
+        yield from _local(_inside(node), within, is_class=isinstance(node, ast.ClassDef))
+
+
+def _own(parts: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """The nodes of a scope, without what is inside another one within it."""
+    for node in parts:
+        yield node
+        inside = _inside(node)
+        yield from _own(one for one in ast.iter_child_nodes(node) if one not in inside)
+
+
+def _inside(node: ast.AST) -> list[ast.AST]:
+    """The parts of a node that are a scope; of most there are none."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return [node.args, *node.body]
+    if isinstance(node, ast.Lambda):
+        return [node.args, node.body]
+    if isinstance(node, ast.ClassDef):
+        return [*node.body]
+    return list(ast.iter_child_nodes(node)) if isinstance(node, _COMPREHENSIONS) else []
 
 
 def _is_variable(node: ast.AST) -> TypeGuard[ast.Name]:
     return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
 
 
-def _value(node: ast.expr, known: Mapping[str, Any]) -> Any:
+def _imported(
+    nodes: Iterable[ast.AST],
+    known: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What the code itself imports of ours, by the name that it has there."""
+    found = {}
+    for node in nodes:
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        module = node.module or ""
+        if not (node.level or _is_own(module)):
+            continue
+        names = [alias.name for alias in node.names]
+        # Of one that is not there whoever calls the code is told.
+        with suppress(ImportError):
+            given = __import__(module, known, None, names, node.level)
+            for alias in node.names:
+                local = alias.asname or alias.name
+                found[local] = getattr(given, alias.name, None)
+    return found
+
+
+def _value(
+    node: ast.expr,
+    known: Mapping[str, Any],
+    hidden: Collection[ast.AST],
+) -> Any:
     """What the expression is; None for what is no global value."""
     if isinstance(node, ast.Name):
-        return known.get(node.id)
+        return None if node in hidden else known.get(node.id)
     if isinstance(node, ast.Attribute):
-        owner = _value(node.value, known)
+        owner = _value(node.value, known, hidden)
         return None if owner is None else getattr(owner, node.attr, owner)
     return None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import get_args
 
 import pytest
 
 from jobs.lake.definition import digest
 from jobs.lake.transforms import _features_shown, definitions
+from jobs.transforms import columns
 from jobs.transforms import flights as transforms
 from pipelines.errors import UsageError
 from pipelines.feeds import NewColumns
@@ -64,6 +67,12 @@ def test_the_code_of_a_function_its_helpers_and_constants_count(
         changed.setitem(globals(), "_helper", _windowed)
         assert digest(_rows) != before
     assert digest(_rows) == before
+
+
+def test_code_that_uses_nothing_else_is_what_it_was() -> None:
+    # As the code before closures, states and imports counted made them: no home is outdated.
+    found = [digest(_rows), digest(_windowed), digest(_wrapped), digest(_SHIFT)]
+    assert found == ["ff1b14daddccdd6a", "b76be51c35e71969", "936d3aa3a95335de", "a06db38b40636a1c"]
 
 
 def test_a_policy_for_new_columns_counts_and_none_leaves_a_feed_as_it_was() -> None:
@@ -136,6 +145,98 @@ def test_code_counts_through_whatever_calls_it(
     assert digest(using) == before
     monkeypatch.setitem(globals(), "_FACTOR", 3)
     assert digest(using) != before
+
+
+def _scaled(by: int) -> Callable[[int], int]:
+    def scale(value: int) -> int:
+        return value * by
+
+    return scale
+
+
+class _Plain:
+    """Says nothing of itself."""
+
+    def __init__(self, by: int) -> None:
+        self.by = by
+        self.itself = self
+
+    @functools.cached_property
+    def doubled(self) -> int:
+        return self.by * 2
+
+    def of(self, value: int) -> int:
+        return value * self.doubled
+
+
+_SHORT, _LONG = _scaled(2), _scaled(30)
+_FIRST = [lambda value: value + 1]
+_SECOND = [lambda value: value * 2]
+_PLAIN = _Plain(2)
+
+
+def _by_closures(value: int) -> int:
+    return _SHORT(value) + _LONG(value)
+
+
+def _by_lambdas(value: int) -> int:
+    return _FIRST[0](value) + _SECOND[0](value)
+
+
+def _by_state(value: int) -> int:
+    return _PLAIN.of(value)
+
+
+def _by_a_name_of_others(values: list[int]) -> list[int]:
+    largest = max(values, key=lambda _helper: -_helper)
+    return [value for value in values if _helper(value + largest)]
+
+
+def _by_import(values: list[int]) -> object:
+    from jobs.transforms.columns import joined
+
+    return joined(*map(str, values))
+
+
+def _by_imported_module(values: list[int]) -> object:
+    from jobs.transforms import columns as given
+
+    return given.joined(*map(str, values))
+
+
+_HERE = sys.modules[__name__]
+
+
+@pytest.mark.parametrize(
+    ("using", "module", "name", "other"),
+    [
+        (_by_closures, _HERE, "_LONG", _scaled(31)),
+        (_by_lambdas, _HERE, "_SECOND", [lambda value: value * 3]),
+        (_by_state, _HERE, "_PLAIN", _Plain(3)),
+        (_by_a_name_of_others, _HERE, "_helper", _windowed),
+        (_by_import, columns, "joined", _windowed),
+        (_by_imported_module, columns, "joined", _windowed),
+    ],
+    ids=["closure", "lambda", "state", "name", "import", "module"],
+)
+def test_code_counts_whatever_else_has_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+    using: Callable[..., object],
+    module: ModuleType,
+    name: str,
+    other: object,
+) -> None:
+    before = digest(using)
+    assert digest(using) == before
+    monkeypatch.setattr(module, name, other)
+    assert digest(using) != before
+
+
+def test_what_an_object_keeps_of_its_own_work_counts_nothing() -> None:
+    before = digest(_Plain(2))
+    used = _Plain(2)
+    assert used.of(1) == 4
+    assert digest(used) == before
 
 
 def test_docs_and_comments_count_nothing() -> None:
