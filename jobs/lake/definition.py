@@ -153,7 +153,12 @@ def _code(function: FunctionType, seen: _Seen) -> str:
     name = f"{function.__module__}.{function.__qualname__}"
     if not (_is_own(function.__module__) and _is_new(function, seen)):
         return name
-    said = _said(name, _tree(function), function.__globals__, seen)
+    try:
+        tree = _tree(function)
+    except SyntaxError:
+        # Of a lambda Python gives the lines, such as one in the midst of a dict.
+        tree = _within_file(function)
+    said = _said(name, tree, function.__globals__, seen)
     # Of a function that another has made, what that one gave it.
     given = [_told(value, seen) for value in _enclosed(function)]
     return "\n".join([said, *given])
@@ -167,6 +172,27 @@ def _tree(code: FunctionType | type) -> ast.AST:
         SyntaxError: it is a part of other code.
     """
     return ast.parse(textwrap.dedent(inspect.getsource(code)))
+
+
+def _within_file(function: FunctionType) -> ast.AST:
+    """Its source out of that of the whole file."""
+    code = function.__code__
+    lines, _ = inspect.findsource(function)
+    # The last place of what it does is in its body, and in none of a function within it.
+    last = (0, 0)
+    for line, _, column, _ in code.co_positions():
+        last = max(last, (line or 0, column or 0))
+    # Of a file that was changed since it was read, what it does.
+    found: ast.AST = ast.Constant(code.co_code)
+    for node in ast.walk(ast.parse("".join(lines))):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        body = node.body if isinstance(node, ast.Lambda) else node.body[0]
+        end = (node.end_lineno or 0, node.end_col_offset or 0)
+        if (body.lineno, body.col_offset) <= last < end:
+            # Those within it come later.
+            found = node
+    return found
 
 
 def _said(

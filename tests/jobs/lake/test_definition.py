@@ -239,6 +239,54 @@ def test_what_an_object_keeps_of_its_own_work_counts_nothing() -> None:
     assert digest(used) == before
 
 
+_CLEANED = {
+    "more": lambda value: value + 1,
+    "twice": lambda value: value * 2,
+    "least": (lambda value: max(value, _FACTOR)) if _LIMIT else (lambda value: value),
+    "value": (lambda value: value) if _LIMIT else (lambda value: max(value, _FACTOR)),
+    "scaled": lambda value: lambda other: value * other if value else _helper(other),
+}
+
+
+def _by_dict(name: str, value: int) -> int:
+    return _CLEANED[name](value)
+
+
+@pytest.mark.parametrize("name", _CLEANED)
+def test_lambdas_of_a_dict_count_each(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digest(_by_dict)
+    assert digest(_by_dict) == before
+    others = {
+        "another": lambda value: value * 7,
+    }
+    monkeypatch.setitem(_CLEANED, name, others["another"])
+    assert digest(_by_dict) != before
+
+
+def test_a_lambda_counts_as_it_stands_and_not_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {name: digest(one) for name, one in _CLEANED.items()}
+    assert len(set(before.values())) == len(before)
+    monkeypatch.setitem(globals(), "_FACTOR", 3)
+    after = {name: digest(one) for name, one in _CLEANED.items()}
+    assert [name for name in before if after[name] != before[name]] == ["least"]
+
+
+def test_a_function_that_is_no_code_apart_from_what_is_around_it_counts() -> None:
+    def told(limit: int) -> str:
+        return f"""
+above {limit}
+"""
+
+    before = digest(told)
+
+    def told(limit: int) -> str:  # type: ignore[no-redef]
+        return f"""
+below {limit}
+"""
+
+    assert digest(told) != before
+
+
 def test_docs_and_comments_count_nothing() -> None:
     def documented(value: int) -> int:
         """Some words."""
