@@ -10,7 +10,7 @@ import smtplib
 import ssl
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from functools import cache
@@ -27,6 +27,8 @@ SERVER, SENDER, RECIPIENTS = (
 )
 _SECONDS = 10.0
 """For each answer of the server; all channels together have no longer than that."""
+_GOODBYE_SECONDS = 1.0
+"""For the answer to the last word, by which nothing is sent or kept."""
 _PORTS = {"smtp": 587, "smtps": 465}
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _FIELDS = ("pipeline", "days", "event", "stage", "page", "report", "run_id", "at")
@@ -34,6 +36,9 @@ _FIELDS = ("pipeline", "days", "event", "stage", "page", "report", "run_id", "at
 
 def deliver(environment: Environment, message: Message) -> None:
     """Send the message; without a server or recipients say once that none are set.
+
+    It is delivered where the server takes it for one of the recipients; that it refuses others is
+    warned about on stderr.
 
     Raises:
         UsageError: a setting makes no sense.
@@ -47,7 +52,12 @@ def deliver(environment: Environment, message: Message) -> None:
     with _in_words(_SECONDS), _server(_address(str(environment.smtp_url)), _SECONDS) as server:
         refused = server.send_message(letter)
     if refused:
-        raise NightshiftError(f"the SMTP server took no mail for {len(refused)} of the recipients.")
+        # No failure: whoever has got the letter would get it again by each attempt.
+        print(
+            f"Warning: the SMTP server took no mail for {len(refused)} of the recipients.",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def require_whole(environment: Environment) -> None:
@@ -166,12 +176,24 @@ def _server(address: SplitResult, seconds: float) -> Iterator[smtplib.SMTP]:
         server: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=seconds, context=trusted)
     else:
         server = smtplib.SMTP(host, port, timeout=seconds)
-    with server:
-        if address.scheme == "smtp":
-            _turn_on_tls(server, host, trusted, has_user=bool(address.username))
-        if address.username:
-            _sign_in(server, unquote(address.username), unquote(address.password or ""))
-        yield server
+    with closing(server):
+        try:
+            if address.scheme == "smtp":
+                _turn_on_tls(server, host, trusted, has_user=bool(address.username))
+            if address.username:
+                _sign_in(server, unquote(address.username), unquote(address.password or ""))
+            yield server
+        finally:
+            _leave(server)
+
+
+def _leave(server: smtplib.SMTP) -> None:
+    """Say goodbye; whatever the server answers, or does not, it keeps what it has taken."""
+    # Errors of SMTP are such, too; and a handshake that failed has left no socket.
+    with suppress(OSError):
+        if server.sock is not None:
+            server.sock.settimeout(_GOODBYE_SECONDS)
+        server.quit()
 
 
 def _sign_in(server: smtplib.SMTP, user: str, password: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,16 +19,18 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
 
-from jobs.notifications import email
+from jobs import outcome
+from jobs.notifications import channels, email
 from jobs.notifications.channels import send
 from jobs.notifications.message import compose
+from jobs.telling import tell
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
 from pipelines.events import Event
 from tests import certificates
 from tests.conftest import free_port
 from tests.jobs.notifications.conftest import promoted
-from tests.jobs.toy import TOY
+from tests.jobs.toy import TOY, run_of
 
 MESSAGE = compose(promoted(), datetime(2013, 1, 6, tzinfo=UTC))
 USER, PASSWORD = "night", "s3cret/of@mail"
@@ -173,6 +176,72 @@ def test_a_server_that_refuses_or_is_away_is_told(home: Environment) -> None:
         email.deliver(mailing(home, f"smtp://127.0.0.1:{port}"), MESSAGE)
     with pytest.raises(NightshiftError, match="could not be used: ConnectionRefusedError"):
         email.deliver(mailing(home, f"smtp://127.0.0.1:{free_port()}"), MESSAGE)
+
+
+class HalfGone(Mailbox):
+    """Of one of the recipients."""
+
+    async def handle_RCPT(  # noqa: N802
+        self, _server: Any, _session: Any, envelope: Any, address: str, _options: Any
+    ) -> str:
+        if address == "gone@example.org":
+            return "550 nobody of that name"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+
+def test_a_recipient_who_is_gone_keeps_nobody_from_being_told_once(
+    home: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mailbox = HalfGone()
+    with serving(mailbox) as port:
+        to = "gone@example.org, ops@example.org"
+        mailed = mailing(home, f"smtp://127.0.0.1:{port}", to)
+        run = run_of(mailed, "2013-01-05")
+        run = replace(run, pipeline=replace(run.pipeline, notify=("log", "email")))
+        wrong = outcome.notification(run, Event.STAGE_REFUSED, "toy was refused.", "check_raw")
+        assert [tell(run, wrong), tell(run, wrong)] == [(), ()]
+        done = outcome.notification(run, Event.NIGHT_DONE, "10 stages in 20 s.")
+        assert tell(run, done) == ()
+    assert list(map(event_of, mailbox.letters)) == ["stage_refused", "night_done", "recovered"]
+    told = capsys.readouterr().err
+    assert told.count("Warning: the SMTP server took no mail for 1 of the recipients.\n") == 3
+    assert "gone@example.org" not in told
+
+
+def event_of(letter: Letter) -> str:
+    """What it tells of."""
+    lines = str(letter.get_payload()).splitlines()
+    (event,) = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
+    return event
+
+
+class OddAtTheEnd(Mailbox):
+    """With an answer to the last word that is none of the protocol's."""
+
+    async def handle_QUIT(self, *_: Any) -> str:  # noqa: N802
+        return "451 later"
+
+
+class SilentAtTheEnd(Mailbox):
+    """Longer than anybody waits."""
+
+    async def handle_QUIT(self, *_: Any) -> str:  # noqa: N802
+        await asyncio.sleep(30)
+        return "221 bye"
+
+
+@pytest.mark.parametrize("server", [OddAtTheEnd, SilentAtTheEnd])
+def test_what_a_server_says_at_the_end_unsends_no_letter(
+    server: type[Mailbox], home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mailbox = server()
+    monkeypatch.setattr(channels, "MOST_SECONDS", 4.0)
+    told_by_mail = replace(TOY, notify=("email",))
+    with serving(mailbox) as port:
+        environment = mailing(home, f"smtp://127.0.0.1:{port}")
+        assert send(environment, told_by_mail, promoted()) == ()
+    assert len(mailbox.letters) == 1
 
 
 def test_what_is_no_smtp_server_is_told(home: Environment) -> None:
