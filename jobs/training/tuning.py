@@ -237,6 +237,7 @@ def _study(tuning: Tuning, at_once: int) -> optuna.Study:
     optuna.logging.set_verbosity(logging.ERROR)
     private_home(tuning.environment)
     tuning.journal.parent.mkdir(parents=True, exist_ok=True)
+    _cut_to_whole_lines(tuning.journal)
     study = optuna.create_study(
         study_name=tuning.digest,
         storage=JournalStorage(JournalFileBackend(str(tuning.journal))),
@@ -248,6 +249,31 @@ def _study(tuning: Tuning, at_once: int) -> optuna.Study:
     seed = _SEED + len(study.trials)
     study.sampler = _Sampler(tuning.pipeline.search, seed, at_once)
     return study
+
+
+def _cut_to_whole_lines(journal: Path) -> None:
+    """Keep what was written before the first line that is not whole, as after a full disk.
+
+    Optuna reads no journal that goes on behind such a line. Nobody else writes into it: who tunes
+    the same waits. The nights of a trial that is cut off stay in its backtest.
+    """
+    if not journal.exists():
+        return
+    with journal.open("r+b") as file:
+        whole = 0
+        for line in file:
+            if not _is_whole(line):
+                break
+            whole += len(line)
+        file.truncate(whole)
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return line.endswith(b"\n")
 
 
 class _Sampler(optuna.samplers.TPESampler):

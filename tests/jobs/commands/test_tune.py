@@ -245,6 +245,30 @@ def test_a_trial_that_was_cut_off_is_done_from_where_it_was(
     assert _tune(environment, 2) == rows
 
 
+@pytest.mark.parametrize(
+    "cut_off",
+    [
+        b'{"op_code":4,"tri',
+        # Something was written behind it all the same.
+        b'{"op_code":4,"tri{"op_code":4,"trial_id":0}\n{"op_code":4,"trial_id":0}\n',
+        # As a power failure leaves a file.
+        b"\0" * 40,
+    ],
+    ids=["at the end", "in the middle", "of zeros"],
+)
+def test_a_journal_that_a_full_disk_has_cut_off_is_gone_on_with(
+    environment: Environment, cut_off: bytes
+) -> None:
+    (first,) = _tune(environment, 1)
+    (journal,) = (environment.home / "tunings").rglob("*.log")
+    with journal.open("ab") as file:
+        file.write(cut_off)
+    rows = _tune(environment, 2)
+    assert [row[1] for row in rows] == ["done", "done"]
+    assert first[:3] in [row[:3] for row in rows]
+    assert _tune(environment, 2) == rows
+
+
 @pytest.mark.parametrize("error", [Refused, NeedsMore, UsageError])
 def test_a_trial_that_is_refused_has_failed_and_others_go_on(
     environment: Environment,
