@@ -164,12 +164,12 @@ def _of_pipeline(environment: Environment, pipeline: Pipeline, rule: Rule) -> It
     run = Run(pipeline=pipeline, days=Days.of(pipeline.first_day), environment=environment)
     name = pipeline.name
     with one_run_at_a_time(run):
-        # Before the files that they name.
         from jobs.lake import retention
         from jobs.lake.locations import laid_out_rows
 
+        # Before the files that they name.
         yield retention.clean_stagings(run, rule)
-        yield from retention.clean_tables(run, _pinned(environment, name), rule)
+        yield from _tables(run, rule)
         yield _old_reports(environment, name, rule)
         # Of trainings that were killed.
         scratch = (environment.home / "training" / name).glob("job-*")
@@ -177,6 +177,17 @@ def _of_pipeline(environment: Environment, pipeline: Pipeline, rule: Rule) -> It
         laid_out = place(laid_out_rows(environment.lake, name)).glob("*")
         yield clean(f"{name}: rows laid out for training", laid_out, rule)
         yield from _runs_without_model(environment, name, rule)
+
+
+def _tables(run: Run, rule: Rule) -> Iterable[Cleaned]:
+    from jobs.lake import retention
+
+    name = run.pipeline.name
+    try:
+        yield from retention.clean_tables(run, _pinned(run.environment, name), rule)
+    except Exception as error:
+        # Such as pins that cannot be read: what else the pipeline has must not grow for them.
+        yield Cleaned.failed(name, error)
 
 
 def _old_reports(environment: Environment, name: str, rule: Rule) -> Cleaned:
