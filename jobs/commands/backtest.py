@@ -94,7 +94,7 @@ def backtest(
         Refused: too few labels are known.
         UsageError: there is no such other backtest, or it has another label; the feeds do not
             cover the days, or begin too late for a training before them; or the training rows were
-            made with another label.
+            made with another label, or lack what baselines and slices read.
     """
     pipeline.require_days(days)
     from jobs.services.own_server import preloaded

@@ -44,7 +44,8 @@ def tune(
 
     Raises:
         UsageError: the pipeline declares nothing to try, no model can be trained before the days,
-            or the training rows were made with another label.
+            or the training rows were made with another label, or lack what baselines and slices
+            read.
         Refused: no row about the days has a label.
         NightshiftError: a training failed, and not by its settings.
     """

@@ -157,7 +157,8 @@ def walk(backtest: Backtest, ranks_in: Environment) -> Iterator[Done]:
 
     Raises:
         Refused: too few labels are known on one of the nights, or no day has any to measure by.
-        UsageError: the training rows were made with another label.
+        UsageError: the training rows were made with another label, or lack what baselines and
+            slices read.
         NightshiftError: a training failed.
     """
     measured = 0
@@ -173,10 +174,11 @@ def require_labels(backtest: Backtest) -> None:
 
     Raises:
         Refused: no row about the days has a label.
-        UsageError: the training rows were made with another.
+        UsageError: the training rows were made with another, or lack what baselines and slices
+            read.
         NightshiftError: the training table has never been published.
     """
-    _require_label(backtest)
+    _require_columns(backtest)
     run = backtest.night(backtest.parts[0])
     snapshot = snapshots.newest(run, TRAINING)
     if not len(dataset.labelled_events(run, snapshot, backtest.days, ())):
@@ -195,11 +197,11 @@ def rows_said(backtest: Backtest) -> str:
     return _said(run, snapshots.newest(run, TRAINING).version, days)
 
 
-def _require_label(backtest: Backtest) -> None:
+def _require_columns(backtest: Backtest) -> None:
     run = backtest.night(backtest.parts[0])
     learned = dataset.window(run.pipeline, run.days.last).all
     needed = Days(learned.first, backtest.days.last)
-    dataset.require_label(run, snapshots.newest(run, TRAINING), needed)
+    dataset.require_columns(run, snapshots.newest(run, TRAINING), needed)
 
 
 def _nothing_to_measure(backtest: Backtest) -> Refused:
@@ -213,7 +215,7 @@ def _walk(backtest: Backtest, ranks_in: Environment) -> Iterator[Done]:
     private_home(backtest.environment)
     folder = backtest.folder
     folder.mkdir(parents=True, exist_ok=True)
-    _require_label(backtest)
+    _require_columns(backtest)
     settings = json.dumps(backtest.settings)
     for part in backtest.parts:
         run = backtest.night(part)

@@ -129,7 +129,12 @@ def first_night(pipeline: Pipeline) -> date:
 
 def columns_read(training: Training) -> tuple[str, ...]:
     """What models, baselines and slices need of a row."""
-    return (*training.features, *training.baseline_columns, *training.slices)
+    return (*training.features, *_compared_by(training))
+
+
+def _compared_by(training: Training) -> tuple[str, ...]:
+    """What baselines and slices need: a model names itself what it lacks."""
+    return (*training.baseline_columns, *training.slices)
 
 
 def labelled(
@@ -145,7 +150,8 @@ def labelled(
             and slices need.
 
     Raises:
-        UsageError: the rows were made when another label, or another entity, was declared.
+        UsageError: the rows were made when another label, or another entity, was declared, or
+            before a column of baselines or slices was.
     """
     training = run.pipeline.training
     if columns is None:
@@ -171,18 +177,21 @@ def outcomes(
         columns: Those to read, beside partition, key and label.
 
     Raises:
-        UsageError: the rows were made when another label was declared.
+        UsageError: the rows were made when another label was declared, or before a column of
+            baselines or slices that is to be read was.
     """
-    label = run.pipeline.training.label
-    told = snapshots.read(run, snapshot, days, (*columns, label))
+    training = run.pipeline.training
+    told = snapshots.read(run, snapshot, days, (*columns, training.label))
     # Labels of days to come are asked for by the night before them.
-    last = max(days.first, run.days.last)
-    _require_label(run, snapshot, told.column_names, Days(days.first, last))
+    needed = Days(days.first, max(days.first, run.days.last))
+    _require_label(run, snapshot, told.column_names, needed)
+    compared_by = [name for name in _compared_by(training) if name in columns]
+    _require_compared_by(run, snapshot, told.column_names, compared_by, needed)
     return told
 
 
-def require_label(run: Run, snapshot: Snapshot, days: Days) -> None:
-    """Refuse training rows without the pipeline's label, before any are read.
+def require_columns(run: Run, snapshot: Snapshot, days: Days) -> None:
+    """Refuse training rows without the label, or what baselines and slices read, before a training.
 
     Args:
         run: Whose pipeline's rows they are.
@@ -190,9 +199,12 @@ def require_label(run: Run, snapshot: Snapshot, days: Days) -> None:
         days: That are needed, and would be made anew.
 
     Raises:
-        UsageError: the rows were made when another label was declared.
+        UsageError: the rows were made when another label was declared, or before a column of
+            baselines or slices was.
     """
-    _require_label(run, snapshot, snapshots.schema(run, snapshot).names, days)
+    there = snapshots.schema(run, snapshot).names
+    _require_label(run, snapshot, there, days)
+    _require_compared_by(run, snapshot, there, _compared_by(run.pipeline.training), days)
 
 
 def _require_label(
@@ -207,6 +219,25 @@ def _require_label(
         f"{name}.{snapshot.table} has no column '{label}', which '{name}' declares as its "
         "label: its rows were made with another. Make them anew: nightshift run "
         f"{name} --restate --from {days.first} --to {days.last}",
+    )
+
+
+def _require_compared_by(
+    run: Run,
+    snapshot: Snapshot,
+    columns: Sequence[str],
+    wanted: Sequence[str],
+    days: Days,
+) -> None:
+    name = run.pipeline.name
+    lacking = [one for one in dict.fromkeys(wanted) if one not in columns]
+    # What is about a day was scored in the night before it.
+    evening = max(days.first - timedelta(days=1), run.pipeline.first_day)
+    refuse_unless(
+        not lacking,
+        f"{name}.{snapshot.table} has no column {', '.join(lacking)}, which baselines or slices of "
+        f"'{name}' read: its rows were made before that was declared. Make them anew: nightshift "
+        f"run {name} --restate --from {evening} --to {days.last}",
     )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date, timedelta
@@ -29,7 +30,7 @@ from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused, UsageError
-from pipelines.model import Serving
+from pipelines.model import GroupMean, Serving
 from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
@@ -715,6 +716,28 @@ def test_a_champion_that_cannot_read_the_rows_any_more_gives_way_too(
         "Version 1 cannot score the rows (The model reads column 'of_long_ago', which the rows do "
         "not have) and so cannot serve: "
     )
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        {"slices": ("product",)},
+        {"baselines": (GroupMean(columns=("product",)),)},
+    ],
+    ids=["slices", "baselines"],
+)
+def test_rows_that_lack_what_is_compared_by_are_told_with_the_way_out(
+    by: dict[str, object], platform: Platform
+) -> None:
+    platform.train(GOOD)
+    declared = platform.pipeline
+    shutil.rmtree(platform.environment.table_path(f"{declared.name}.training"))
+    rows = small.rows_of(Days(small.FIRST, END)).drop_columns(["product"])
+    small.publish(platform.environment, rows, pipeline=declared)
+    platform.pipeline = replace(declared, training=replace(declared.training, **by))
+    told = f"no column product, which .* nightshift run {declared.name} --restate --from "
+    with pytest.raises(UsageError, match=told):
+        platform.evaluate()
 
 
 def test_a_candidate_whose_predictions_are_none_is_refused(platform: Platform) -> None:

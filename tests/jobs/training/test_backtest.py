@@ -24,6 +24,7 @@ from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused, UsageError
+from pipelines.model import GroupMean
 from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
@@ -320,6 +321,36 @@ def test_days_without_a_label_are_refused(environment: Environment) -> None:
     beyond = Days.of(KNOWN.last + timedelta(days=20))
     with pytest.raises(Refused, match=rf"no labelled row about {beyond}"):
         _walk(replace(_backtest(environment), days=beyond))
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        {"slices": ("product", "line", "product")},
+        {"baselines": (GroupMean(columns=("line", "product")),)},
+    ],
+    ids=["slices", "baselines"],
+)
+def test_rows_that_lack_what_is_compared_by_are_refused_before_a_training(
+    by: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a column is declared as carried, and no night has published it yet."""
+    environment = small.environment_at(tmp_path)
+    small.publish(environment, ROWS.drop_columns(["product"]))
+    trained: list[object] = []
+    monkeypatch.setattr(backtests.candidate, "make", lambda *given: trained.append(given))
+    declared = replace(LINEAR, training=replace(LINEAR.training, **by))
+    backtest = _backtest(environment, declared)
+    told = (
+        "small.training has no column product, which .* nightshift run small --restate "
+        f"--from 2013-01-02 --to {SCORED.last}"
+    )
+    with pytest.raises(UsageError, match=told):
+        _walk(backtest)
+    # Before a trial of `tune`, to whose settings it would count.
+    with pytest.raises(UsageError, match=told):
+        backtests.require_labels(backtest)
+    assert trained == []
 
 
 def test_a_part_without_a_label_is_left_out(environment: Environment) -> None:
