@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 _TABLE = "waivers"
 _ID_CHARACTERS = 8
-_LONGEST_RUN = timedelta(days=1)
-"""A run that is done again later, as a cleared one of Airflow, has the id of the first."""
+_LONGEST_PAUSE = timedelta(hours=36)
+"""Between two stages of a run: its first one may wait for files for a day (`feed_patience_hours`).
+A run that is done again later, as a cleared one of Airflow, has the id of the first."""
 State = Literal["in force", "ran out", "revoked"]
 
 
@@ -77,14 +78,22 @@ def in_force(run: Run) -> list[Granted]:
 
 def _began(run: Run) -> datetime:
     """When the first of the run's stages began; now, if this is it."""
-    now = ops.now()
-    of_run = [
-        ("pipeline", "=", run.pipeline.name),
-        ("run_id", "=", run.run_id),
-        ("started_at", ">=", now - _LONGEST_RUN),
-    ]
-    started = ops.read(run.environment, "stage_runs", of_run, ["started_at"])
-    return min(started["started_at"].to_pylist(), default=now)
+    of_run = [("pipeline", "=", run.pipeline.name), ("run_id", "=", run.run_id)]
+    columns = ["started_at", "seconds"]
+    stages = ops.read(run.environment, "stage_runs", of_run, columns).to_pylist()
+    times = [(_ended(stage), stage["started_at"]) for stage in stages]
+    began = ops.now()
+    # The last first. From the end of each, however long it took.
+    for ended, started in sorted(times, reverse=True):
+        if began - ended > _LONGEST_PAUSE:
+            break
+        began = min(began, started)
+    return began
+
+
+def _ended(stage: dict[str, Any]) -> datetime:
+    ended: datetime = stage["started_at"] + timedelta(seconds=stage["seconds"])
+    return ended
 
 
 def grant(environment: Environment, pipeline: str, table: str, waiver: Waiver) -> None:

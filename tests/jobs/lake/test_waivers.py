@@ -10,6 +10,7 @@ import pytest
 
 from jobs.lake import ops, waivers
 from pipelines.days import Days
+from pipelines.run import Run
 from pipelines.waivers import Waiver
 from tests.jobs.lake.test_commits import run_at
 from tests.jobs.records import stage_row
@@ -17,9 +18,13 @@ from tests.jobs.records import stage_row
 LAST_DAY = date(2013, 1, 6)
 
 
-def test_a_waiver_that_ends_in_mid_run_is_in_force_to_the_end_of_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+BEGAN = datetime(2013, 1, 6, 23, 50, tzinfo=UTC)
+"""On the last day of the waiver."""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Whose pipeline has a waiver."""
     night = Days.of(date(2013, 1, 5))
     run = run_at(tmp_path, night)
     waiver = Waiver(
@@ -32,7 +37,13 @@ def test_a_waiver_that_ends_in_mid_run_is_in_force_to_the_end_of_the_run(
         until=LAST_DAY,
     )
     waivers.grant(run.environment, "toy", "toy.sums", waiver)
-    began = datetime(2013, 1, 6, 23, 50, tzinfo=UTC)
+    return run
+
+
+def test_a_waiver_that_ends_in_mid_run_is_in_force_to_the_end_of_the_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = BEGAN
     now = began
     monkeypatch.setattr(ops, "now", lambda: now)
     assert len(waivers.in_force(run)) == 1
@@ -43,3 +54,27 @@ def test_a_waiver_that_ends_in_mid_run_is_in_force_to_the_end_of_the_run(
     assert waivers.in_force(replace(run, run_id="other")) == []
     now = began + timedelta(days=2)
     assert waivers.in_force(run) == []
+
+
+@pytest.mark.parametrize(
+    ("stages", "hours"),
+    [
+        # Its first attempt has found a file missing.
+        ([(0, 0.1), (23.5, 0.1)], 24.2),
+        ([(0, 39), (39, 40)], 80),
+    ],
+    ids=["waiting", "working"],
+)
+def test_a_run_of_more_than_a_day_is_one_run(
+    stages: list[tuple[float, float]],
+    hours: float,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for began, taken in stages:
+        started = BEGAN + timedelta(hours=began)
+        row = stage_row(run, "ingest", started_at=started, seconds=taken * 3600)
+        ops.append(run.environment, "stage_runs", [row])
+    now = BEGAN + timedelta(hours=hours)
+    monkeypatch.setattr(ops, "now", lambda: now)
+    assert len(waivers.in_force(run)) == 1
