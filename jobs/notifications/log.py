@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import sys
 from contextlib import closing
 from logging.handlers import RotatingFileHandler
+from pathlib import Path
 
 from jobs.notifications.message import Message
 from pipelines.environment import Environment
@@ -34,8 +36,9 @@ def deliver(environment: Environment, message: Message) -> None:
 
 
 def _append(environment: Environment, line: str) -> None:
+    path = environment.logs / FILE
     file = RotatingFileHandler(
-        environment.logs / FILE,
+        path,
         maxBytes=_MOST_BYTES,
         backupCount=_BACKUPS,
         encoding="utf-8",
@@ -45,4 +48,15 @@ def _append(environment: Environment, line: str) -> None:
         if file.shouldRollover(logging.makeLogRecord({"msg": line})):
             file.doRollover()
         assert file.stream is not None, "it is not opened later"
-        file.stream.write(f"{line}\n")
+        # What was cut off spoils no line but its own.
+        begin = "\n" if _is_cut_off(path) else ""
+        file.stream.write(f"{begin}{line}\n")
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether its last line has no end, as after a full disk."""
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"

@@ -43,6 +43,17 @@ def test_a_home_that_cannot_be_written_still_has_the_line(
     assert "a new model serves" in capsys.readouterr().err
 
 
+def test_what_a_full_disk_has_cut_off_shares_no_line_with_what_follows(home: Environment) -> None:
+    home.logs.mkdir()
+    file = home.logs / "notifications.log"
+    file.write_text('{"half')
+    for _ in range(2):
+        log.deliver(home, MESSAGE)
+    half, *whole = file.read_text().splitlines()
+    assert half == '{"half'
+    assert [json.loads(line) for line in whole] == [MESSAGE, MESSAGE]
+
+
 def test_a_file_that_is_full_is_begun_anew(
     home: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
