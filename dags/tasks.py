@@ -50,7 +50,7 @@ from pipelines.events import Event
 from pipelines.landing import expected_files, stamp
 from pipelines.resources import Resources
 from pipelines.spec import Pipeline, Table
-from pipelines.stages import GROUPS, PLAN, STAGES, Stage
+from pipelines.stages import FILE_READERS, GROUPS, PLAN, STAGES, Stage
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -66,9 +66,6 @@ nights."""
 _FILES_LISTED = 5
 """Files that a message about late ones names."""
 _NOT_ACCEPTED = "not_accepted"
-_READS_FILES = STAGES[0].name
-_FILE_READERS = [one.name for one in STAGES if _READS_FILES in (one.name, one.audits)]
-"""The stages that read files, and judge what they hold."""
 _FLAGS = {"allow_gap": "--allow-gap", "retrain": "--retrain", "rescore": "--rescore"}
 """Params of a DAG run that the command knows by the same name."""
 
@@ -631,7 +628,7 @@ def _extent(night: Night, params: Mapping[str, Any]) -> list[str]:
 
 def _not_accepted(context: Context) -> list[str]:
     """Why stages of the run have not accepted files of days before."""
-    told = context["ti"].xcom_pull(task_ids=_FILE_READERS, key=_NOT_ACCEPTED)
+    told = context["ti"].xcom_pull(task_ids=FILE_READERS, key=_NOT_ACCEPTED)
     return [reason for reason in told if reason]
 
 

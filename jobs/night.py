@@ -86,7 +86,7 @@ class _Ending:
     failed: Stage | None = None
     """The first stage that did not succeed."""
     code: int = 0
-    """Its exit code, which is that of the night."""
+    """The exit code of the night: that of the stage; without one, that of a correction."""
     is_over: bool = False
     """A stage did not succeed without which the night cannot go on."""
     kept: list[Days] = field(default_factory=list)
@@ -105,8 +105,9 @@ class _Ending:
         if not code:
             return
         if self.failed is None:
+            # A correction that is in force without its new files hides nothing of the night's own.
             self.failed = stage
-            self.code = self.code or code
+            self.code = code
         self.is_over = not stage.may_fail
 
     def skips(self, stage: Stage) -> bool:
@@ -181,7 +182,9 @@ def make_true(
         kept: Gets the days whose corrected files were not accepted, where all else succeeded.
 
     Returns:
-        The exit code of the first stage that did not succeed; 0 when all did or nothing was to do.
+        The exit code of the first stage that did not succeed, where there is one but for
+        corrections that were not accepted; else that of the first of these; 0 when all succeeded or
+        nothing was to do.
 
     Raises:
         Refused: nights before the run's first were never made, and lack files.

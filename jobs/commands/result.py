@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.days import Days
+from pipelines.stages import FILE_READERS
 
 if TYPE_CHECKING:
     from jobs.lake import ops
@@ -32,12 +33,12 @@ def write_result(
 ) -> None:
     """Write what the run has done since that instant.
 
-    `exit_code`; `outcome`, the status of the first stage that did not succeed, else `done` or
-    `current`; its `message`, `failures` and `report`, or the last report that a stage wrote;
-    `stages`, each with status, days, seconds and figures; `tables`, those that changed, each with
-    rows, version and days; `kept`, ranges of days whose corrected files were not accepted, where
-    all else was done; `to_tell`, of one stage that succeeded the events that it has for people,
-    null where nobody has looked.
+    `exit_code`; `outcome`, the status of the first stage that did not succeed, where all else was
+    done of a correction that was not accepted, else `done` or `current`; its `message`, `failures`
+    and `report`, or the last report that a stage wrote; `stages`, each with status, days, seconds
+    and figures; `tables`, those that changed, each with rows, version and days; `kept`, ranges of
+    days whose corrected files were not accepted, where all else was done; `to_tell`, of one stage
+    that succeeded the events that it has for people, null where nobody has looked.
 
     Args:
         path: The file.
@@ -57,7 +58,7 @@ def write_result(
         "pipeline": run.pipeline.name,
         "days": str(run.days),
         "exit_code": code,
-        **_outcome(stages, code, fault),
+        **_outcome(stages, code, fault, is_correction=bool(kept)),
         "stages": [_told(stage) for stage in stages],
         "tables": tables,
         "kept": [str(days) for days in kept],
@@ -77,8 +78,10 @@ def _to_tell(run: Run, code: int) -> list[Event] | None:
         return None
 
 
-def _outcome(stages: Sequence[_Row], code: int, fault: str | None) -> _Told:
+def _outcome(stages: Sequence[_Row], code: int, fault: str | None, *, is_correction: bool) -> _Told:
     bad = [stage for stage in stages if stage["status"] not in _GOOD]
+    if not is_correction:
+        bad = _of_the_night(bad, fault)
     last_report = None
     for stage in stages:
         last_report = stage["metrics"].get("report", last_report)
@@ -98,6 +101,17 @@ def _outcome(stages: Sequence[_Row], code: int, fault: str | None) -> _Told:
         "failures": [],
         "report": last_report,
     }
+
+
+def _of_the_night(bad: Sequence[_Row], fault: str | None) -> Sequence[_Row]:
+    """What did not succeed, without corrections that were not accepted: these ended no night."""
+    others = [stage for stage in bad if stage["stage"] not in FILE_READERS]
+    if others:
+        return others
+    # What reads files ends the night where it fails, unless it was for a correction.
+    last = bad[-1:]
+    is_fault = fault is None or any(stage["error"] == fault for stage in last)
+    return last if is_fault else []
 
 
 def _told(stage: _Row) -> _Told:

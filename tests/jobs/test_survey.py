@@ -34,7 +34,7 @@ from jobs.lake.publications import Origin, file_input
 from jobs.lake.staging import Staging
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import AwaitsApproval, NotLanded, Refused
+from pipelines.errors import AwaitsApproval, NightshiftError, NotLanded, Refused
 from pipelines.feeds import Feed
 from pipelines.landing import expected_files
 from pipelines.places import changed_ns
@@ -2035,6 +2035,37 @@ def test_days_are_not_said_to_be_kept_where_the_night_itself_is_refused(home: Ho
             kept=kept,
         )
     assert (code, kept) == (Refused.exit_code, [])
+
+
+@pytest.mark.parametrize("own", [NotLanded, Refused, commits.Fenced])
+@pytest.mark.parametrize("corrected", [NotLanded, Refused])
+def test_a_night_ends_by_what_is_wrong_with_itself_whatever_a_correction_said(
+    home: Home,
+    corrected: type[NightshiftError],
+    own: type[NightshiftError],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    home.night(DAYS[4], first=DAYS[0])
+    home.land(DAYS[1], 7)
+
+    def fail(run: Run) -> None:
+        raise (corrected if run.days.last == DAYS[1] else own)("bad")
+
+    monkeypatch.setattr(home, "_ingest", fail)
+    kept: list[Days] = []
+    with home._stages():
+        code = night.make_true(home.run(DAYS[5]), STAGES[:1], notify=False, kept=kept)
+    assert (code, kept) == (own.exit_code, [])
+
+
+def test_a_night_waits_for_its_late_file_though_a_correction_is_bad(home: Home) -> None:
+    home.night(DAYS[4], first=DAYS[0])
+    home.land(DAYS[1], BAD)
+    home._file(DAYS[5]).unlink()
+    assert home.night(DAYS[5]) == NotLanded.exit_code
+    home.land(DAYS[5], 7)
+    assert home.night(DAYS[5]) == Refused.exit_code
+    assert home.published("readings")[DAYS[5]] == [7]
 
 
 def test_a_check_that_refuses_the_night_itself_keeps_no_days_though_another_run_has_made_some(

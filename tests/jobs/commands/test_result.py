@@ -16,7 +16,7 @@ from jobs.lake import ops
 from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import NotLanded, Refused
+from pipelines.errors import NightshiftError, NotLanded, Refused
 from pipelines.events import Event
 from pipelines.run import Run
 from pipelines.stages import stage
@@ -223,3 +223,45 @@ def test_days_whose_corrections_were_not_accepted_are_told(run: Run, tmp_path: P
     result = told(run, tmp_path, night, kept)
     assert (result["kept"], result["message"]) == (["2013-01-05"], "a bad line")
     assert told(run, tmp_path, lambda: 0)["kept"] == []
+
+
+@pytest.mark.parametrize("status", ["not landed", "refused", "failed"])
+def test_what_ended_the_night_is_told_and_no_correction_before_it(
+    status: str, run: Run, tmp_path: Path
+) -> None:
+    before = DAY - timedelta(days=3)
+
+    def night() -> int:
+        days = {"first_day": before, "last_day": before}
+        recorded(run, "ingest", status="refused", error="a bad line", **days)
+        recorded(run, "ingest", status=status, error="of tonight")
+        return 4
+
+    result = told(run, tmp_path, night)
+    assert (result["outcome"], result["message"]) == (status, "of tonight")
+
+
+def test_a_stage_that_failed_first_is_told_though_a_correction_was_bad(
+    run: Run, tmp_path: Path
+) -> None:
+    def night() -> int:
+        recorded(run, "ingest", status="refused", error="a bad line")
+        recorded(run, "evaluate", status="refused", error="no better")
+        recorded(run, "predict", status="failed", error="away")
+        return 1
+
+    assert told(run, tmp_path, night)["message"] == "no better"
+
+
+def test_a_fault_between_stages_is_told_and_no_correction_before_it(
+    run: Run, tmp_path: Path
+) -> None:
+    def night() -> int:
+        recorded(run, "ingest", status="refused", error="a bad line")
+        raise NightshiftError("Spark is away")
+
+    file = tmp_path / "result.json"
+    with pytest.raises(NightshiftError):
+        perform(run, night, "table", file)
+    result = json.loads(file.read_text())
+    assert (result["outcome"], result["message"]) == ("failed", "Spark is away")
