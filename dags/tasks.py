@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from hashlib import sha256
 from itertools import groupby, pairwise
@@ -336,7 +336,14 @@ class StageOperator(CommandOperator):
             return
         self._perform(context, began=datetime.now(UTC), is_told=False)
 
-    def go_on(self, context: Context, event: str, began: str, is_told: bool) -> None:
+    def go_on(
+        self,
+        context: Context,
+        event: str,
+        began: str,
+        is_told: bool,
+        lacking: Sequence[str] = (),
+    ) -> None:
         """Run the stage if its files are there by now; else wait on, or give up.
 
         Args:
@@ -344,12 +351,14 @@ class StageOperator(CommandOperator):
             event: What ended the wait.
             began: When the stage first ran, in ISO 8601.
             is_told: Whether people have been told that the files are late.
+            lacking: The files that it waits for, below the landing folder.
         """
         self.log.info("The wait for files has ended: %s", event)
         since = datetime.fromisoformat(began)
-        names = _file_names(self.pipeline, night_of(self.pipeline, context).days)
-        if _missing(names):
-            self._wait(context, since, is_told)
+        last = night_of(self.pipeline, context).days.last
+        # Where another path is declared by now, the stage says for what to wait.
+        if _are_declared(self.pipeline, last, lacking) and _missing(lacking):
+            self._wait(context, since, is_told, lacking)
         else:
             self._perform(context, since, is_told)
 
@@ -364,7 +373,8 @@ class StageOperator(CommandOperator):
             result = json.loads(file.read_text()) if file.exists() else {}
         kept = result.get("kept")
         if ended.exit_code == NotLanded.exit_code and not kept:
-            self._wait(context, began, is_told)
+            # There are none where the record cannot be read: then the stage soon looks again.
+            self._wait(context, began, is_told, result.get("lacking", []))
             return
         why = self._take_in(context, result) or ended.last_line
         if kept:
@@ -426,31 +436,32 @@ class StageOperator(CommandOperator):
         # It names the report by its file, which only this machine has.
         return (result["message"] or "").replace(result["report"], self.report_url)
 
-    def _wait(self, context: Context, began: datetime, is_told: bool) -> None:
+    def _wait(
+        self, context: Context, began: datetime, is_told: bool, lacking: Sequence[str]
+    ) -> None:
         """Wait for files: until the deadline, and once people are told until patience ends."""
         pipeline = self.pipeline
-        names = _file_names(pipeline, night_of(pipeline, context).days)
-        missing = _missing(names)
         deadline = began + timedelta(hours=pipeline.feed_deadline_hours)
         end = began + timedelta(hours=pipeline.feed_patience_hours)
         now = datetime.now(UTC)
         if now >= end:
-            late = _late(pipeline.feed_patience_hours, missing)
+            late = _late(pipeline.feed_patience_hours, _missing(lacking))
             raise callbacks.FilesMissing(f"{late} Clear the task once they are there.")
         if now >= deadline and not is_told:
-            late = _late(pipeline.feed_deadline_hours, missing)
+            late = _late(pipeline.feed_deadline_hours, _missing(lacking))
             message = f"{late} The night waits for them until {end:%Y-%m-%d %H:%M} UTC."
             self.log.warning("%s", message)
             callbacks.feed_late(context, message)
             is_told = True
         until = end if is_told else deadline
         landing = Environment.read().landing
-        # Where none is missing, one is still being written.
-        paths = [str(landing / name) for name in missing or names]
+        # The stage alone knows which: of the days some may be made, or left out, or need none.
+        paths = [str(landing / name) for name in lacking]
+        kept = {"began": began.isoformat(), "is_told": is_told, "lacking": list(lacking)}
         self.defer(
             trigger=FilesLanded(paths=paths, until=until.isoformat()),
             method_name="go_on",
-            kwargs={"began": began.isoformat(), "is_told": is_told},
+            kwargs=kept,
         )
 
     def get_openlineage_facets_on_complete(self, _task_instance: Any) -> OperatorLineage:
@@ -589,14 +600,12 @@ def safe_run_id(dag_run_id: str) -> str:
     return f"{plain[:180]}~{sha256(dag_run_id.encode()).hexdigest()[:12]}"
 
 
-def _file_names(pipeline: Pipeline, days: Days) -> list[str]:
-    """Paths below the landing folder of all files and markers that the days need."""
-    landing = Environment.read().landing
-    names: list[str] = []
-    for file in expected_files(pipeline, days):
-        if not file.is_waived(landing):
-            names += file.names
-    return names
+def _are_declared(pipeline: Pipeline, until: date, names: Sequence[str]) -> bool:
+    """Whether files and markers of days up to that one still have these names."""
+    # A night may read those of days before it, too.
+    files = expected_files(pipeline, Days(pipeline.first_day, until))
+    declared = set[str]().union(*(file.names for file in files))
+    return declared.issuperset(names)
 
 
 def _missing(names: Sequence[str]) -> list[str]:

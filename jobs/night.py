@@ -30,7 +30,6 @@ from jobs.spark.session import disconnect, explain_loss, forget_lost, plan_for
 from pipelines.days import Days
 from pipelines.errors import (
     AwaitsApproval,
-    DataRefused,
     NightshiftError,
     NotLanded,
     Refused,
@@ -253,8 +252,8 @@ def perform(argument: dict[str, Any]) -> int:
         # The client's settings: in the stage server this process has those of `nightshift up`.
         code, message = explain(told, run.environment.variables())
         taken = meter.read()
-        details = told.details() if isinstance(told, DataRefused) else None
-        if _record_failure(run, started, taken.seconds, code, message, details):
+        details = told.details() if isinstance(told, NightshiftError) else {}
+        if _record_failure(run, started, taken.seconds, code, message, details or None):
             _record_costs(run, started, _status(code), taken)
         return code
     _record_costs(run, started, "done", taken, metrics)

@@ -35,6 +35,10 @@ class NightshiftError(Exception):
     kind: ClassVar[str] = "Fault"
     """The word before its message, where it is printed."""
 
+    def details(self) -> dict[str, object]:
+        """What a program may want to know, as JSON can say it; {}: the message says all."""
+        return {}
+
 
 class Refused(NightshiftError):
     """The data or the model was judged and refused. A retry would be refused again."""
@@ -51,10 +55,22 @@ class AwaitsApproval(Refused):
 
 
 class NotLanded(NightshiftError):
-    """Files of a feed are not there yet, or not whole: nothing was judged. Worth waiting for."""
+    """Files of a feed are not there yet, or not whole: nothing was judged. Worth waiting for.
+
+    Attributes:
+        files: Their names and those of their markers, below the landing folder.
+    """
 
     exit_code: ClassVar[int] = 4
     kind: ClassVar[str] = "Not landed"
+
+    def __init__(self, message: str, *files: str) -> None:
+        self.files = files
+        super().__init__(message)
+
+    def details(self) -> dict[str, object]:
+        """What is to be waited for."""
+        return {"lacking": list(self.files)} if self.files else {}
 
 
 class UsageError(NightshiftError, ValueError):

@@ -35,10 +35,11 @@ def write_result(
 
     `exit_code`; `outcome`, the status of the first stage that did not succeed, where all else was
     done of a correction that was not accepted, else `done` or `current`; its `message`, `failures`
-    and `report`, or the last report that a stage wrote; `stages`, each with status, days, seconds
-    and figures; `tables`, those that changed, each with rows, version and days; `kept`, ranges of
-    days whose corrected files were not accepted, where all else was done; `to_tell`, of one stage
-    that succeeded the events that it has for people, null where nobody has looked.
+    and `report`, or the last report that a stage wrote; `lacking`, files and markers below the
+    landing folder for which it is to wait; `stages`, each with status, days, seconds and figures;
+    `tables`, those that changed, each with rows, version and days; `kept`, ranges of days whose
+    corrected files were not accepted, where all else was done; `to_tell`, of one stage that
+    succeeded the events that it has for people, null where nobody has looked.
 
     Args:
         path: The file.
@@ -92,6 +93,7 @@ def _outcome(stages: Sequence[_Row], code: int, fault: str | None, *, is_correct
             "message": bad[0]["error"],
             "failures": metrics.get("failures", []),
             "report": metrics.get("report", last_report),
+            "lacking": metrics.get("lacking", []),
         }
     is_done = any(stage["status"] == "done" for stage in stages)
     outcome = "done" if is_done else "current"
@@ -100,6 +102,7 @@ def _outcome(stages: Sequence[_Row], code: int, fault: str | None, *, is_correct
         "message": fault,
         "failures": [],
         "report": last_report,
+        "lacking": [],
     }
 
 

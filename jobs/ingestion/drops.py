@@ -69,6 +69,13 @@ class _Problem:
     """Its path below the landing folder."""
     day: date
     why: Unfit
+    marker: str | None = None
+    """Path of the file's marker, below the landing folder too."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that must be there, and whole."""
+        return (self.file, self.marker) if self.marker else (self.file,)
 
     @property
     def is_late(self) -> bool:
@@ -114,7 +121,8 @@ def find_drops(
             is_ours = not run.environment.spark_remote
             found[file.feed.name].append(drop if is_ours else replace(drop, marks=()))
         except Unfit as unfit:
-            problems.append(_Problem(file=file.name, day=file.day, why=unfit))
+            problem = _Problem(file=file.name, day=file.day, why=unfit, marker=file.marker)
+            problems.append(problem)
     if problems:
         raise _error(run, problems)
     return found
@@ -283,7 +291,9 @@ def _error(run: Run, problems: list[_Problem]) -> NightshiftError:
     if is_late:
         if last < run.days.last and all(isinstance(one.why, _Missing) for one in problems):
             lines.append("If they never will: --allow-gap makes the other days without them.")
-        return NotLanded("\n".join(lines))
+        names = chain.from_iterable(problem.names for problem in problems)
+        # Feeds may share a marker.
+        return NotLanded("\n".join(lines), *dict.fromkeys(names))
     lines.append(
         f"If a header has changed for good, declare it in pipelines/{name}.py: its columns, or by "
         "new_columns what becomes of those that are not declared."

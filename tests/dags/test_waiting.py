@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -31,6 +32,7 @@ from tests.dags.conftest import context
 from tests.dags.test_policy import HEAVY
 
 NIGHT: dict[str, Any] = {"date": "2013-03-01"}
+RANGE: dict[str, Any] = {"from": "2013-03-01", "to": "2013-03-03", "allow_gap": True}
 FILES = (
     "flights/flights/2013-03-01.csv",
     "flights/schedule/2013-03-01.csv",
@@ -52,6 +54,18 @@ def landing(stub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return folder
 
 
+@pytest.fixture
+def lacks(landing: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Takes files away, and has the stage say that it lacks these."""
+
+    def remove(*names: str) -> None:
+        for name in names:
+            (landing / name).unlink(missing_ok=True)
+        monkeypatch.setenv("STUB_RESULT", json.dumps({"lacking": names}))
+
+    return remove
+
+
 def write(path: Path, content: str = "a file\n") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
@@ -61,16 +75,22 @@ def operator(pipeline: Pipeline = PIPELINE) -> StageOperator:
     return StageOperator(pipeline=pipeline, stage=stage("ingest"))
 
 
-def deferred(task: StageOperator, **given: Any) -> TaskDeferred:
-    """How the task asks Airflow to wait, at its first run or once a wait has ended."""
-    where = in_airflow(task)
+def deferred(task: StageOperator, params: Mapping[str, Any] = NIGHT, **kept: Any) -> TaskDeferred:
+    """How the task asks Airflow to wait, at its first run or once a wait has ended.
+
+    Args:
+        task: The task.
+        params: Those of its DAG's run.
+        kept: What the wait has kept for the task; nothing: it is the first run.
+    """
+    where = in_airflow(task, params)
     with pytest.raises(TaskDeferred) as asked:
-        task.go_on(where, event="time is up", **given) if given else task.execute(where)
+        task.go_on(where, event="time is up", **kept) if kept else task.execute(where)
     return asked.value
 
 
-def in_airflow(task: StageOperator) -> Any:
-    return context(**NIGHT) | {"task": task}
+def in_airflow(task: StageOperator, params: Mapping[str, Any] = NIGHT) -> Any:
+    return context(**params) | {"task": task}
 
 
 def ago(**span: float) -> str:
@@ -115,10 +135,13 @@ def trigger_for(*paths: Path, seconds: float = 30) -> FilesLanded:
 
 
 def test_a_night_whose_file_is_missing_waits_for_it_and_then_runs(
-    landing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    landing: Path,
+    lacks: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     missing = landing / FILES[1]
-    missing.unlink()
+    lacks(FILES[1])
     asked = deferred(operator())
     assert asked.trigger.paths == [str(missing)]
     # What Airflow keeps in its database, and makes again of it in another process.
@@ -130,51 +153,80 @@ def test_a_night_whose_file_is_missing_waits_for_it_and_then_runs(
     threading.Timer(0.2, write, [missing]).start()
     assert event_of(trigger) == "they are there"
     monkeypatch.setenv("STUB_EXIT", "0")
+    monkeypatch.delenv("STUB_RESULT")
     task = operator()
     where = in_airflow(task)
     task.resume_execution(asked.method_name, {**resumed, "event": "they are there"}, where)
     assert commands(tmp_path) == ["run", "run"], "nobody was told"
 
 
-def test_where_none_is_missing_all_files_are_watched(landing: Path) -> None:
+def test_a_file_that_is_there_and_still_being_written_is_watched(
+    landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_RESULT", json.dumps({"lacking": [FILES[0]]}))
     asked = deferred(operator())
-    assert sorted(asked.trigger.paths) == sorted(str(landing / name) for name in FILES)
+    assert asked.trigger.paths == [str(landing / FILES[0])]
 
 
-def test_a_marker_is_waited_for_like_a_file(landing: Path) -> None:
+def test_a_marker_is_waited_for_like_a_file(landing: Path, lacks: Callable[..., None]) -> None:
     feed = replace(PIPELINE.feeds[0], marker="{date}.done")
     marked = replace(PIPELINE, feeds=(feed, *PIPELINE.feeds[1:]))
+    marker = "flights/2013-03-01.done"
+    lacks(marker)
     asked = deferred(operator(marked))
-    assert asked.trigger.paths == [str(landing / "flights/2013-03-01.done")]
+    assert asked.trigger.paths == [str(landing / marker)]
+    waiting_on = deferred(operator(marked), **asked.kwargs)
+    assert waiting_on.trigger.paths == asked.trigger.paths
+
+
+def test_a_range_waits_for_the_files_that_its_stage_lacks_and_for_no_others(
+    landing: Path, lacks: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of the day between nothing ever came, and the night goes on without it.
+    late = "flights/weather/2013-03-03.csv"
+    lacks(late)
+    asked = deferred(operator(), RANGE)
+    assert asked.trigger.paths == [str(landing / late)]
+    waiting_on = deferred(operator(), RANGE, **asked.kwargs)
+    assert waiting_on.trigger.paths == asked.trigger.paths
+    assert commands(tmp_path) == ["run"]
+    write(landing / late)
+    monkeypatch.setenv("STUB_EXIT", "0")
+    monkeypatch.delenv("STUB_RESULT")
+    task = operator()
+    task.go_on(in_airflow(task, RANGE), "they are there", **waiting_on.kwargs)
+    assert commands(tmp_path) == ["run", "run"]
 
 
 def test_people_are_told_at_the_deadline_once_and_the_night_waits_on(
-    landing: Path, tmp_path: Path
+    lacks: Callable[..., None], tmp_path: Path
 ) -> None:
-    (landing / FILES[2]).unlink()
+    lacks(FILES[2])
     task = operator()
     first = deferred(task)
     assert timedelta(hours=2) - SOON < until(first) <= timedelta(hours=2)
     assert first.kwargs["is_told"] is False
 
-    late = deferred(task, began=ago(hours=2, seconds=1), is_told=False)
+    assert first.kwargs["lacking"] == [FILES[2]]
+
+    late = deferred(task, **first.kwargs | {"began": ago(hours=2, seconds=1)})
     assert timedelta(hours=10) - SOON < until(late) <= timedelta(hours=10)
     assert late.kwargs["is_told"] is True
     assert commands(tmp_path) == ["run", "feed_late"]
     assert message(tmp_path).startswith(f"Not landed after 2 h: {FILES[2]}. The night waits for")
 
-    deferred(task, began=ago(hours=3), is_told=True)
+    deferred(task, **late.kwargs | {"began": ago(hours=3)})
     assert commands(tmp_path) == ["run", "feed_late"]
 
 
 def test_a_night_that_has_waited_in_vain_ends_without_a_retry_and_people_are_told(
-    landing: Path, tmp_path: Path
+    lacks: Callable[..., None], tmp_path: Path
 ) -> None:
-    (landing / FILES[2]).unlink()
+    lacks(FILES[2])
     task = operator()
     where = in_airflow(task)
     with pytest.raises(callbacks.FilesMissing) as ended:
-        task.go_on(where, "time is up", began=ago(hours=12), is_told=True)
+        task.go_on(where, "time is up", began=ago(hours=12), is_told=True, lacking=[FILES[2]])
     assert f"Not landed after 12 h: {FILES[2]}. Clear the task" in str(ended.value)
     callbacks.stage_failed(where | {"exception": ended.value})
     assert commands(tmp_path) == ["feed_missing"], "the stage was not run for nothing"
@@ -193,7 +245,8 @@ def test_a_wait_that_ends_unseen_by_the_triggerer_runs_the_stage(
 ) -> None:
     monkeypatch.setenv("STUB_EXIT", "0")
     task = operator()
-    task.go_on(in_airflow(task), "time is up", began=ago(hours=12), is_told=True)
+    kept = {"began": ago(hours=12), "is_told": True, "lacking": [FILES[2]]}
+    task.go_on(in_airflow(task), "time is up", **kept)
     assert commands(tmp_path) == ["run"]
 
 

@@ -205,6 +205,16 @@ def test_a_stage_that_fails_ends_with_its_code_and_is_recorded(
     assert json.loads(row["metrics"] or "null") == (details if status == "refused" else None)
 
 
+def test_the_files_that_a_stage_waits_for_are_recorded(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = NotLanded("2 file(s) have not landed yet", "toy/a.csv", "toy/b.csv")
+    monkeypatch.setattr(night, "_function", lambda stage: _raising(late))
+    assert night.perform(run.to_json()) == NotLanded.exit_code
+    (row,) = ops.read(run.environment, "stage_runs").to_pylist()
+    assert json.loads(row["metrics"]) == {"lacking": ["toy/a.csv", "toy/b.csv"]}
+
+
 @pytest.mark.parametrize("of_our_own", [True, False])
 def test_a_clusters_token_is_neither_printed_nor_recorded(
     of_our_own: bool,

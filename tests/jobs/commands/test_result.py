@@ -241,6 +241,15 @@ def test_what_ended_the_night_is_told_and_no_correction_before_it(
     assert (result["outcome"], result["message"]) == (status, "of tonight")
 
 
+def test_the_files_are_told_for_which_the_night_waits(run: Run, tmp_path: Path) -> None:
+    def night() -> int:
+        recorded(run, "ingest", status="not landed", metrics={"lacking": ["toy/a.csv"]})
+        return NotLanded.exit_code
+
+    assert told(run, tmp_path, night)["lacking"] == ["toy/a.csv"]
+    assert told(run, tmp_path, lambda: 0)["lacking"] == []
+
+
 def test_a_stage_that_failed_first_is_told_though_a_correction_was_bad(
     run: Run, tmp_path: Path
 ) -> None:

@@ -104,6 +104,20 @@ def test_missing_files_have_not_landed_and_are_named_with_the_way_out(alone: Env
     assert "header" not in message
 
 
+def test_what_has_not_landed_is_named_for_who_waits_for_it(alone: Environment) -> None:
+    marked = replace(READINGS, marker="{date}.done")
+    run = run_of_feeds(alone, (marked, SENSORS), "2013-01-05", "2013-01-07")
+    drop_readings(alone, "2013-01-06")
+    for day in ("2013-01-05", "2013-01-06"):
+        drop(alone, f"{day}.done", b"")
+    with pytest.raises(NotLanded) as late:
+        find_drops(run)
+    needed = [
+        [f"toy/readings/{day}.csv", f"toy/{day}.done"] for day in ("2013-01-05", "2013-01-07")
+    ]
+    assert list(late.value.files) == [*needed[0], *needed[1]]
+
+
 def test_of_days_before_the_last_that_lack_files_the_others_can_be_made_without_them(
     alone: Environment,
 ) -> None:
