@@ -53,8 +53,9 @@ class FilesLanded(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look again and again; gives one event, which says in words what ended the wait."""
         until = datetime.fromisoformat(self.until)
-        self.log.info("Waiting for %s file(s) until %s: %s", len(self.paths), until, self.paths[0])
-        before: list[Stamp | None] = []
+        first = next(iter(self.paths), "nobody can say which")
+        self.log.info("Waiting for %s file(s) until %s: %s", len(self.paths), until, first)
+        before: list[Stamp | None] | None = None
         while True:
             # In a thread: a network's file system may take its time.
             seen = await asyncio.to_thread(self._look)

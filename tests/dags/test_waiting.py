@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -196,6 +196,30 @@ def test_a_range_waits_for_the_files_that_its_stage_lacks_and_for_no_others(
     task = operator()
     task.go_on(in_airflow(task, RANGE), "they are there", **waiting_on.kwargs)
     assert commands(tmp_path) == ["run", "run"]
+
+
+def test_an_optional_file_that_was_published_and_is_gone_is_waited_for(
+    landing: Path, lacks: Callable[..., None]
+) -> None:
+    optional = replace(PIPELINE.feeds[0], is_optional=True)
+    task = operator(replace(PIPELINE, feeds=(optional, *PIPELINE.feeds[1:])))
+    gone = f"flights/{optional.file(date(2013, 3, 1))}"
+    lacks(gone)
+    asked = deferred(task)
+    assert asked.trigger.paths == [str(landing / gone)]
+    waiting_on = deferred(task, **asked.kwargs)
+    assert waiting_on.trigger.paths == asked.trigger.paths
+
+
+def test_where_nobody_can_say_which_files_are_late_the_stage_looks_again_after_a_while(
+    landing: Path,
+) -> None:
+    asked = deferred(operator())
+    assert asked.trigger.paths == []
+    asked.trigger.every_seconds = 0.5
+    began = time.monotonic()
+    assert event_of(asked.trigger) == "they are there"
+    assert time.monotonic() - began > 0.4
 
 
 def test_people_are_told_at_the_deadline_once_and_the_night_waits_on(
