@@ -454,15 +454,10 @@ class StageOperator(CommandOperator):
             callbacks.feed_late(context, message)
             is_told = True
         until = end if is_told else deadline
-        landing = Environment.read().landing
         # The stage alone knows which: of the days some may be made, or left out, or need none.
-        paths = [str(landing / name) for name in lacking]
+        trigger = FilesLanded(paths=lacking, until=until.isoformat())
         kept = {"began": began.isoformat(), "is_told": is_told, "lacking": list(lacking)}
-        self.defer(
-            trigger=FilesLanded(paths=paths, until=until.isoformat()),
-            method_name="go_on",
-            kwargs=kept,
-        )
+        self.defer(trigger=trigger, method_name="go_on", kwargs=kept)
 
     def get_openlineage_facets_on_complete(self, _task_instance: Any) -> OperatorLineage:
         """What OpenLineage asks of an operator, when it is switched on."""

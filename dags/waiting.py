@@ -11,8 +11,8 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
+from pipelines.environment import Environment
 from pipelines.landing import Stamp, stamp
-from pipelines.places import place
 
 LOOK_EVERY_SECONDS = 15.0
 _ASK_EVERY_SECONDS = 5.0
@@ -32,7 +32,7 @@ class FilesLanded(BaseTrigger):
         """Keep what the triggerer needs to make this trigger again.
 
         Args:
-            paths: The files.
+            paths: The files, below the landing folder.
             until: The instant when time is up, in ISO 8601.
             every_seconds: From one look to the next.
         """
@@ -71,7 +71,9 @@ class FilesLanded(BaseTrigger):
 
     def _look(self) -> list[Stamp | None]:
         try:
-            return [stamp(place(path)) for path in self.paths]
+            # Read each time: somebody may have mended the setting since the wait began.
+            landing = Environment.read().landing
+            return [stamp(landing / path) for path in self.paths]
         except Exception as error:  # a store that is away for a while ends no wait of hours
             self.log.warning("Nobody can say now whether the files are there: %s", error)
             return [None]

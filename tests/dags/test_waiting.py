@@ -143,7 +143,7 @@ def test_a_night_whose_file_is_missing_waits_for_it_and_then_runs(
     missing = landing / FILES[1]
     lacks(FILES[1])
     asked = deferred(operator())
-    assert asked.trigger.paths == [str(missing)]
+    assert asked.trigger.paths == [FILES[1]]
     # What Airflow keeps in its database, and makes again of it in another process.
     classpath, arguments = asked.trigger.serialize()
     kept = json.dumps([serde.serialize(arguments), serde.serialize(asked.kwargs)])
@@ -165,7 +165,7 @@ def test_a_file_that_is_there_and_still_being_written_is_watched(
 ) -> None:
     monkeypatch.setenv("STUB_RESULT", json.dumps({"lacking": [FILES[0]]}))
     asked = deferred(operator())
-    assert asked.trigger.paths == [str(landing / FILES[0])]
+    assert asked.trigger.paths == [FILES[0]]
 
 
 def test_a_marker_is_waited_for_like_a_file(landing: Path, lacks: Callable[..., None]) -> None:
@@ -174,7 +174,7 @@ def test_a_marker_is_waited_for_like_a_file(landing: Path, lacks: Callable[..., 
     marker = "flights/2013-03-01.done"
     lacks(marker)
     asked = deferred(operator(marked))
-    assert asked.trigger.paths == [str(landing / marker)]
+    assert asked.trigger.paths == [marker]
     waiting_on = deferred(operator(marked), **asked.kwargs)
     assert waiting_on.trigger.paths == asked.trigger.paths
 
@@ -186,7 +186,7 @@ def test_a_range_waits_for_the_files_that_its_stage_lacks_and_for_no_others(
     late = "flights/weather/2013-03-03.csv"
     lacks(late)
     asked = deferred(operator(), RANGE)
-    assert asked.trigger.paths == [str(landing / late)]
+    assert asked.trigger.paths == [late]
     waiting_on = deferred(operator(), RANGE, **asked.kwargs)
     assert waiting_on.trigger.paths == asked.trigger.paths
     assert commands(tmp_path) == ["run"]
@@ -206,7 +206,7 @@ def test_an_optional_file_that_was_published_and_is_gone_is_waited_for(
     gone = f"flights/{optional.file(date(2013, 3, 1))}"
     lacks(gone)
     asked = deferred(task)
-    assert asked.trigger.paths == [str(landing / gone)]
+    assert asked.trigger.paths == [gone]
     waiting_on = deferred(task, **asked.kwargs)
     assert waiting_on.trigger.paths == asked.trigger.paths
 
@@ -220,6 +220,30 @@ def test_where_nobody_can_say_which_files_are_late_the_stage_looks_again_after_a
     began = time.monotonic()
     assert event_of(asked.trigger) == "they are there"
     assert time.monotonic() - began > 0.4
+
+
+def test_a_landing_folder_that_is_set_anew_is_looked_at_by_a_wait_that_goes_on(
+    landing: Path, lacks: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacks(FILES[1])
+    trigger = deferred(operator()).trigger
+    trigger.every_seconds = 0.05
+    mended = tmp_path / "mended"
+    write(mended / FILES[1])
+    threading.Timer(0.2, monkeypatch.setenv, ["NIGHTSHIFT_LANDING", str(mended)]).start()
+    assert event_of(trigger) == "they are there"
+
+
+def test_where_another_path_is_declared_by_now_the_stage_says_for_what_to_wait(
+    lacks: Callable[..., None], tmp_path: Path
+) -> None:
+    lacks(FILES[1])
+    kept = deferred(operator()).kwargs
+    feed = next(one for one in PIPELINE.feeds if one.name == "schedule")
+    others = [one for one in PIPELINE.feeds if one != feed]
+    mended = replace(PIPELINE, feeds=(replace(feed, path="timetable/{date}.csv"), *others))
+    deferred(operator(mended), **kept)
+    assert commands(tmp_path) == ["run", "run"]
 
 
 def test_people_are_told_at_the_deadline_once_and_the_night_waits_on(
