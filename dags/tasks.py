@@ -42,12 +42,11 @@ from dags import callbacks, lineage
 from dags.nights import Night, days_to_tell, night_of, require_known
 from dags.process import Ended, Process
 from dags.reports import ReportLink, url_of
-from dags.waiting import FilesLanded, RunEnded
+from dags.waiting import LANDED, FilesLanded, RunEnded, absent
 from pipelines.days import Days
-from pipelines.environment import Environment
 from pipelines.errors import AwaitsApproval, NotLanded, Refused, UsageError
 from pipelines.events import Event
-from pipelines.landing import expected_files, stamp
+from pipelines.landing import expected_files
 from pipelines.resources import Resources
 from pipelines.spec import Pipeline, Table
 from pipelines.stages import FILE_READERS, GROUPS, PLAN, STAGES, Stage
@@ -357,10 +356,11 @@ class StageOperator(CommandOperator):
         since = datetime.fromisoformat(began)
         last = night_of(self.pipeline, context).days.last
         # Where another path is declared by now, the stage says for what to wait.
-        if _are_declared(self.pipeline, last, lacking) and _missing(lacking):
-            self._wait(context, since, is_told, lacking)
-        else:
+        is_asked = event == LANDED or not _are_declared(self.pipeline, last, lacking)
+        if is_asked or not absent(lacking):
             self._perform(context, since, is_told)
+        else:
+            self._wait(context, since, is_told, lacking)
 
     def _perform(self, context: Context, began: datetime, is_told: bool) -> None:
         night = night_of(self.pipeline, context)
@@ -445,10 +445,10 @@ class StageOperator(CommandOperator):
         end = began + timedelta(hours=pipeline.feed_patience_hours)
         now = datetime.now(UTC)
         if now >= end:
-            late = _late(pipeline.feed_patience_hours, _missing(lacking))
+            late = _late(pipeline.feed_patience_hours, absent(lacking))
             raise callbacks.FilesMissing(f"{late} Clear the task once they are there.")
         if now >= deadline and not is_told:
-            late = _late(pipeline.feed_deadline_hours, _missing(lacking))
+            late = _late(pipeline.feed_deadline_hours, absent(lacking))
             message = f"{late} The night waits for them until {end:%Y-%m-%d %H:%M} UTC."
             self.log.warning("%s", message)
             callbacks.feed_late(context, message)
@@ -601,11 +601,6 @@ def _are_declared(pipeline: Pipeline, until: date, names: Sequence[str]) -> bool
     files = expected_files(pipeline, Days(pipeline.first_day, until))
     declared = set[str]().union(*(file.names for file in files))
     return declared.issuperset(names)
-
-
-def _missing(names: Sequence[str]) -> list[str]:
-    landing = Environment.read().landing
-    return [name for name in names if stamp(landing / name) is None]
 
 
 def _late(hours: float, missing: Sequence[str]) -> str:

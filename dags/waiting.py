@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +15,13 @@ from asgiref.sync import sync_to_async
 from pipelines.environment import Environment
 from pipelines.landing import Stamp, stamp
 
+LANDED = "they are there"
+_TIME_IS_UP = "time is up"
+"""What ends a wait for files, in words."""
 LOOK_EVERY_SECONDS = 15.0
 _ASK_EVERY_SECONDS = 5.0
+_ANSWERS_WITHIN_SECONDS = 10.0
+"""For so long a task waits for the landing folder to say which files are there."""
 _NOT_ENDED = ["queued", "running"]
 """States of a run that goes on, or will."""
 
@@ -55,28 +61,53 @@ class FilesLanded(BaseTrigger):
         until = datetime.fromisoformat(self.until)
         first = next(iter(self.paths), "nobody can say which")
         self.log.info("Waiting for %s file(s) until %s: %s", len(self.paths), until, first)
+        left = (until - datetime.now(UTC)).total_seconds()
+        event = LANDED
+        try:
+            async with asyncio.timeout(left):
+                await self._see_them()
+        except TimeoutError:
+            event = _TIME_IS_UP
+        yield TriggerEvent(event)
+
+    async def _see_them(self) -> None:
+        """Look until two looks in a row find all files, and find them unchanged."""
         before: list[Stamp | None] | None = None
         while True:
-            # In a thread: a network's file system may take its time.
+            # In a thread: a network's file system may take its time, or never answer.
             seen = await asyncio.to_thread(self._look)
             if None not in seen and seen == before:
-                yield TriggerEvent("they are there")
-                return
-            left = (until - datetime.now(UTC)).total_seconds()
-            if left <= 0:
-                yield TriggerEvent("time is up")
                 return
             before = seen
-            await asyncio.sleep(min(left, self.every_seconds))
+            await asyncio.sleep(self.every_seconds)
 
     def _look(self) -> list[Stamp | None]:
         try:
-            # Read each time: somebody may have mended the setting since the wait began.
-            landing = Environment.read().landing
-            return [stamp(landing / path) for path in self.paths]
+            return _stamps(self.paths)
         except Exception as error:  # a store that is away for a while ends no wait of hours
             self.log.warning("Nobody can say now whether the files are there: %s", error)
             return [None]
+
+
+def absent(names: Sequence[str]) -> list[str]:
+    """Those files that are not there: all, where the landing folder does not answer.
+
+    Args:
+        names: Below the landing folder.
+    """
+    # Not as a context, which would wait for the thread: a file server that is away never answers.
+    looking = ThreadPoolExecutor(max_workers=1).submit(_stamps, names)
+    try:
+        seen = looking.result(timeout=_ANSWERS_WITHIN_SECONDS)
+    except TimeoutError:
+        return list(names)
+    return [name for name, found in zip(names, seen, strict=True) if found is None]
+
+
+def _stamps(names: Sequence[str]) -> list[Stamp | None]:
+    # Read each time: somebody may have mended the setting since the wait began.
+    landing = Environment.read().landing
+    return [stamp(landing / name) for name in names]
 
 
 class RunEnded(BaseTrigger):

@@ -130,7 +130,8 @@ STAGES: tuple[Stage, ...] = (
 )
 
 
-FILE_READERS = [one.name for one in STAGES if STAGES[0].name in (one.name, one.audits)]
+_READS_FILES = STAGES[0].name
+FILE_READERS = [one.name for one in STAGES if _READS_FILES in (one.name, one.audits)]
 """The stages that read files, and judge what they hold: none of them may fail."""
 PLAN = "plan"
 """The task that comes before the stages in Airflow, and tells what they will do."""

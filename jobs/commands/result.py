@@ -79,7 +79,13 @@ def _to_tell(run: Run, code: int) -> list[Event] | None:
         return None
 
 
-def _outcome(stages: Sequence[_Row], code: int, fault: str | None, *, is_correction: bool) -> _Told:
+def _outcome(
+    stages: Sequence[_Row],
+    code: int,
+    fault: str | None,
+    *,
+    is_correction: bool,
+) -> _Told:
     bad = [stage for stage in stages if stage["status"] not in _GOOD]
     if not is_correction:
         bad = _of_the_night(bad, fault)
@@ -106,7 +112,7 @@ def _outcome(stages: Sequence[_Row], code: int, fault: str | None, *, is_correct
     }
 
 
-def _of_the_night(bad: Sequence[_Row], fault: str | None) -> Sequence[_Row]:
+def _of_the_night(bad: list[_Row], fault: str | None) -> list[_Row]:
     """What did not succeed, without corrections that were not accepted: these ended no night."""
     others = [stage for stage in bad if stage["stage"] not in FILE_READERS]
     if others:

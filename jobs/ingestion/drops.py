@@ -121,11 +121,19 @@ def find_drops(
             is_ours = not run.environment.spark_remote
             found[file.feed.name].append(drop if is_ours else replace(drop, marks=()))
         except Unfit as unfit:
-            problem = _Problem(file=file.name, day=file.day, why=unfit, marker=file.marker)
-            problems.append(problem)
+            problems.append(_problem(file, unfit))
     if problems:
         raise _error(run, problems)
     return found
+
+
+def _problem(file: ExpectedFile, why: Unfit) -> _Problem:
+    return _Problem(
+        file=file.name,
+        day=file.day,
+        why=why,
+        marker=file.marker,
+    )
 
 
 def require_unchanged(run: Run, found: Mapping[str, list[Drop]]) -> None:

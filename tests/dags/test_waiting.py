@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from importlib import import_module
@@ -75,7 +75,11 @@ def operator(pipeline: Pipeline = PIPELINE) -> StageOperator:
     return StageOperator(pipeline=pipeline, stage=stage("ingest"))
 
 
-def deferred(task: StageOperator, params: Mapping[str, Any] = NIGHT, **kept: Any) -> TaskDeferred:
+def deferred(
+    task: StageOperator,
+    params: Mapping[str, Any] = NIGHT,
+    **kept: Any,
+) -> TaskDeferred:
     """How the task asks Airflow to wait, at its first run or once a wait has ended.
 
     Args:
@@ -96,6 +100,11 @@ def in_airflow(task: StageOperator, params: Mapping[str, Any] = NIGHT) -> Any:
 def ago(**span: float) -> str:
     """An instant in the past, as the task keeps when it began."""
     return (datetime.now(UTC) - timedelta(**span)).isoformat()
+
+
+def began_before(asked: TaskDeferred, **span: float) -> dict[str, Any]:
+    """What a wait has kept, as if the stage had first run so long ago."""
+    return {**asked.kwargs, "began": ago(**span)}
 
 
 def until(asked: TaskDeferred) -> timedelta:
@@ -257,13 +266,13 @@ def test_people_are_told_at_the_deadline_once_and_the_night_waits_on(
 
     assert first.kwargs["lacking"] == [FILES[2]]
 
-    late = deferred(task, **first.kwargs | {"began": ago(hours=2, seconds=1)})
+    late = deferred(task, **began_before(first, hours=2, seconds=1))
     assert timedelta(hours=10) - SOON < until(late) <= timedelta(hours=10)
     assert late.kwargs["is_told"] is True
     assert commands(tmp_path) == ["run", "feed_late"]
     assert message(tmp_path).startswith(f"Not landed after 2 h: {FILES[2]}. The night waits for")
 
-    deferred(task, **late.kwargs | {"began": ago(hours=3)})
+    deferred(task, **began_before(late, hours=3))
     assert commands(tmp_path) == ["run", "feed_late"]
 
 
@@ -274,7 +283,13 @@ def test_a_night_that_has_waited_in_vain_ends_without_a_retry_and_people_are_tol
     task = operator()
     where = in_airflow(task)
     with pytest.raises(callbacks.FilesMissing) as ended:
-        task.go_on(where, "time is up", began=ago(hours=12), is_told=True, lacking=[FILES[2]])
+        task.go_on(
+            where,
+            "time is up",
+            began=ago(hours=12),
+            is_told=True,
+            lacking=[FILES[2]],
+        )
     assert f"Not landed after 12 h: {FILES[2]}. Clear the task" in str(ended.value)
     callbacks.stage_failed(where | {"exception": ended.value})
     assert commands(tmp_path) == ["feed_missing"], "the stage was not run for nothing"
@@ -326,6 +341,59 @@ def test_a_wait_ends_when_time_is_up(tmp_path: Path) -> None:
     trigger.every_seconds = 60
     assert event_of(trigger) == "time is up"
     assert time.monotonic() - began < 5
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Has no look at a file end, as where a file server is away, before the event is set."""
+    answers = threading.Event()
+
+    def wait(_: Path) -> Stamp | None:
+        answers.wait(5)
+        return None
+
+    monkeypatch.setattr(waiting, "stamp", wait)
+    yield answers
+    answers.set()
+
+
+def test_a_folder_that_does_not_answer_keeps_no_deadline_from_coming(
+    tmp_path: Path, silent: threading.Event
+) -> None:
+    trigger = trigger_for(tmp_path / "a.csv", seconds=0.2)
+
+    async def first() -> tuple[str, float]:
+        began = time.monotonic()
+        async for event in trigger.run():
+            took = time.monotonic() - began
+            # The loop would wait for its threads.
+            silent.set()
+            return str(event.payload), took
+        raise AssertionError("a trigger ends with an event")
+
+    event, took = asyncio.run(first())
+    assert event == "time is up"
+    assert took < 1
+
+
+def test_people_are_told_where_the_folder_does_not_answer(
+    lacks: Callable[..., None],
+    silent: threading.Event,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lacks(FILES[2])
+    monkeypatch.setattr(waiting, "_ANSWERS_WITHIN_SECONDS", 0.1)
+    task = operator()
+    first = deferred(task)
+    began = time.monotonic()
+    late = deferred(task, **began_before(first, hours=2, seconds=1))
+    assert late.kwargs["is_told"] is True
+    assert message(tmp_path).startswith(f"Not landed after 2 h: {FILES[2]}.")
+    with pytest.raises(callbacks.FilesMissing, match=FILES[2]):
+        task.go_on(in_airflow(task), "time is up", **began_before(late, hours=12))
+    assert time.monotonic() - began < 4
+    assert commands(tmp_path) == ["run", "feed_late"]
 
 
 def test_the_triggerer_imports_nothing_heavy_for_it() -> None:

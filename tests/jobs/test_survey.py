@@ -2054,7 +2054,12 @@ def test_a_night_ends_by_what_is_wrong_with_itself_whatever_a_correction_said(
     monkeypatch.setattr(home, "_ingest", fail)
     kept: list[Days] = []
     with home._stages():
-        code = night.make_true(home.run(DAYS[5]), STAGES[:1], notify=False, kept=kept)
+        code = night.make_true(
+            home.run(DAYS[5]),
+            STAGES[:1],
+            notify=False,
+            kept=kept,
+        )
     assert (code, kept) == (own.exit_code, [])
 
 
