@@ -80,6 +80,7 @@ class Knowledge:
         self._tables: dict[str, Table] = {}
         self._late: dict[str, set[date]] = {}
         self._first: dict[str, Mapping[date, date]] = {}
+        self._begun: dict[str, date] = {}
         self._digests: dict[tuple[object, ...], str] = {}
 
     @classmethod
@@ -102,7 +103,7 @@ class Knowledge:
             )
             versions.append(staged)
         found = (self._latest, self._latest_checksums, self._late, self._first, self._digests)
-        for looked_up in found:
+        for looked_up in (*found, self._begun):
             looked_up.clear()
 
     def latest(self, name: str) -> Seen:
@@ -110,6 +111,19 @@ class Knowledge:
         if name not in self._latest:
             self._latest[name] = _last(self._versions(name))
         return self._latest[name]
+
+    def first_day(self, name: str, expected: date) -> date:
+        """The first day of which a table has rows, or has had some; that day if it has none before.
+
+        Args:
+            name: The table.
+            expected: Such as the pipeline's first day, which a home may have begun before.
+        """
+        if name not in self._begun:
+            # Rows of before there was a record have no version.
+            days = [*published_days(self._run, name), *self.latest(name)]
+            self._begun[name] = min(days, default=date.max)
+        return min(expected, self._begun[name])
 
     def seen_by(self, name: str, night: date) -> Seen:
         """What a night sees of a table."""

@@ -32,7 +32,7 @@ from jobs.ingestion.records import no_rows
 from jobs.lake import tables
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import exists
-from jobs.lake.partitions import column_types, published_days
+from jobs.lake.partitions import column_types
 from jobs.lake.publications import Input, Origin
 from jobs.lake.transforms import definitions, labels_of, parameters, require_dates
 from jobs.spark.session import connect
@@ -317,8 +317,7 @@ def _facts(
 ) -> DataFrame:
     """Rows of a table that landed from that day on, as the last of the nights knew them."""
     if first is None:
-        there = published_days(run, name)
-        first = min([run.pipeline.first_day, *there])
+        first = knowledge.first_day(name, run.pipeline.first_day)
     # What lands after the nights is not known in them.
     days = Days(min(first, nights.first), nights.last)
     return _as_seen(run, name, days, knowledge, knowledge.seen_by(name, nights.last))

@@ -166,7 +166,7 @@ def _make(
     """The rows of some of the run's days, made from the versions that are seen."""
     frames = {}
     for name in making.table.reads:
-        wanted = _days_read(run, making.table, name, days)
+        wanted = _days_read(run, making.table, name, days, knowledge)
         rows = _input(run, name, wanted)
         unseen = knowledge.unseen(name, wanted, seen[name])
         frames[name] = tables.as_seen(run, name, rows, unseen, seen[name])
@@ -235,16 +235,23 @@ def _inputs(
     nights = Days.of(day) if table.is_of_the_moment else None
     found = []
     for name in table.reads:
-        days = _days_read(run, table, name, Days.of(day))
+        days = _days_read(run, table, name, Days.of(day), knowledge)
         found.append(knowledge.table_input(name, days, nights))
     return tuple(found)
 
 
-def _days_read(run: Run, table: Table, name: str, days: Days) -> Days:
+def _days_read(
+    run: Run,
+    table: Table,
+    name: str,
+    days: Days,
+    knowledge: Knowledge,
+) -> Days:
     """The days of an input that some days of the table need: the window, or any day till then."""
     feeds = {feed.name: feed for feed in run.pipeline.feeds}
     if name in feeds and feeds[name].is_reference:
-        return Days(run.pipeline.first_day, days.last)
+        # Its snapshot may be of a night before the first day that is declared by now.
+        return Days(knowledge.first_day(name, run.pipeline.first_day), days.last)
     return days.since(table.window_days - 1)
 
 

@@ -190,6 +190,21 @@ def test_a_table_is_given_its_window_and_the_snapshots_landed_by_then(
     assert _rows(toy, "totals") == {"2013-01-04": 11100.0}
 
 
+def test_a_snapshot_of_before_the_first_day_that_is_declared_by_now_is_still_read(
+    toy: Environment, seen: list[tuple[str, list[str]]]
+) -> None:
+    run = _run(toy, "2013-01-04")
+    later = replace(SUMMED, first_day=date(2013, 1, 3))
+    transform(replace(run, pipeline=later))
+    assert seen[1] == ("sensors for 2013-01-04", ["2013-01-01"])
+    tables.publish(run, "totals")
+    # Or else no change of it would reach the day.
+    given = in_force(run, "totals")[run.days.last].inputs
+    (snapshots,) = (one for one in given if one.name == "toy.sensors")
+    assert snapshots.first_day == date(2013, 1, 1)
+    assert snapshots.last_day == run.days.last
+
+
 def test_a_correction_is_seen_from_the_night_that_found_it_on(
     spark: SparkSession, toy: Environment
 ) -> None:
