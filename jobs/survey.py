@@ -1034,11 +1034,11 @@ def training_definition(pipeline: Pipeline) -> str:
     return digest(pipeline.training)
 
 
-def ranges(nights: Iterable[date]) -> list[Days]:
-    """The nights as ranges of consecutive days, in order."""
+def ranges(nights: Iterable[date], days_apart: int = 1) -> list[Days]:
+    """The nights as ranges of consecutive days, in order; or of such as lie no further apart."""
     found: list[Days] = []
     for night in sorted(set(nights)):
-        if found and night == found[-1].last + timedelta(days=1):
+        if found and night <= found[-1].last + timedelta(days=days_apart):
             found[-1] = Days(found[-1].first, night)
         else:
             found.append(Days.of(night))

@@ -7,10 +7,11 @@ trained on). A training row is the very row that was scored, joined as of the sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import partial, reduce
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from pyspark.errors import PySparkException
@@ -37,6 +38,7 @@ from jobs.lake.publications import Input, Origin
 from jobs.lake.transforms import definitions, labels_of, parameters, require_dates
 from jobs.spark.session import connect
 from jobs.stages.check import audit_and_publish
+from jobs.survey import ranges
 from pipelines import features as declared
 from pipelines.days import Days
 from pipelines.errors import UsageError, explaining, refuse_unless
@@ -56,6 +58,10 @@ _LEARNED = "learned"
 """The day on which a row's label became known."""
 _TOLD = "__told"
 """What became known of a row: structs of that day and the label; none in rows only to be scored."""
+_FAR_DAYS = 31
+"""Evenings that lie further apart are read, joined and recorded by themselves: a join more costs
+about what the facts of a month do."""
+_ONE_DAY = timedelta(days=1)
 _LABEL_TYPES = {"binary_classification": "int", "regression": "double"}
 """Learning task -> Spark's type of its label."""
 _READ_AS_NUMBERS = (NumericType, BooleanType, NullType, StringType)
@@ -83,9 +89,9 @@ def features(run: Run) -> dict[str, object]:
     connect(run.environment)
     # Before anything is read: what is replaced meanwhile makes these rows too old to be published.
     knowledge = Knowledge.of_now(run)
-    outcomes = _outcomes(run)
+    outcomes = _outcomes(run, knowledge.first_day(run.pipeline.entity_table, run.days.first))
     entities = _computed_entity_rows(run, outcomes, knowledge)
-    rows = _joined(run, entities, _nights(run, outcomes), knowledge)
+    rows = _joined(run, entities, [*outcomes.evenings, *run.days], knowledge)
     finished = f"The features of '{run.pipeline.name}' cannot be finished as they are declared"
     with explaining(PySparkException, finished):
         # Computed once: both tables are parts of it.
@@ -121,21 +127,20 @@ class _Outcomes:
     early: int = 0
     """Told before the day that they are about had come, and left out: the night that they landed in
     had still to foretell them."""
-    about: Mapping[date, Days] = field(default_factory=dict)
-    """For each day on which some became known, the event dates between which those lie."""
+    about: Mapping[date, Collection[date]] = field(default_factory=dict)
+    """For each day on which some became known, their event dates; in the place of those before the
+    pipeline's first day, that day."""
+    first_night: date = date.min
+    """The first in which rows were scored."""
 
     @property
-    def evenings(self) -> Days | None:
-        """Those before their event dates, in which they were scored; None: there are none."""
-        spans = self.about.values()
-        if not spans:
-            return None
-        first = min(days.first for days in spans)
-        about = Days(first, max(days.last for days in spans))
-        return about.shifted(-1)
+    def evenings(self) -> list[date]:
+        """Those before their event dates, in which they were scored, in order."""
+        about = set(chain.from_iterable(self.about.values()))
+        return sorted(day - _ONE_DAY for day in about if day > self.first_night)
 
 
-def _outcomes(run: Run) -> _Outcomes:
+def _outcomes(run: Run, first_night: date) -> _Outcomes:
     """All that became known in the run's days, which may be nothing."""
     labels = labels_of(run.pipeline)
     # Its parameters name the tables that it reads.
@@ -157,14 +162,15 @@ def _outcomes(run: Run) -> _Outcomes:
     is_later = F.col(event) > F.col(_LEARNED)
     is_early = F.coalesce(is_later, F.lit(False))
     is_timely = ~is_early
-    about_day = F.when(is_timely, F.col(event))
+    # No night can ever be made before it, and a source may say any day, such as one of the year 1.
+    first_day = F.lit(min(first_night, run.pipeline.first_day))
+    is_before = F.col(event) < first_day
+    since_first = F.when(is_before, first_day).otherwise(F.col(event))
     by_day = rows.groupBy(_LEARNED).agg(
         F.count_if(is_early).alias("early"),
         F.count_if(is_timely).alias("rows"),
         F.count(F.when(is_timely, F.col(label))).alias("labelled"),
-        # Where none of them names a day, any will do.
-        F.coalesce(F.min(about_day), _LEARNED).alias("first"),
-        F.coalesce(F.max(about_day), _LEARNED).alias("last"),
+        F.collect_set(F.when(is_timely, since_first)).alias("about"),
     )
     whose = f"{function} must give landed_date, {', '.join(run.pipeline.entity)} and {label}"
     with explaining(PySparkException, whose):
@@ -173,7 +179,7 @@ def _outcomes(run: Run) -> _Outcomes:
     about = {}
     for row in found:
         if row["rows"]:
-            about[row[_LEARNED]] = Days(row["first"], row["last"])
+            about[row[_LEARNED]] = set(row["about"])
     return _Outcomes(
         rows=rows.where(is_timely),
         given=told.schema,
@@ -181,6 +187,7 @@ def _outcomes(run: Run) -> _Outcomes:
         labelled=sum(row["labelled"] for row in found),
         early=sum(row["early"] for row in found),
         about=about,
+        first_night=first_night,
     )
 
 
@@ -248,7 +255,7 @@ def _entity_rows(run: Run, outcomes: _Outcomes, knowledge: Knowledge) -> DataFra
     # As the table has it, if it does: a night without outcomes tells no type of its own.
     published = column_types(run, TRAINING).get(training.label, _LABEL_TYPES[training.task])
     no_label = F.lit(None).cast(published)
-    if outcomes.rows is None or outcomes.evenings is None:
+    if outcomes.rows is None or not outcomes.about:
         no_day = F.lit(None).cast("date")
         nothing = F.struct(no_day.alias(_LEARNED), no_label.alias(training.label))
         to_score = _entities(run, run.days, knowledge)
@@ -259,7 +266,7 @@ def _entity_rows(run: Run, outcomes: _Outcomes, knowledge: Knowledge) -> DataFra
     night_before = F.date_sub(run.pipeline.event_date, 1).alias(_LANDED)
     row = [_LANDED, *run.pipeline.entity]
     of_row = outcomes.rows.select(night_before, *run.pipeline.entity, told)
-    if outcomes.evenings.last in run.days:
+    if any(evening in run.days for evening in outcomes.evenings):
         # A row that is scored here too stays one, also where it was told of several times.
         all_told = F.flatten(F.collect_list(_TOLD))
         of_row = of_row.groupBy(*row).agg(all_told.alias(_TOLD))
@@ -270,11 +277,12 @@ def _entity_rows(run: Run, outcomes: _Outcomes, knowledge: Knowledge) -> DataFra
 
 def _read_for(run: Run, outcomes: _Outcomes) -> list[Days]:
     """The run's days, and the evenings before them: as one where no night lies between."""
-    evenings = outcomes.evenings
-    night_before = run.days.first - timedelta(days=1)
-    if evenings and evenings.last < night_before:
-        return [evenings, run.days]
-    return [_nights(run, outcomes)]
+    evenings = [evening for evening in outcomes.evenings if evening < run.days.first]
+    before = ranges(evenings, _FAR_DAYS)
+    *others, last = before or [run.days]
+    if last.last == run.days.first - _ONE_DAY:
+        return [*others, Days(last.first, run.days.last)]
+    return [*before, run.days]
 
 
 def _entities(run: Run, nights: Days, knowledge: Knowledge) -> DataFrame:
@@ -290,17 +298,20 @@ def _entities(run: Run, nights: Days, knowledge: Knowledge) -> DataFrame:
     return rows.drop(*declared.names(run.pipeline.views), *others)
 
 
-def _nights(run: Run, outcomes: _Outcomes) -> Days:
-    """The nights that rows of the join were, or are, scored in."""
-    first = outcomes.evenings.first if outcomes.evenings else run.days.first
-    return Days(min(first, run.days.first), run.days.last)
-
-
-def _joined(run: Run, entities: DataFrame, nights: Days, knowledge: Knowledge) -> DataFrame:
+def _joined(
+    run: Run,
+    entities: DataFrame,
+    nights: Iterable[date],
+    knowledge: Knowledge,
+) -> DataFrame:
     """The rows of these nights with every feature, as it was known in the row's own night."""
+    asked = set(nights)
     looked_up = {view.table for view in run.pipeline.views}
+    near = [knowledge.pieces(looked_up, days) for days in ranges(asked, _FAR_DAYS)]
     parts = []
-    for piece in knowledge.pieces(looked_up, nights):
+    for piece in chain.from_iterable(near):
+        if asked.isdisjoint(piece):
+            continue
         first, last = F.lit(piece.first), F.lit(piece.last)
         rows = entities.where(F.col(_LANDED).between(first, last))
         read = partial(_facts, run, knowledge, piece)
@@ -343,8 +354,9 @@ def _origin_of_training(
         labels = _inputs_of_labels(run, day, knowledge)
         known[day] = knowledge.known_day(labels, day)
         needed[day] = labels
-        if day in outcomes.about:
-            evenings = outcomes.about[day].shifted(-1)
+        before = [about - _ONE_DAY for about in outcomes.about.get(day, ())]
+        # Also those before the first night: it is not the first once nights before it are made.
+        for evenings in ranges(before, _FAR_DAYS):
             needed[day] += _inputs_of_scoring(run, evenings, knowledge)
             # Before there was a label, but for evenings that were made when they were found.
             asked = {run.pipeline.entity_table, *(view.table for view in run.pipeline.views)}

@@ -33,7 +33,7 @@ from pyspark.sql.types import (
 
 from jobs.commands.land import land
 from jobs.ingestion.records import columns as columns_of
-from jobs.lake import tables
+from jobs.lake import amounts, publications, tables
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.publications import Origin
 from jobs.lake.transforms import labels_of
@@ -41,6 +41,7 @@ from jobs.spark.session import plan_for
 from jobs.stages import features
 from jobs.stages.transform import transform
 from jobs.training.encoding import doubles
+from jobs.transforms.flights import labels as flight_labels
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
@@ -399,6 +400,75 @@ def test_labels_are_counted_and_cancelled_flights_are_kept_without_one(loaded: E
     assert expected["late"].isna().any()
 
 
+@pytest.mark.parametrize("about", [date.min, date(1970, 1, 1)])
+def test_an_outcome_of_before_all_nights_is_counted_and_has_nothing_read(
+    loaded: Environment, monkeypatch: pytest.MonkeyPatch, about: date
+) -> None:
+    run = run_of(loaded, "features", Days.of(AUTUMN.last))
+    amounts.start()
+    before = features.features(run)
+    read = amounts.counted().rows_read
+
+    def labels(flights: DataFrame) -> DataFrame:
+        told = flight_labels(flights)
+        old = told.limit(1).withColumn("flight_date", F.lit(about))
+        return told.unionByName(old)
+
+    monkeypatch.setattr("jobs.transforms.flights.labels", labels)
+    amounts.start()
+    made = features.features(run)
+    assert amounts.counted().rows_read == read
+    assert made["training_rows"] == before["training_rows"]
+    assert made["outcomes_never_scored"] == before["outcomes_never_scored"] + 1
+
+
+def test_an_event_of_long_ago_that_is_told_anew_has_its_own_evening_read_alone(
+    copied: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long_ago, night = date(2013, 1, 2), AUTUMN.last
+    evening, evening_before = (day - timedelta(days=1) for day in (long_ago, night))
+    scored = rows_of(joined(copied, str(evening)), "scoring").drop(columns="landed_date")
+    run = run_of(copied, "features", Days.of(night))
+    old = flight_labels(tables.read(run, "flights", Days.of(long_ago)))
+    again = old.where(F.col("flight_date") == F.lit(long_ago))
+
+    def labels(flights: DataFrame) -> DataFrame:
+        of_night = flights.where(F.col("landed_date") == F.lit(night))
+        told_anew = again.withColumn("landed_date", F.lit(night))
+        asked = told_anew.join(of_night, "landed_date", "left_semi")
+        return flight_labels(flights).unionByName(asked)
+
+    monkeypatch.setattr("jobs.transforms.flights.labels", labels)
+    read: list[Days] = []
+    real = features._entities
+
+    def reading(run: Run, nights: Days, knowledge: Knowledge) -> DataFrame:
+        read.append(nights)
+        return real(run, nights, knowledge)
+
+    monkeypatch.setattr(features, "_entities", reading)
+    bulk = joined(copied, str(evening_before), str(night))
+    of_bulk = publications.in_force(bulk, "training")[night].inputs
+    read.clear()
+    alone = joined(copied, str(night))
+    first, last = read
+    assert first == Days.of(evening)
+    assert last.first >= evening_before - timedelta(days=1)
+    # What was read is on record, and nothing between.
+    given = publications.in_force(alone, "training")[night].inputs
+    assert given == of_bulk
+    own = [one for one in given if one.name == f"flights.{PIPELINE.entity_table}"]
+    recorded = [Days(one.first_day, one.last_day) for one in own]
+    assert [days.last for days in recorded] == [evening, evening_before]
+    assert all(len(days) < 7 for days in recorded)
+    trained = rows_of(alone, "training")
+    assert_same(rows_of(bulk, "training", str(night)), trained)
+    learned = trained[trained["flight_date"] == long_ago].drop(columns=["landed_date", "late"])
+    assert len(learned) > 500
+    expected = scored.merge(learned[reference.KEY])
+    assert_same(learned, expected)
+
+
 def test_a_lake_without_departures_tells_what_to_run(environment: Environment) -> None:
     with pytest.raises(NightshiftError, match="does not exist yet"):
         features.features(run_of(environment, "features", Days.of(date(2012, 12, 31))))
@@ -500,8 +570,10 @@ def test_labels_that_give_nothing_are_told_what_they_must_return(
     monkeypatch.setattr("jobs.transforms.flights.labels", labels)
     monkeypatch.setattr(features.tables, "read", lambda *_: None)
     message = "`labels` of jobs/transforms/flights.py gave None: it must return a DataFrame"
+    night = date(2013, 1, 2)
+    run = run_of(environment, "features", Days.of(night))
     with pytest.raises(UsageError, match=message):
-        features._outcomes(run_of(environment, "features", Days.of(date(2013, 1, 2))))
+        features._outcomes(run, night)
 
 
 OLD = replace(READINGS, name="old", path="old/{date}.csv", last_day=date(2013, 1, 31))
@@ -513,6 +585,7 @@ def outcomes_of(
     monkeypatch: pytest.MonkeyPatch,
     days: Days,
     there: Mapping[str, DataFrame],
+    first_night: date | None = None,
 ) -> features._Outcomes:
     """What became known of two feeds, of which one follows the other; `taken` is the day."""
 
@@ -528,9 +601,8 @@ def outcomes_of(
     monkeypatch.setattr(features, "exists", lambda _, name: name in there)
     monkeypatch.setattr(features.tables, "read", read)
     pipeline = replace(TOY, feeds=(OLD, NEW), entity_table="old")
-    return features._outcomes(
-        Run(pipeline=pipeline, days=days, environment=environment).at(stage("features"))
-    )
+    run = Run(pipeline=pipeline, days=days, environment=environment).at(stage("features"))
+    return features._outcomes(run, first_night or days.first)
 
 
 def readings(spark: SparkSession, *rows: tuple[date, date]) -> DataFrame:
@@ -565,12 +637,25 @@ def test_an_outcome_of_a_day_that_has_not_come_is_counted_and_learned_by_no_mode
     there = {"old": readings(spark, *rows)}
     found = outcomes_of(environment, monkeypatch, Days.of(night), there)
     assert (found.count, found.labelled, found.early) == (1, 1, 2)
-    assert found.about == {night: Days.of(night)}
+    assert found.about == {night: {night}}
     assert found.rows is not None
     assert [row["reading_date"] for row in found.rows.collect()] == [night]
     none = {"old": readings(spark, *rows[1:])}
     alone = outcomes_of(environment, monkeypatch, Days.of(night), none)
-    assert (alone.count, alone.early, alone.evenings) == (0, 2, None)
+    assert (alone.count, alone.early, alone.evenings) == (0, 2, [])
+
+
+def test_evenings_of_before_the_first_night_are_on_record_and_none_of_those_that_are_read(
+    environment: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night, first_night = date(2013, 1, 15), date(2013, 1, 10)
+    before = date(2013, 1, 5)
+    told = [date.min, date(1970, 1, 1), before, first_night, night]
+    there = {"old": readings(spark, *((night, about) for about in told))}
+    found = outcomes_of(environment, monkeypatch, Days.of(night), there, first_night)
+    assert found.about == {night: {TOY.first_day, before, first_night, night}}
+    assert found.evenings == [night - timedelta(days=1)]
+    assert found.count == len(told)
 
 
 def test_an_entity_table_may_have_a_column_named_as_the_label(
@@ -706,7 +791,7 @@ def test_a_feature_that_cannot_be_finished_is_told(
     environment: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     misspelled = spark.range(1).select(F.expr("idd * 2").alias("doubled"))
-    monkeypatch.setattr(features, "_outcomes", lambda _: features._Outcomes())
+    monkeypatch.setattr(features, "_outcomes", lambda *_: features._Outcomes())
     monkeypatch.setattr(features, "_computed_entity_rows", lambda *_: None)
     monkeypatch.setattr(features, "_joined", lambda *_: misspelled)
     message = "features of 'flights' cannot be finished as they are declared: .*UNRESOLVED.*`idd`"
