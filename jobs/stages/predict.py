@@ -48,6 +48,8 @@ the faster way (docs/performance.md). Either has few of them in memory."""
 def predict(run: Run) -> dict[str, object]:
     """Stage a prediction for every scoring row of the nights that have a champion.
 
+    Where none of the nights has one and a later night goes on from them, nothing is staged.
+
     Raises:
         AwaitsApproval: no night of the run has one, and one that would serve awaits a person.
         Refused: no night of the run has one, nor will have; or what was served of one is lost.
@@ -59,8 +61,8 @@ def predict(run: Run) -> dict[str, object]:
     put_back = serving.put_right(run.environment, registry)
     champions, others = _champions(run, registry)
     if not champions:
-        if others and run.days.last < run.night:
-            # Nights that a later one catches up, which has a model itself: theirs stay without.
+        if run.days.last < run.night:
+            # Such as those before a gap: whether the run ends without a model its last part tells.
             tables.unstage(run, PREDICTIONS)
             return {
                 "predictions": 0,

@@ -334,6 +334,22 @@ def test_a_night_that_has_asked_already_goes_on_with_the_model_that_is_rolled_ba
     assert predict.predict(run)["models"] == ["1"]
 
 
+def test_nights_of_before_the_first_model_keep_no_later_part_of_their_run_from_its_own(
+    tmp_path: Path, staged: list[pa.Table]
+) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, ROWS, "scoring")
+    _promote(environment, NIGHTS.last)
+    first, second, last = NIGHTS
+    # As a range is restated over a gap: each part is of the run's last night.
+    before = replace(small.run_of(environment, "predict", second, first), as_of=last)
+    told = predict.predict(before)
+    assert (told["predictions"], told["models"]) == (0, [])
+    assert told["nights_without_model"] == [str(first), str(second)]
+    assert not staged
+    assert predict.predict(small.run_of(environment, "predict", last))["predictions"] == 30
+
+
 def test_where_a_model_awaits_a_person_the_refusal_says_so(tmp_path: Path) -> None:
     environment = small.models_at(tmp_path)
     row = {"pipeline": "small", "as_of": small.LAST, "event": "awaiting", "model_version": "7"}
