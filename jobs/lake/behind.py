@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +19,7 @@ from jobs.lake import publications, snapshots
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import sql_name
 from pipelines.days import Days
+from pipelines.features import day_end, known_since
 
 if TYPE_CHECKING:
     from jobs.lake.publications import Publication
@@ -111,9 +113,9 @@ class _Search:
     ) -> Iterator[Behind]:
         names = ", ".join(view.name for view in views)
         row = None
-        if None not in key.values():
-            view = views[0]
-            row = self._last(table, key, self._days_of(view), view, own["event_timestamp"])
+        view, moment = views[0], own["event_timestamp"]
+        if moment is not None and None not in key.values():
+            row = self._last(table, key, self._days_of(view, moment), view, moment)
         if row is None:
             yield Behind(
                 table=sql_name(self._run, table),
@@ -125,14 +127,18 @@ class _Search:
             # Already told: the row itself.
             return
         else:
-            yield from self._told(table, row, names, row.get(views[0].event))
+            yield from self._told(table, row, names, row.get(view.event))
 
-    def _days_of(self, view: FeatureView) -> list[date]:
-        """Days on which the view may have found its row, newest first."""
+    def _days_of(self, view: FeatureView, moment: datetime) -> list[date]:
+        """Days on which the view may have found its row at the moment, newest first."""
         hours = view.max_age_hours
         night = self._run.night
         seen = self._knowledge.seen_by(view.table, night)
         known = sorted((day for day in seen if day <= night), reverse=True)
+        timezone = self._run.pipeline.timezone
+        if day_end("landed_date", timezone) in (view.event, known_since(view, timezone)):
+            # Nobody knows such a row, or it does not hold, before the day on which it landed ends.
+            known = [day for day in known if _end_of(day, timezone) <= moment]
         if hours is not None:
             oldest = night - timedelta(days=-(-hours // _HOURS_A_DAY))
             known = [day for day in known if day >= oldest]
@@ -290,6 +296,11 @@ class _Search:
             rows = snapshots.read(self._run, snapshot, Days.of(day))
             self._read[table, day] = rows
         return self._read[table, day]
+
+
+def _end_of(day: date, timezone: str) -> datetime:
+    """The instant that `pipelines.features.day_end` tells in SQL."""
+    return datetime.combine(day + timedelta(days=1), time(), ZoneInfo(timezone))
 
 
 def _known_at(rows: pa.Table, view: FeatureView, moment: datetime) -> pa.Table:

@@ -18,7 +18,7 @@ from jobs.lake.behind import Behind, behind
 from jobs.lake.publications import Input, Publication
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.features import Feature, FeatureView
+from pipelines.features import Feature, FeatureView, day_end
 from pipelines.feeds import Column, Feed
 from pipelines.run import Run
 from pipelines.spec import Table
@@ -304,3 +304,30 @@ def test_the_age_of_a_row_that_holds_from_a_day_on_is_counted_from_its_midnight(
     run = replace(lake.run, pipeline=replace(PIPELINE, views=(by_day,)))
     ((days, *_),) = _of(behind(run, ENTITY), "register")
     assert days == ("2013-01-14" if hours == 5 else "until 2013-02-03")
+
+
+@pytest.mark.parametrize(
+    ("by", "sees_its_own_day"),
+    [
+        ({"event": "observed_at"}, False),
+        ({"event": day_end("landed_date", TOY.timezone)}, False),
+        ({"event": "observed_at", "created": "known_at"}, True),
+    ],
+    ids=["landed", "holds", "known"],
+)
+def test_a_row_of_a_day_that_had_not_ended_is_behind_none_that_knows_it_by_the_days_end(
+    lake: Lake, by: dict[str, str], sees_its_own_day: bool
+) -> None:
+    # In the evening, hours before the local day ends.
+    moment = MOMENT - timedelta(hours=6)
+    own = {**ENTITY, "place": "attic", "event_timestamp": moment}
+    lake.publish("entities", NIGHT, [own])
+    day_before = NIGHT - timedelta(days=1)
+    for day, hours in ((day_before, -20), (NIGHT, 2)):
+        lake.publish("hourly", day, [_hour(hours, known_at=NOON)])
+    view = _view("latest", "hourly", max_age_hours=48, **by)
+    training = replace(TOY.training, numeric=("of_latest",))
+    pipeline = replace(PIPELINE, views=(view,), training=training)
+    run = replace(lake.run, pipeline=pipeline)
+    ((days, *_),) = _of(behind(run, ENTITY), "hourly")
+    assert days == str(NIGHT if sees_its_own_day else day_before)
