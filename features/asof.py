@@ -497,6 +497,9 @@ def _in_partitions(facts: DataFrame, source: _Source, span: _Span) -> DataFrame:
 
 def _first_partition(source: _Source, span: _Span) -> date | None:
     """The first partition date of facts that can count; None: no fact is too old."""
+    if not span.rows:
+        # Nobody asks, so that none counts: else all since 1970 would.
+        return date.max
     if source.ttl is None:
         return None
     return (_earliest(source, span) - _SLACK).date()

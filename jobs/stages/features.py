@@ -331,6 +331,9 @@ def _facts(
         first = knowledge.first_day(name, run.pipeline.first_day)
     # What lands after the nights is not known in them.
     days = Days(min(first, nights.first), nights.last)
+    if first > nights.last:
+        # Nobody asks, or what nothing known then can answer: a day that no table has.
+        days = Days.of(date.max)
     return _as_seen(run, name, days, knowledge, knowledge.seen_by(name, nights.last))
 
 

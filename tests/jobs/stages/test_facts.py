@@ -10,6 +10,7 @@ import pyarrow as pa
 from deltalake import write_deltalake
 from pyspark.sql import DataFrame, SparkSession
 
+from jobs.lake import amounts
 from jobs.lake.knowledge import Knowledge
 from jobs.stages import features
 from pipelines.days import Days
@@ -105,3 +106,18 @@ def test_a_fact_is_found_however_long_before_the_night_a_row_is_scored(
     found = joined.orderBy("id").collect()
     assert [row["v"] for row in found] == [1.0, 2.0, 3.0, None]
     assert [row["w"] for row in found] == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_night_without_a_row_to_score_reads_no_fact(
+    spark: SparkSession, environment: Environment
+) -> None:
+    days = Days.of(NIGHT).since(4)
+    _published(environment, [(day, 1, _march(day.day, 12)) for day in days])
+    run = Run(pipeline=PIPELINE, days=Days.of(NIGHT), environment=environment)
+    nobody = _asked(spark, {1: _march(10, 5)}).where("false")
+    amounts.start()
+    nothing_late = Knowledge(run, {"facts": []})
+    joined = features._joined(run.at(stage("features")), nobody, run.days, nothing_late)
+    assert joined.collect() == []
+    assert {"v", "w"} <= {*joined.columns}
+    assert amounts.counted().rows_read == 0
