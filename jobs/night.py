@@ -152,7 +152,7 @@ def run_night(
         The exit code of the first stage that did not succeed; 0 when all did.
     """
     how = _How(notify=notify, in_place=in_place)
-    passes = _passes_over_gaps(run, stages) if allow_gap else [(stages, run.days, False)]
+    passes = _passes_as_named(run, stages, allow_gap)
     return _perform_passes(run, stages, passes, _Ending(), how)
 
 
@@ -519,6 +519,24 @@ def _passes(
             is_correction = reads_files and found.corrected(days) == {*days}
             yield asked if is_asked else unit, days, is_correction
         changing = unit if ranges else ()
+
+
+def _passes_as_named(
+    run: Run,
+    stages: tuple[Stage, ...],
+    allow_gap: bool,
+) -> Iterator[_Pass]:
+    """The stages on exactly the run's nights; where gaps are allowed, on those beside them."""
+    # Arrow and Delta take longer to import than everything else here.
+    from jobs import survey
+
+    if survey.work_on_raw_tables(stages):
+        with _recorded_at(run, stages[0]):
+            survey.require_read(run, survey.Survey(run, allow_gap=allow_gap))
+    if allow_gap:
+        yield from _passes_over_gaps(run, stages)
+    else:
+        yield stages, run.days, False
 
 
 def _passes_over_gaps(run: Run, stages: tuple[Stage, ...]) -> Iterator[_Pass]:

@@ -149,6 +149,24 @@ class Survey:
         new = [name for name in daily if self._is_new(name)]
         return new if len(new) < len(daily) else []
 
+    def unread(self) -> dict[date, str]:
+        """The run's nights of which nothing can be made, as no file was ever read; and why not.
+
+        A gap that is allowed is none of them.
+        """
+        holes = {hole.night for hole in self.holes}
+        found: dict[date, str] = {}
+        for night in self._run.days:
+            if night in holes or self.has_landed(night):
+                continue
+            files = self.absent_files(night, self.daily_feeds)
+            if files:
+                found[night] = f"{', '.join(files)} is not there"
+            elif not any(night in self._known(name) for name in self.daily_feeds):
+                # A night that was made before a feed was declared lacks that one alone.
+                found[night] = f"'{STAGES[0].name}' has not read its files"
+        return found
+
     def _is_new(self, feed: str) -> bool:
         return not self._known(feed) and not self._told[feed].lost
 
@@ -927,9 +945,7 @@ def require_no_hole(run: Run, survey: Survey) -> None:
     lines = [
         f"{count} night(s) before {run.days.first} are not made, or not whole, and lack files:"
     ]
-    lines += [f"  - {hole.night}: {', '.join(hole.files)}" for hole in holes[:_HOLES_SHOWN]]
-    if len(holes) > _HOLES_SHOWN:
-        lines.append(f"  … and {len(holes) - _HOLES_SHOWN} more")
+    lines += _listed_holes([f"{hole.night}: {', '.join(hole.files)}" for hole in holes])
     lines.append(
         f"Files are looked for in {run.environment.landing}. Have the source drop them and run "
         "again: these nights are caught up. Or say --allow-gap: then everything is made without "
@@ -941,6 +957,36 @@ def require_no_hole(run: Run, survey: Survey) -> None:
             "has no drop of nights before it."
         )
     raise Refused("\n".join(lines))
+
+
+def work_on_raw_tables(stages: tuple[Stage, ...]) -> bool:
+    """Whether the stages shape raw tables as they are, without the one that reads files."""
+    return STAGES[0] not in stages and any(one.group == "shape" for one in stages)
+
+
+def require_read(run: Run, survey: Survey) -> None:
+    """Refuse to make nights that never were: of no file there is a row.
+
+    Raises:
+        Refused: there are some; the message names the nights, their files and the ways out.
+    """
+    unread = survey.unread()
+    if not unread:
+        return
+    lines = [f"{len(unread)} night(s) of {run.days} were never read, so nothing is made of any:"]
+    lines += _listed_holes([f"{night}: {why}" for night, why in unread.items()])
+    lines.append(
+        f"Stage '{STAGES[0].name}' reads them, once their files are in {run.environment.landing}. "
+        "Or leave them out: name other days, or say --allow-gap, which goes over those before the "
+        "last whose files are not there."
+    )
+    raise Refused("\n".join(lines))
+
+
+def _listed_holes(told: Sequence[str]) -> list[str]:
+    hidden = len(told) - _HOLES_SHOWN
+    more = [f"  … and {hidden} more"] if hidden > 0 else []
+    return [*(f"  - {one}" for one in told[:_HOLES_SHOWN]), *more]
 
 
 def require_made(run: Run, stage: Stage, survey: Survey) -> None:

@@ -76,7 +76,7 @@ def plan(
         allow_gap: Whether it would go on over nights that lack files.
         is_exact: Whether it would do the stages on its days, current or not.
     """
-    from jobs.survey import Survey, has_work, parts_over_gaps
+    from jobs.survey import Survey, has_work, parts_over_gaps, work_on_raw_tables
 
     survey = Survey(run, allow_gap=allow_gap)
     reads_files = STAGES[0] in stages
@@ -92,6 +92,9 @@ def plan(
         parts = parts_over_gaps(run) if allow_gap else None
         if reads_files and not allow_gap:
             rows += _rows_of_absent_files(run, survey)
+        if work_on_raw_tables(stages):
+            for night, why in survey.unread().items():
+                rows.append(_row_of_days(run, Days.of(night), why, "hole"))
         for night, why in parts.kept.items() if parts else ():
             rows.append(_row_of_days(run, Days.of(night), why, "hole"))
         for days in parts.made if parts else [run.days]:

@@ -40,7 +40,7 @@ from pipelines.landing import expected_files
 from pipelines.places import changed_ns
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX, Table
-from pipelines.stages import STAGES, Stage, stage
+from pipelines.stages import STAGES, Stage, select, stage
 from tests.jobs.lake.test_commits import staged
 from tests.jobs.toy import TOY
 
@@ -210,10 +210,17 @@ class Home:
         with self._stages():
             return night.make_true(run, (one,), allow_gap=True, notify=False)
 
-    def restate(self, first: date, last: date, *, allow_gap: bool = False) -> int:
+    def restate(
+        self,
+        first: date,
+        last: date,
+        *,
+        allow_gap: bool = False,
+        stages: tuple[Stage, ...] = STAGES,
+    ) -> int:
         with self._stages():
             run = self.run(last, first)
-            return night.run_night(run, STAGES, allow_gap=allow_gap, notify=False)
+            return night.run_night(run, stages, allow_gap=allow_gap, notify=False)
 
     def published(self, name: str) -> dict[date, list[int]]:
         """The ids of each day that was published, as people see them."""
@@ -1042,6 +1049,46 @@ def test_a_range_whose_files_are_all_gone_is_made_anew_from_its_raw_tables(home:
     assert set(recorded["stage"].to_pylist()) == {"ingest", "check_raw"}
     # A last night that was never made is what the run is about: its file is waited for.
     assert home.restate(DAYS[3], DAYS[5], allow_gap=True) == NotLanded.exit_code
+
+
+def test_stages_after_ingest_make_no_night_that_was_never_read(home: Home) -> None:
+    shape = select(["transform", "check_clean", "features"])
+    hole = DAYS[2]
+    file = home._file(hole)
+    landed = file.read_text()
+    file.unlink()
+    assert home.night(DAYS[1], first=DAYS[0]) == 0
+    assert home.night(DAYS[3], allow_gap=True) == 0
+
+    def made() -> set[date]:
+        names = ("marks", "sums", "training", "scoring")
+        return set().union(*(home.published(name) for name in names))
+
+    home.performed.clear()
+    why = f"tiny/readings/{hole}.csv is not there"
+    with pytest.raises(Refused, match=rf"\n  - {hole}: {why}\nStage 'ingest' reads them"):
+        home.restate(DAYS[1], DAYS[3], stages=shape)
+    assert not home.performed
+    recorded = ops.read(home.environment, "stage_runs", [("status", "=", "refused")])
+    assert recorded["stage"].to_pylist() == ["transform"]
+    with home._stages():
+        run = home.run(DAYS[3], DAYS[1])
+        rows = plan(run, shape, is_exact=True).rows
+    holes = [row[3:] for row in rows if row[1] == "hole"]
+    assert holes == [(str(hole), why)]
+    # Where gaps are allowed it is left out, but for a last night, which the run is about.
+    assert home.restate(DAYS[1], DAYS[3], allow_gap=True, stages=shape) == 0
+    beside = [str(DAYS[1]), str(DAYS[3])]
+    assert stages_of(home)["features"] == beside
+    with pytest.raises(Refused, match=why):
+        home.restate(DAYS[1], hole, allow_gap=True, stages=shape)
+    file.write_text(landed)
+    with pytest.raises(Refused, match=f"  - {hole}: 'ingest' has not read its files"):
+        home.restate(DAYS[1], DAYS[3], allow_gap=True, stages=shape)
+    assert hole not in made()
+    assert home.restate(DAYS[1], DAYS[3]) == 0
+    assert home.restate(DAYS[1], DAYS[3], stages=shape) == 0
+    assert hole in made()
 
 
 def test_nights_in_any_order_make_what_one_pass_makes(home: Home, other: Home) -> None:
