@@ -17,7 +17,7 @@ from jobs.services.definitions import JDBC, Health, Service, has_airflow, servic
 from jobs.services.replays import begin_all
 from jobs.services.secrets import make_all
 from jobs.services.startup import start_services, state
-from jobs.services.supervision import NoAnswerError, Process, StoppedServiceError, Supervisor
+from jobs.services.supervision import Process, Supervisor
 from jobs.services.text import duration
 from pipelines import catalog
 from pipelines.environment import Environment
@@ -33,7 +33,7 @@ _COLUMNS = ("service", "state", "pid", "port", "uptime", "memory")
 def up(environment: Environment, begins: Callable[[], object] = lambda: None) -> int:
     """Start what does not run yet and wait until all of it is healthy.
 
-    What fails to start leaves nothing behind.
+    What fails to start leaves nothing behind; what was up before goes on, whatever fails.
 
     Args:
         environment: Whose platform it is.
@@ -321,15 +321,14 @@ def _stopped_on_failure(environment: Environment, *, is_up: bool) -> Iterator[No
 
     Args:
         environment: Whose platform it is.
-        is_up: Whether it was up before, so that nights may run: where nothing answers all at once,
-            or a service is stopped, they are left alone.
+        is_up: Whether it was up before, so that nights may run: they are left alone.
     """
     numbers = signals.endings()
     with signals.interrupted_by(numbers):
         try:
             yield
-        except BaseException as error:
-            if is_up and isinstance(error, (NoAnswerError, StoppedServiceError)):
+        except BaseException:
+            if is_up:
                 raise
             # A stop is not stopped halfway: of the end of a terminal a process may be told twice.
             signals.ignore(numbers)

@@ -678,6 +678,32 @@ def test_a_start_that_is_ended_leaves_nothing_behind(
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
+def test_a_fault_of_an_up_of_what_is_up_ends_no_night(
+    up: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_no_room(environment: Environment) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = pids(up)
+    monkeypatch.setattr(airflow, "make_login", find_no_room)
+    with pytest.raises(OSError, match="No space left"):
+        lifecycle.up(up)
+    assert pids(up) == before
+
+
+def test_an_up_of_what_is_up_that_is_ended_ends_no_night(
+    up: Environment, as_at_a_terminal: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def be_ended(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    before = pids(up)
+    monkeypatch.setattr(lifecycle, "start_services", be_ended)
+    with pytest.raises(KeyboardInterrupt):
+        lifecycle.up(up)
+    assert pids(up) == before
+
+
 def test_a_start_under_nohup_goes_on_when_its_terminal_ends(
     home: Environment, replace_services: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
