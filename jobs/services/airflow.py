@@ -51,6 +51,8 @@ _SEND_SECONDS = 0.2
 _GROWING_TABLES = (
     *("dag_run", "task_instance", "task_instance_history", "task_reschedule", "xcom", "log"),
     *("job", "trigger", "callback", "deadline", "asset_event", "import_error", "revoked_token"),
+    # Of Celery's results and of FAB's sign-ins: Airflow passes over those that it does not have.
+    *("celery_taskmeta", "celery_tasksetmeta", "session"),
 )
 """Not `dag` and `dag_version`: what a platform that was down for long had parsed is still right."""
 _FOUND = re.compile(r"^Found (\d+) rows meeting deletion criteria", re.MULTILINE)

@@ -81,6 +81,23 @@ def test_old_rows_go_a_dry_run_only_tells_and_a_fault_is_no_success(migrated: En
         airflow.clean_database(migrated, rule())
 
 
+def test_old_results_of_celery_and_old_sign_ins_of_fab_go_too(tmp_path: Path) -> None:
+    given = {"NIGHTSHIFT_HOME": str(tmp_path), "NIGHTSHIFT_AUTH": "fab"}
+    environment = Environment.read(given)
+    prepare(environment)
+    days = [NOW - timedelta(days=60), NOW - timedelta(days=1)]
+    moments = [(str(day),) for day in days]
+    with closing(sqlite3.connect(database(environment))) as opened, opened:
+        # As a worker of Celery's makes them.
+        for table in ("celery_taskmeta", "celery_tasksetmeta"):
+            opened.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, date_done DATETIME)")
+            opened.executemany(f"INSERT INTO {table} (date_done) VALUES (?)", moments)
+        opened.executemany("INSERT INTO session (expiry) VALUES (?)", moments)
+    cleaned = airflow.clean_database(environment, rule())
+    assert cleaned is not None
+    assert cleaned.deleted == 3
+
+
 def test_it_is_cleaned_in_a_shell_that_names_other_users_too(
     migrated: Environment, tmp_path: Path
 ) -> None:
