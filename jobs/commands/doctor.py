@@ -16,6 +16,7 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from http.client import HTTPException
@@ -46,7 +47,7 @@ from pipelines.cores import at_least_one
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
 from pipelines.model import NeuralNetwork
-from pipelines.places import is_url, nearest_existing, place
+from pipelines.places import is_url, nearest_existing, place, require_bucket
 from pipelines.redaction import redacted, without_secrets
 
 COLUMNS = ("what", "found", "state", "way_out")
@@ -62,6 +63,7 @@ _LEAST_MEMORY, _LEAST_FREE_MEMORY = 7.5, 2.0
 """Gigabytes: a machine of 8 keeps some for itself."""
 _LEAST_DISK, _SCARCE_DISK = 1.0, 5.0
 """Gigabytes."""
+_URL_AND_KEYS = "the URL and the credentials"
 _SPARK_PORT = 15002
 """Of a Spark Connect address that names none."""
 _MEMORY_LIMITS = (
@@ -346,27 +348,59 @@ def _disks(environment: Environment) -> Iterator[Finding]:
 
 
 def _object_store(environment: Environment) -> Iterator[Finding]:
-    stored = {
-        "lake": place(environment.lake),
-        "landing folder": environment.landing,
-        "reports": environment.reports,
-        "files of models": environment.models,
-        "jobs of trainings": environment.jobs,
-    }
-    for what, folder in stored.items():
+    stored = (
+        ("lake", place(environment.lake), _place_of_ours),
+        ("landing folder", environment.landing, _place_of_others),
+        ("reports", environment.reports, _place_of_ours),
+        ("files of models", environment.models, _place_of_ours),
+        ("jobs of trainings", environment.jobs, _place_of_ours),
+    )
+    for what, folder, look in stored:
         if is_url(folder):
-            yield _answer(what, partial(_written_at, folder), "the URL and the credentials")
+            yield look(what, folder)
+
+
+def _place_of_ours(what: str, folder: Path) -> Finding:
+    return _answer(what, partial(_written_at, folder), _URL_AND_KEYS)
+
+
+def _place_of_others(what: str, folder: Path) -> Finding:
+    """Their files are only read; those of a replay are dropped there by us."""
+    read = _answer(what, partial(_read_at, folder), _URL_AND_KEYS)
+    replayed = [one.name for one in catalog.readable() if one.replay]
+    if read.state == "problem" or not replayed:
+        return read
+    written = _place_of_ours(what, folder)
+    if written.state == "ok":
+        return written
+    way_out = f"Where {', '.join(replayed)} shall be replayed, let us write into it."
+    found = f"{read.found}, and not written: {written.found}"
+    return Finding(what=what, found=found, state="warning", way_out=way_out)
+
+
+def _read_at(folder: Path) -> str:
+    """That what lies there can be asked for; nothing need be there yet."""
+    with _in_words_of_the_store():
+        require_bucket(folder)
+        folder.exists()
+    return f"{folder} can be read"
 
 
 def _written_at(folder: Path) -> str:
     """That a file can be put there and taken away again."""
     probe = folder / f".doctor-{uuid4().hex}"
-    try:
+    with _in_words_of_the_store():
         probe.write_bytes(b"")
         probe.unlink()
+    return f"{folder} can be written"
+
+
+@contextmanager
+def _in_words_of_the_store() -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         raise NightshiftError(what_store_says(error) or str(error)) from None
-    return f"{folder} can be written"
 
 
 def _ports(environment: Environment) -> Iterator[Finding]:

@@ -26,6 +26,7 @@ from werkzeug.serving import WSGIRequestHandler, run_simple
 CONTROL = "/-/faults"
 """Path by which a test asks for faults; no bucket can have such a name."""
 _SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+_DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>"
 _Start = Callable[..., Any]
 
 
@@ -34,8 +35,8 @@ class Fault:
     """What becomes of the next requests of a kind."""
 
     kind: str
-    """'throttled', 'lost' (it is done, and the reply never comes), 'away', or 'noted' (no fault: it
-    is done as always, and counted)."""
+    """'throttled', 'refused', 'lost' (it is done, and the reply never comes), 'away', or 'noted'
+    (no fault: it is done as always, and counted)."""
     method: str
     """Regular expressions that both must match as a whole."""
     path: str
@@ -67,6 +68,9 @@ class Store:
         if kind == "throttled":
             start("503 Slow Down", [("Content-Type", "application/xml")])
             return [_SLOW_DOWN]
+        if kind == "refused":
+            start("403 Forbidden", [("Content-Type", "application/xml")])
+            return [_DENIED]
         if kind == "away":
             return self._hang_up(environ)
         if kind == "lost":
