@@ -47,6 +47,7 @@ from pipelines.days import Days
 from pipelines.errors import AwaitsApproval, NotLanded, Refused, UsageError
 from pipelines.events import Event
 from pipelines.landing import expected_files
+from pipelines.model import NeuralNetwork
 from pipelines.resources import Resources
 from pipelines.spec import Pipeline, Table
 from pipelines.stages import FILE_READERS, GROUPS, PLAN, STAGES, Stage
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
 # As in `jobs/outcome.py`, which a DAG file must not import.
+_TRAINING_STAGE = "train"
 _PROMOTING_STAGE = "evaluate"
 _FOLLOWING_STAGES = (_PROMOTING_STAGE, "predict")
 OUTCOME = "outcome"
@@ -296,7 +298,7 @@ class StageOperator(CommandOperator):
         super().__init__(
             task_id=stage.name,
             doc_md=stage.does,
-            execution_timeout=time_limit(stage, days=1),
+            execution_timeout=_limit(pipeline, stage, nights=1),
             inlets=_inlets(pipeline, stage),
             outlets=_outlets(pipeline, stage),
             do_xcom_push=False,
@@ -310,13 +312,14 @@ class StageOperator(CommandOperator):
         self.stage = stage
 
     def pre_execute(self, context: Context) -> None:
-        """Say which night it is, and give a range the time that it needs.
+        """Say which night it is, and give a range, or nights to catch up, the time that they need.
 
         Airflow reads the limit between this and `execute`.
         """
         night = night_of(self.pipeline, context)
         self.log.info("%s", night)
-        self.execution_timeout = time_limit(self.stage, len(night.days))
+        nights = max(len(night.days), _nights_planned(context))
+        self.execution_timeout = _limit(self.pipeline, self.stage, nights)
 
     def execute(self, context: Context) -> None:
         """Run the stage for the days of the DAG run.
@@ -586,6 +589,16 @@ def time_limit(stage: Stage, days: int) -> timedelta:
     return timedelta(minutes=stage.timeout_minutes + _MINUTES_PER_FURTHER_DAY * (days - 1))
 
 
+def _limit(pipeline: Pipeline, stage: Stage, nights: int) -> timedelta:
+    """The same of a pipeline's stage: what its training may take comes to it."""
+    limit = time_limit(stage, nights)
+    family = pipeline.training.family
+    if stage.name == _TRAINING_STAGE and isinstance(family, NeuralNetwork):
+        # The model that is judged, and after it the one that serves.
+        limit += 2 * timedelta(seconds=family.timeout_seconds)
+    return limit
+
+
 def safe_run_id(dag_run_id: str) -> str:
     """The DAG run's id in the letters that a run id may have; ids that differ stay different."""
     plain = re.sub(r"[^A-Za-z0-9_.:+~-]", "-", dag_run_id)
@@ -629,6 +642,13 @@ def _not_accepted(context: Context) -> list[str]:
     """Why stages of the run have not accepted files of days before."""
     told = context["ti"].xcom_pull(task_ids=FILE_READERS, key=_NOT_ACCEPTED)
     return [reason for reason in told if reason]
+
+
+def _nights_planned(context: Context) -> int:
+    """How many nights the run has to do by its plan, with those that were missed before its own."""
+    told = context["ti"].xcom_pull(task_ids=[PLAN], key="plan")
+    # A plan of an earlier version does not tell it.
+    return max((plan.get("nights", 0) for plan in told if plan), default=0)
 
 
 def _stages_asked(params: Mapping[str, Any]) -> list[str]:

@@ -81,7 +81,8 @@ class NeuralNetwork:
     reduction: Reduction = "average"
     """What ranks make of their gradients."""
     timeout_seconds: int = 1800
-    """Training that takes longer is ended: ranks that disagree would wait for ever."""
+    """A training that takes longer, restarts and all, is ended: ranks that disagree would wait for
+    ever. A night trains two models."""
     restarts: int = 1
     """How often ranks are started anew after one was lost: killed, or its host gone."""
     checkpoint_seconds: float = 60

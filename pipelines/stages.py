@@ -41,7 +41,8 @@ class Stage:
     """The night goes on after it has failed or was refused, with the next stage that may not fail,
     and still ends as failed: what served before serves on."""
     timeout_minutes: int = 60
-    """On one night; a run over many days gets more."""
+    """On one night. Many days, and nights that are caught up, get more, and a training as long as
+    its family may take."""
     resources: Resources = field(default_factory=Resources)
     """What a pipeline may give it otherwise: `Pipeline.resources`."""
 

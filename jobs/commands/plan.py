@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
@@ -42,6 +43,18 @@ class Plan:
     """As `HEADER` names them."""
     has_work: bool
     """Whether a run would do anything, a refusal included."""
+
+    @property
+    def nights(self) -> int:
+        """How many are to be done of the table or stage of which most are.
+
+        Also those that lack files: these may have landed when the run comes to them.
+        """
+        to_do: Counter[object] = Counter()
+        for what, state, nights, *_ in self.rows:
+            assert isinstance(nights, int)
+            to_do[what] += nights if state in _UNDER_WAY else 0
+        return max(to_do.values(), default=0)
 
     @property
     def summary(self) -> str:
@@ -110,9 +123,13 @@ def _is_made_by(stages: tuple[Stage, ...], found: Finding) -> bool:
 
 
 def write_result(plan: Plan, path: Path) -> None:
-    """Write the plan as JSON, for a scheduler: `has_work`, `summary`, and `rows` by column."""
-    rows = [dict(zip(HEADER, row, strict=True)) for row in plan.rows]
-    result = {"has_work": plan.has_work, "summary": plan.summary, "rows": rows}
+    """Write the plan as JSON, for a scheduler, with its rows by column."""
+    result = {
+        "has_work": plan.has_work,
+        "nights": plan.nights,
+        "summary": plan.summary,
+        "rows": [dict(zip(HEADER, row, strict=True)) for row in plan.rows],
+    }
     path.write_text(json.dumps(result))
 
 

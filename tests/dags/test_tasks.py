@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,8 +35,10 @@ from jobs.__main__ import parser
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE
+from pipelines.model import NeuralNetwork
 from pipelines.run import Run, is_of_airflow, new_run_id
 from pipelines.stages import STAGES, stage
+from pipelines.weather import PIPELINE as WEATHER
 from tests.dags.conftest import Instance, context, printed_until
 
 RANGE: dict[str, Any] = {"from": "2013-01-01", "to": "2013-01-31"}
@@ -43,8 +46,13 @@ RANGE: dict[str, Any] = {"from": "2013-01-01", "to": "2013-01-31"}
 
 def run_stage(name: str = "ingest", **given: Any) -> None:
     operator = StageOperator(pipeline=PIPELINE, stage=stage(name))
-    operator.pre_execute(context(**given))
+    operator.pre_execute(of_run(**given))
     operator.execute(context(**given))
+
+
+def of_run(**given: Any) -> Any:
+    """What Airflow gives a task of a run whose plan is not known."""
+    return context(**given) | {"ti": Instance()}
 
 
 def calls(stub: Path) -> list[list[str]]:
@@ -325,8 +333,35 @@ def test_killing_the_task_ends_the_command(stub: Path, monkeypatch: pytest.Monke
 def test_a_range_may_take_longer_than_a_night() -> None:
     operator = StageOperator(pipeline=PIPELINE, stage=stage("ingest"))
     assert operator.execution_timeout == timedelta(minutes=60)
-    operator.pre_execute(context(**RANGE))
+    operator.pre_execute(of_run(**RANGE))
     assert operator.execution_timeout == time_limit(stage("ingest"), 31) == timedelta(minutes=120)
+
+
+def test_nights_that_are_caught_up_may_take_as_long_as_a_range() -> None:
+    operator = StageOperator(pipeline=PIPELINE, stage=stage("ingest"))
+    of_night = of_run(date="2013-03-01")
+    of_night["ti"].xcom_push(key="plan", value={"nights": 31})
+    operator.pre_execute(of_night)
+    assert operator.execution_timeout == time_limit(stage("ingest"), 31)
+    # As a version before has told it.
+    of_night["ti"].xcom_push(key="plan", value={"has_work": True})
+    operator.pre_execute(of_night)
+    assert operator.execution_timeout == timedelta(minutes=60)
+
+
+def test_a_training_may_take_as_long_as_its_family_declares_for_both_models() -> None:
+    family = NeuralNetwork(timeout_seconds=10_800)
+    patient = replace(PIPELINE, training=replace(PIPELINE.training, family=family))
+    train = StageOperator(pipeline=patient, stage=stage("train"))
+    assert train.execution_timeout == timedelta(hours=1 + 2 * 3)
+    train.pre_execute(of_run(**RANGE))
+    assert train.execution_timeout == timedelta(hours=2 + 2 * 3)
+    others = [
+        StageOperator(pipeline=patient, stage=stage("ingest")),
+        # Of a family that ends by itself.
+        StageOperator(pipeline=WEATHER, stage=stage("train")),
+    ]
+    assert [one.execution_timeout for one in others] == [timedelta(hours=1)] * 2
 
 
 @settings(max_examples=50, deadline=None)

@@ -140,6 +140,7 @@ def test_without_days_a_replayed_pipeline_means_the_day_that_yesterday_stands_fo
     assert told["has_work"]
     holes = [row["days"] for row in told["rows"] if row["state"] == "hole"]
     assert (holes[0], holes[-1]) == ("2012-12-31", "2013-03-30"), "from the start of the record"
+    assert told["nights"] == len(holes) == 90
     assert " stands for 2013-03-31." in said.err
     assert "Warning: the run got no note: No answer from Airflow" in said.err
     assert main(["plan", "flights", "--date", "2013-03-31", "--format", "json"]) == 0

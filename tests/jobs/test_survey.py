@@ -2341,6 +2341,19 @@ def test_the_plan_tells_of_stages_that_are_due_though_all_tables_are_current(hom
     assert "--restate does all stages" in restated.summary
 
 
+def test_the_plan_tells_how_many_nights_are_made_in_one_go(home: Home, tmp_path: Path) -> None:
+    home.night(DAYS[0])
+    with home._stages():
+        missed = plan(home.run(DAYS[3]))
+        exact = plan(home.run(DAYS[2], DAYS[1]), is_exact=True)
+    assert (missed.nights, exact.nights) == (3, 2)
+    plan_command.write_result(missed, tmp_path / "plan")
+    assert json.loads((tmp_path / "plan").read_text())["nights"] == 3
+    home.night(DAYS[3])
+    with home._stages():
+        assert plan(home.run(DAYS[3])).nights == 0
+
+
 def test_the_plan_of_some_stages_tells_of_these_alone(home: Home) -> None:
     home.night(DAYS[0])
     home.land(DAYS[1], 2)
