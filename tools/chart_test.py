@@ -84,6 +84,7 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *_APART,
         *("--set", "apart.pages.most=null"),
         *("--set", "apart.pages.replicas=2"),
+        *("--set", "apart.homeLimit=3Gi"),
         *("--set", "apart.stages.replicas=3"),
         *("--set", "apart.sparkWorkers.replicas=3"),
         *("--set", "networkPolicy.egress[0].ports[0].port=5432"),
@@ -137,7 +138,7 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set", "apart.tasks.where=pods"),
         *("--set", "gpus=2"),
     ),
-    "apart, with GPUs": (*_APART, "--set", "gpus=2"),
+    "apart, with GPUs": (*_APART, "--set", "gpus=2", "--set", "apart.homeLimit=null"),
 }
 _KINDS = {
     "one": {"StatefulSet", "Service", "NetworkPolicy"},
@@ -171,6 +172,10 @@ _RIGHTS_OF_PAGES = {
 }
 """Where tasks have Pods: to show what one says that runs."""
 _NONE: Set[Right] = frozenset()
+_PARTS = {"pages", "control", "stages"}
+"""Those that have a home, which goes with their Pod."""
+_LIMIT, _USUAL_LIMIT = "apart.homeLimit=", "20Gi"
+"""How a way says what one may take of a disk, and what it is where none does."""
 _ROLE = re.compile(r"apart\.(?P<part>\w+)\.accountAnnotations\.role=(?P<name>\w+)")
 """How a way gives one to an account."""
 _REFUSED: Mapping[str, Sequence[str]] = {
@@ -446,6 +451,7 @@ def _faults() -> Iterator[str]:
             *_faults_of_gpus(found, "gpus=2" in settings),
             *_faults_of_roles(found, settings),
             *_faults_of_network(found, settings),
+            *_faults_of_disks(found, settings),
         ]
         yield from (f"{name}: {fault}" for fault in faults)
 
@@ -470,6 +476,19 @@ def _faults_of_network(found: Sequence[Found], settings: Sequence[str]) -> Itera
         lacking = wanted - {one["name"] for one in container.get("env") or ()}
         if lacking:
             yield f"{container['name']} is not told {sorted(lacking)}"
+
+
+def _faults_of_disks(found: Sequence[Found], settings: Sequence[str]) -> Iterator[str]:
+    """Homes that go with their Pod take no more of the node's disk than the values say."""
+    told = [word.removeprefix(_LIMIT) for word in settings if word.startswith(_LIMIT)]
+    limit = told[0] if told else _USUAL_LIMIT
+    wanted = {} if limit == "null" else {"sizeLimit": limit}
+    for one in (one for one in found if one["kind"] == "Deployment"):
+        template = one["spec"]["template"]
+        volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+        home = volumes.get("state", {}).get("emptyDir")
+        if _part_of(template) in _PARTS and home != wanted:
+            yield f"the home of {_part_of(template)} is {home}, and not {wanted}"
 
 
 def _faults_of_gpus(found: Sequence[Found], are_wanted: bool) -> Iterator[str]:

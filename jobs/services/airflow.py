@@ -58,6 +58,7 @@ _GROWING_TABLES = (
 _FOUND = re.compile(r"^Found (\d+) rows meeting deletion criteria", re.MULTILINE)
 """What Airflow says of each table."""
 _LINES_OF_A_FAULT = 20
+_LOGS_OF_RUNS = "dag_id=*/run_id=*"
 _HIDDEN_DATABASE = "airflow-db-not-allowed:///"
 """What Airflow sets for a task in place of the database's address (seen in 3.3.2); ours is in
 `airflow.cfg`."""
@@ -262,10 +263,13 @@ def clean_database(environment: Environment, rule: Rule) -> Cleaned | None:
 
 def task_logs(environment: Environment) -> Iterable[Path]:
     """The folders of the logs of Airflow's runs, and of each day of its DAG processor."""
+    return chain(own_logs(environment), environment.logs_of_pods.glob(_LOGS_OF_RUNS))
+
+
+def own_logs(environment: Environment) -> Iterable[Path]:
+    """Those of them that lie in this home, and not where Pods have left them."""
     logs = environment.logs / "airflow"
-    runs = "dag_id=*/run_id=*"
-    of_pods = environment.logs_of_pods.glob(runs)
-    return chain(logs.glob(runs), logs.glob("dag_processor/*"), of_pods)
+    return chain(logs.glob(_LOGS_OF_RUNS), logs.glob("dag_processor/*"))
 
 
 def health(environment: Environment) -> dict[str, Any]:

@@ -5,15 +5,20 @@ So a container wants it.
 
 from __future__ import annotations
 
+import math
 import signal
+import sys
 import time
+from datetime import UTC, datetime, timedelta
 
-from jobs.services import lifecycle, signals
+from jobs.services import airflow, lifecycle, signals
+from jobs.services.leftovers import Rule, clean
 from jobs.services.supervision import LOOKS, Process, Supervisor, log_of
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 
 _LOOK_SECONDS = 1.0
+_CLEAN_SECONDS = 24 * 60 * 60
 
 
 def run(environment: Environment) -> int:
@@ -63,16 +68,33 @@ def _stay(environment: Environment) -> None:
     supervisor = Supervisor(environment, is_patient=True)
     ran: dict[str, int] = {}
     in_vain = 0
+    # The DAG `maintenance` runs in one of the parts, and cleans the home of that one.
+    clean_at = time.monotonic() if environment.is_part else math.inf
     while in_vain < LOOKS:
         now = supervisor.processes()
         for process in now.values():
             _tell(environment, process, ran)
         in_vain = 0 if now else in_vain + 1
+        if time.monotonic() >= clean_at:
+            _clean_logs(environment)
+            clean_at = time.monotonic() + _CLEAN_SECONDS
         time.sleep(_LOOK_SECONDS)
     if supervisor.was_killed():
         raise NightshiftError(
             f"The supervisor was killed. Its log: {environment.logs / 'supervisord.log'}"
         )
+
+
+def _clean_logs(environment: Environment) -> None:
+    """Delete old logs of Airflow's in this home; what cannot go is told, and ends nothing."""
+    before = datetime.now(UTC) - timedelta(days=environment.retention_days)
+    rule = Rule(before=before, is_dry=False)
+    try:
+        fault = clean("Airflow's logs", airflow.own_logs(environment), rule).fault
+    except OSError as error:
+        fault = error
+    if fault:
+        print(f"Warning: old logs of Airflow's stay: {fault}", file=sys.stderr, flush=True)
 
 
 def _tell(environment: Environment, now: Process, ran: dict[str, int]) -> None:

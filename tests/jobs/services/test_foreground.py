@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from threading import Thread, Timer
 
 import pytest
@@ -155,6 +157,51 @@ def test_a_service_that_comes_back_is_told_of(
     assert foreground.run(home) == 0
     acting.join()
     assert "The service 'spark' had ended and was started anew." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("services", ["scheduler", None])
+def test_a_part_deletes_its_own_old_logs(
+    home: Environment,
+    replace_services: object,
+    monkeypatch: pytest.MonkeyPatch,
+    services: str | None,
+) -> None:
+    monkeypatch.setattr(lifecycle, "require_shared", lambda environment: None)
+    started = replace(home, services=services)
+    logs = home.logs / "airflow" / "dag_id=toy"
+    old = logs / "run_id=old"
+    new = logs / "run_id=new"
+    for log in (old, new):
+        log.mkdir(parents=True)
+    days = timedelta(days=home.retention_days + 1)
+    written = time.time() - days.total_seconds()
+    os.utime(old, times=(0, written))
+    cleaned: list[Environment] = []
+    clean = foreground._clean_logs
+
+    def cleaning(environment: Environment) -> None:
+        clean(environment)
+        cleaned.append(environment)
+
+    monkeypatch.setattr(foreground, "_clean_logs", cleaning)
+    asking = meanwhile(home, lambda: ask(signal.SIGTERM))
+    assert foreground.run(started) == 0
+    asking.join()
+    # Of a whole platform the DAG `maintenance` does it.
+    assert cleaned == ([started] if services else [])
+    assert [log.exists() for log in (old, new)] == [not services, True]
+
+
+def test_logs_that_cannot_go_end_no_platform(
+    home: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(foreground, "clean", refuse)
+    foreground._clean_logs(home)
+    told = "Warning: old logs of Airflow's stay: [Errno 5] Input/output error\n"
+    assert capsys.readouterr().err == told
 
 
 def test_a_service_that_ended_for_good_ends_the_platform(
