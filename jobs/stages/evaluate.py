@@ -69,29 +69,33 @@ def evaluate(run: Run) -> dict[str, object]:
     registry = Registry(run.environment, run.pipeline.name)
     put_back = serving.put_right(run.environment, registry)
     candidate = _candidate(run, registry)
-    night = run.days.last
-    turn = serving.turn_of(run.environment, registry, night, besides=candidate.version)
     # Those that serve have learned from the held-out days: like the champion's of last night.
     judged = scoring.load_judged(registry, candidate)
-    champion, held, absent = _beside_the_champion(run, registry, turn, judged)
-    decision, measured = _decided(run, registry, candidate, champion, turn, held)
-    if absent:
-        decision = replace(decision, reason=f"{absent} {decision.reason}")
-    event = _event(run, candidate, champion, decision, measured)
-    word = _word_of_a_person(run, registry, candidate)
-    # A rerun over the same models and rows has nothing to add.
-    if word is None and not _is_known(run, event):
-        if measured:
-            _log(registry, candidate, held, measured)
-        word = _settle(run, registry, candidate, event)
+    told = None
+    # Once, unless a person decides meanwhile which other model serves.
+    while told is None:
+        turn = _turn_of_another(run, registry, candidate)
+        champion, held, absent = _beside_the_champion(run, registry, turn, judged)
+        decision, measured = _decided(run, registry, candidate, champion, turn, held)
+        if absent:
+            decision = replace(decision, reason=f"{absent} {decision.reason}")
+        event = _event(run, candidate, champion, decision, measured)
+        told = _word_of_a_person(run, registry, candidate)
+        # A rerun over the same models and rows has nothing to add.
+        if told is None and _is_known(run, event):
+            told = event
+        if told is None:
+            if measured:
+                _log(registry, candidate, held, measured)
+            told = _settle(run, registry, candidate, turn, event)
     cards.keep(run.environment, run.pipeline, registry, candidate)
-    if event["event"] == "refused" and champion is None and word is None:
+    # No word of a person is a refusal of the gate.
+    if told["event"] == model_events.REFUSED and champion is None:
         raise Refused(
             f"Model {candidate.version} of '{run.pipeline.name}' was refused, and no other serves. "
-            f"{decision.reason}"
+            f"{told['reason']}"
         )
-    told = word or event
-    serves = serving.turn_of(run.environment, registry, night)
+    serves = serving.turn_of(run.environment, registry, run.days.last)
     return {
         "event": told["event"],
         "reason": told["reason"],
@@ -393,24 +397,42 @@ def _fingerprint(registry: Registry, recorded: list[model_events.Row], version: 
         return None
 
 
+def _turn_of_another(run: Run, registry: Registry, candidate: ModelVersion) -> Turn | None:
+    """The turn of the champion that the candidate is judged against; None: there is none."""
+    return serving.turn_of(
+        run.environment,
+        registry,
+        run.days.last,
+        besides=candidate.version,
+    )
+
+
 def _settle(
-    run: Run, registry: Registry, candidate: ModelVersion, event: dict[str, Any]
+    run: Run,
+    registry: Registry,
+    candidate: ModelVersion,
+    turn: Turn | None,
+    event: dict[str, Any],
 ) -> model_events.Row | None:
     """Record the event, then have the alias follow.
 
     Killed in between, the next stage that looks puts the alias right.
 
     Returns:
-        What a person has said of the candidate meanwhile, and which stands instead; None: nothing.
+        The event, or what a person has said of the candidate meanwhile, and which stands instead.
+        None: nothing was recorded, as by now the champion's turn is another than it was judged by.
     """
     # Whoever decides about a model waits: pictures of the evaluation take seconds to draw.
     with approvals.one_at_a_time(run.environment, run.pipeline):
         word = _word_of_a_person(run, registry, candidate)
         if word is None:
+            # A person may have put another model back, or let newer fits take its place.
+            if _turn_of_another(run, registry, candidate) != turn:
+                return None
             told = {**event, "run_id": run.run_id, "who": model_events.GATE}
             model_events.record(run.environment, [told])
     serving.follow(run.environment, registry)
-    return word
+    return word or event
 
 
 def _log(

@@ -444,6 +444,27 @@ def test_a_model_that_a_person_put_back_is_not_refreshed(platform: Platform) -> 
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_model_that_a_person_puts_back_while_a_candidate_is_judged_is_not_refreshed(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night = second_champion(platform)
+    platform.limits(refresh_days=1, max_age_days=None)
+
+    def roll_back(*_: object) -> None:
+        monkeypatch.setattr(stage, "_log", lambda *_: None)
+        platform.roll_back()
+
+    # After the candidate was judged against version 6, whose recipe it has.
+    monkeypatch.setattr(stage, "_log", roll_back)
+    platform.train(GOOD, night + timedelta(days=1))
+    told = platform.evaluate(night + timedelta(days=1))
+    assert (told["event"], told["champion_before"], told["serves"]) == ("kept", "1", "1")
+    assert platform.champion() == "1"
+    assert platform.events()[-1] == ("kept", "7", "1")
+    assert [version for _, version, _ in platform.events()].count("7") == 1
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_model_that_a_person_put_back_is_refreshed_when_a_person_says_so(
     platform: Platform,
 ) -> None:
