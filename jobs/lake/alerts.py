@@ -82,7 +82,7 @@ def ended_by(run: Run) -> list[Row]:
     first = min(nights, default=date.max)
 
     def is_right(night: date) -> bool:
-        return night in run.days or night in nights or night < first
+        return night == run.days.last or night in nights or night < first
 
     told: dict[str, Row] = {}
     for row in standing(run.environment, run.pipeline.name):
