@@ -183,7 +183,7 @@ def _report(run: Run, attempt: Row) -> str | None:
 def promotion(run: Run) -> Notification | None:
     """The model that the run's evaluate stage has promoted, or that awaits a person.
 
-    None when there is none, the verdict is another run's, or this run has said so before.
+    None when there is none, or this run, or another that came upon the same verdict, has said so.
     """
     evaluations = _evaluations(run)
     if not evaluations:
@@ -198,7 +198,7 @@ def promotion(run: Run) -> Notification | None:
         # After that the model awaits a person anew.
         earlier = [row for row in earlier if _ended_at(row) > expired_at]
     is_known = any(_is_the_same(json.loads(row["metrics"]), verdict) for row in earlier)
-    if is_known or not _settled_here(run, verdict):
+    if is_known or not _is_news(run, verdict):
         return None
     message = f"Model {verdict['model_version']}. {verdict.get('reason', '')}".strip()
     told = notification(run, event, message, PROMOTING_STAGE)
@@ -451,17 +451,22 @@ def _figures(done: Iterable[Row]) -> list[str]:
     return [f"{name} {told[name]}" for _, _, name in _FIGURES if name in told]
 
 
-def _settled_here(run: Run, given: Row) -> bool:
-    """Whether this run gave the verdict: the row of `ops.model_events` has its run id."""
-    from jobs.lake import ops
+def _is_news(run: Run, verdict: Row) -> bool:
+    """Whether no other run has told the verdict; one that was killed when it gave it has not."""
+    from jobs.lake import model_events
 
-    verdict = [
-        ("pipeline", "=", run.pipeline.name),
-        ("run_id", "=", run.run_id),
-        ("model_version", "=", given["model_version"]),
-        ("event", "=", given["event"]),
-    ]
-    return len(ops.read(run.environment, "model_events", verdict, ["event"])) > 0
+    of_model = model_events.events(run.environment, run.pipeline.name, verdict["model_version"])
+    given = [one for one in of_model if one["event"] == verdict["event"]]
+    if not given or run.run_id in [one["run_id"] for one in given]:
+        return bool(given)
+    *_, last = given
+    attempts = attempts_of_night(run, PROMOTING_STAGE)
+    others = [row for row in attempts if row["status"] == "done" and row["run_id"] != run.run_id]
+    same = [row for row in others if _is_the_same(json.loads(row["metrics"]), verdict)]
+    # Known by its id too: the clock by which the verdict was given may be ahead.
+    return not any(
+        row["run_id"] == last["run_id"] or _ended_at(row) > last["created_at"] for row in same
+    )
 
 
 def _stage_rows(run: Run) -> list[Row]:

@@ -153,9 +153,26 @@ def test_a_promotion_is_told_by_the_run_that_gave_the_verdict(run: Run) -> None:
 
 
 def test_a_verdict_that_another_run_gave_is_not_told_again(run: Run) -> None:
-    settle(replace(run, run_id="r0"), "4")
-    record(run, stage_row(run, "evaluate", metrics=PROMOTED))
+    first = replace(run, run_id="r0")
+    settle(first, "4")
+    record(first, stage_row(first, "evaluate", metrics=PROMOTED))
+    record(run, stage_row(run, "evaluate", minute=9, metrics=PROMOTED))
     assert outcome.promotion(run) is None
+
+
+def test_a_verdict_of_a_run_that_was_killed_then_is_told_once_by_those_that_come_upon_it(
+    run: Run,
+) -> None:
+    killed, later = replace(run, run_id="r0"), replace(run, run_id="r2")
+    # An earlier verdict of the same words, which people know.
+    record(later, stage_row(later, "evaluate", metrics=PROMOTED))
+    settle(killed, "4", minute=5)
+    record(killed, stage_row(killed, "evaluate", minute=4, status="failed", metrics=None))
+    record(run, stage_row(run, "evaluate", minute=9, metrics=PROMOTED))
+    assert outcome.promotion(run)
+    last = replace(run, run_id="r3")
+    record(last, stage_row(last, "evaluate", minute=12, metrics=PROMOTED))
+    assert outcome.promotion(last) is None
 
 
 def test_a_run_whose_evaluation_is_repeated_does_not_tell_it_again(run: Run) -> None:
