@@ -330,11 +330,11 @@ def predictions_late(run: Run) -> Notification | None:
     if by is None:
         raise UsageError(f"'{pipeline.name}' declares no predictions_by: nothing can be late.")
     night = run.days.last
-    table = pipeline.table(PREDICTIONS)
-    if _is_published(run, table.name, table.day_of(night)):
+    day = pipeline.table(PREDICTIONS).day_of(night)
+    if _is_predicted(run, day):
         return None
     seen = _last_of_night(run, night)
-    missing = f"No predictions for {table.day_of(night)} by {by:%H:%M} ({pipeline.timezone})."
+    missing = f"No predictions for {day} by {by:%H:%M} ({pipeline.timezone})."
     told = notification(run, Event.PREDICTIONS_LATE, f"{missing} {_how_far(seen)}")
     page = addresses.of_page(run.environment, "nights", pipeline.name)
     if not seen:
@@ -348,12 +348,11 @@ def predictions_late(run: Run) -> Notification | None:
     )
 
 
-def _is_published(run: Run, table: str, day: date) -> bool:
-    from jobs.lake import ops
+def _is_predicted(run: Run, day: date) -> bool:
+    """Whether readers see predictions for that day, whatever the record alone says."""
+    from jobs.lake import publications
 
-    name = f"{run.pipeline.name}.{table}"
-    of_day = [("table_name", "=", name), ("day", "=", day)]
-    return len(ops.read(run.environment, "publications", of_day, ["day"])) > 0
+    return day in publications.in_force(run, PREDICTIONS, Days.of(day))
 
 
 def _last_of_night(run: Run, night: date) -> Row:

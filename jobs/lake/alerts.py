@@ -7,7 +7,7 @@ from datetime import date, datetime
 from operator import itemgetter
 from typing import Any
 
-from jobs.lake import ops
+from jobs.lake import ops, publications
 from pipelines.environment import Environment
 from pipelines.events import ALARMS, Event, Notification
 from pipelines.run import Run
@@ -75,21 +75,24 @@ def ended_by(run: Run) -> list[Row]:
     Of an earlier night the predictions must be there: a run may have gone over a gap, or have done
     its own days alone. Before the first that was ever published there are none to wait for.
     """
-    table = run.pipeline.table(PREDICTIONS)
-    about = [("table_name", "=", f"{run.pipeline.name}.{table.name}")]
-    read = ops.read(run.environment, "publications", about, ["day"]).to_pylist()
-    nights = {table.night_of(row["day"]) for row in read}
-    first = min(nights, default=date.max)
-
-    def is_right(night: date) -> bool:
-        return night == run.days.last or night in nights or night < first
-
     told: dict[str, Row] = {}
     for row in standing(run.environment, run.pipeline.name):
         told.setdefault(row["cause"], row)
     until = run.days.last
-    ended = [row for row in told.values() if row["last_day"] <= until]
-    return [row for row in ended if is_right(row["last_day"])]
+    of_then = [row for row in told.values() if row["last_day"] <= until]
+    # As nearly every night: then no more is read.
+    if not of_then:
+        return []
+    table = run.pipeline.table(PREDICTIONS)
+    published = publications.told(run, PREDICTIONS)
+    nights = {table.night_of(one.day) for one in published}
+    lost = {table.night_of(day) for day in published.lost}
+    first = min(nights | lost, default=date.max)
+
+    def is_right(night: date) -> bool:
+        return night == until or night in nights or night < first
+
+    return [row for row in of_then if is_right(row["last_day"])]
 
 
 def told_last(environment: Environment, pipeline: str, event: Event) -> datetime | None:

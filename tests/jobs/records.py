@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobs.lake import ops
+from jobs.lake.commits import publish
+from pipelines.days import Days
 from pipelines.run import Run
-from pipelines.stages import STAGES
+from pipelines.spec import PREDICTIONS
+from pipelines.stages import STAGES, stage
+from tests.jobs.lake.test_commits import staged
 
 NIGHT = datetime(2013, 1, 6, 9, 30, tzinfo=UTC)
 """When the night of a test begins."""
@@ -45,15 +50,22 @@ def night_rows(run: Run) -> list[dict[str, Any]]:
         "predict": {"predictions": 940},
     }
     rows = []
-    for minute, stage in enumerate(STAGES):
-        told = metrics.get(stage.name, {})
-        rows.append(stage_row(run, stage.name, minute=minute, metrics=told))
+    for minute, one in enumerate(STAGES):
+        told = metrics.get(one.name, {})
+        rows.append(stage_row(run, one.name, minute=minute, metrics=told))
     return rows
 
 
 def record(run: Run, *rows: dict[str, Any]) -> None:
     """Append rows to `ops.stage_runs`."""
     ops.append(run.environment, "stage_runs", rows)
+
+
+def publish_predictions(run: Run) -> None:
+    """Publish a prediction of the run's night, as the stages do that make and judge it."""
+    day = run.pipeline.table(PREDICTIONS).day_of(run.days.last)
+    of_day = replace(run, days=Days.of(day)).at(stage("check_predictions"))
+    publish(of_day, PREDICTIONS, staged(of_day, {day: [1]}, PREDICTIONS))
 
 
 def settle(

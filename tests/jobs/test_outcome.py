@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import date, time, timedelta
 from pathlib import Path
@@ -19,7 +20,15 @@ from pipelines.model import Promotion
 from pipelines.run import Run, new_run_id
 from pipelines.stages import stage
 from tests.jobs import toy
-from tests.jobs.records import NIGHT, move_alias, night_rows, record, settle, stage_row
+from tests.jobs.records import (
+    NIGHT,
+    move_alias,
+    night_rows,
+    publish_predictions,
+    record,
+    settle,
+    stage_row,
+)
 
 PAGE = "http://127.0.0.1:8080/dags/toy/runs/manual__r1"
 PROMOTED = {"event": "promoted", "model_version": "4", "reason": "Better in 80 % of resamples."}
@@ -461,17 +470,11 @@ PROMISED = replace(toy.TOY, predictions_by=time(6, 30))
 NIGHTS = "http://127.0.0.1:8080/nightshift/pages/toy/nights"
 
 
-def predicted(run: Run, day: date) -> None:
-    """The predictions for that day are published."""
-    about = {"pipeline": "toy", "table_name": "toy.predictions", "day": day}
-    ops.append(run.environment, "publications", [about])
-
-
 def test_predictions_of_a_night_that_never_began_are_late_and_published_ones_are_not(
     run: Run,
 ) -> None:
     watched = replace(run, pipeline=PROMISED, run_id="scheduled__watch")
-    predicted(run, date(2013, 1, 5))
+    publish_predictions(toy.run_of(run.environment, "2013-01-04"))
     late = outcome.predictions_late(watched)
     assert late == Notification(
         event=Event.PREDICTIONS_LATE,
@@ -483,8 +486,26 @@ def test_predictions_of_a_night_that_never_began_are_late_and_published_ones_are
         "Its night has not begun, or its first stage has not ended.",
         page=NIGHTS,
     )
-    predicted(run, date(2013, 1, 6))
+    publish_predictions(run)
     assert outcome.predictions_late(watched) is None
+
+
+def test_predictions_that_a_killed_run_has_published_and_not_recorded_are_not_late(
+    run: Run,
+) -> None:
+    watched = replace(run, pipeline=PROMISED)
+    publish_predictions(run)
+    ops.replace(run.environment, "publications", [], "true")
+    assert outcome.predictions_late(watched) is None
+
+
+def test_predictions_that_are_on_record_and_lost_are_late(run: Run) -> None:
+    watched = replace(run, pipeline=PROMISED)
+    publish_predictions(run)
+    shutil.rmtree(run.environment.table_path("toy.predictions"))
+    late = outcome.predictions_late(watched)
+    assert late
+    assert late.message.startswith("No predictions for 2013-01-06 by 06:30 ")
 
 
 def test_late_predictions_are_told_with_how_far_their_night_has_come(run: Run) -> None:

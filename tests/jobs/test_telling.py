@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from pipelines.errors import NightshiftError
 from pipelines.events import ALARMS, Event, Notification
 from pipelines.run import Run
 from tests.jobs import records, toy
+from tests.jobs.records import publish_predictions as publish
 
 REFUSED = """toy.readings was refused: 2 expectation(s) failed.
   - toy.readings amount: 9 of 72 rows.
@@ -317,13 +319,6 @@ def test_an_old_night_that_is_done_ends_nothing_of_a_later_one(
     assert events(environment)[5:] == ["night_done", "recovered"]
 
 
-def publish(run: Run) -> None:
-    """The predictions of the run's night are there."""
-    table = toy.TOY.table("predictions")
-    row = {"table_name": "toy.predictions", "day": table.day_of(run.days.last)}
-    ops.append(run.environment, "publications", [row])
-
-
 @pytest.mark.parametrize("is_range", [False, True])
 def test_what_is_wrong_with_a_night_that_a_later_one_went_over_stays_wrong(
     is_range: bool, night: Callable[[str], Run], environment: Environment
@@ -345,6 +340,21 @@ def test_what_is_wrong_with_a_night_that_a_later_one_went_over_stays_wrong(
     tell(later, done(later))
     assert events(environment)[4:] == ["night_done", "recovered"]
     assert "feed_missing 2013-01-05" in sent(environment)[-1]["message"]
+
+
+def test_what_was_wrong_with_a_night_whose_predictions_are_lost_stays_wrong(
+    night: Callable[[str], Run], environment: Environment
+) -> None:
+    wrong_one, later = night("2013-01-05"), night("2013-01-06")
+    tell(wrong_one, wrong(wrong_one))
+    publish(wrong_one)
+    shutil.rmtree(environment.table_path("toy.predictions"))
+    publish(later)
+    tell(later, done(later))
+    assert events(environment) == ["stage_refused", "night_done"]
+    publish(wrong_one)
+    tell(later, done(later))
+    assert events(environment)[2:] == ["night_done", "recovered"]
 
 
 def test_of_a_night_before_the_first_predictions_none_are_awaited(

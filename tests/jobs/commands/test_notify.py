@@ -11,16 +11,21 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.commands.notify import parse_instant
-from jobs.lake import ops
 from pipelines.catalog import pipeline
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.model import Promotion
 from pipelines.run import Run
-from tests.jobs.records import move_alias, night_rows, record, settle, stage_row
+from tests.jobs.records import (
+    move_alias,
+    night_rows,
+    publish_predictions,
+    record,
+    settle,
+    stage_row,
+)
 
-TOMORROW = parse_day("2013-01-06")
 SECRET = "https://hooks.example/T0K3N"
 
 
@@ -199,8 +204,7 @@ def test_predictions_that_are_not_there_are_told_once_and_the_recovery_once(run:
 def test_predictions_that_are_there_are_not_late(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    about = {"pipeline": "flights", "table_name": "flights.predictions", "day": TOMORROW}
-    ops.append(run.environment, "publications", [about])
+    publish_predictions(run)
     assert notify(run, "predictions_late") == 0
     assert sent(run) == []
     assert "has no predictions_late to tell" in capsys.readouterr().err
