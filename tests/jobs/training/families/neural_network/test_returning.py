@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from jobs.services.stage_client import Work
 from jobs.training.families.neural_network import job, launch, returning
 from jobs.training.families.neural_network.rendezvous import LOOPBACK, Place
+from jobs.training.families.neural_network.returning import HostsAreBackError, Returning
 from tests.jobs.training.families.neural_network.test_launch import Fake
 from tests.jobs.training.small import environment_at, job_of
 
@@ -110,6 +114,45 @@ def test_one_that_is_lost_again_costs_the_others_nothing(
     launcher = Away(checkpoint, works)
     _train(launcher, checkpoint.parent, monkeypatch, restarts=1)
     assert launcher.started == ["one", "two", "one", "one", "two", "one"]
+
+
+class Hiccuping:
+    """A checkpoint in a store, of which each look gives what comes next, or raises it."""
+
+    def __init__(self, *told: os.stat_result | Exception) -> None:
+        self._told = iter(told)
+
+    def stat(self) -> os.stat_result:
+        told = next(self._told)
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+
+def test_a_store_that_cannot_tell_for_a_moment_ends_no_training(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    first.write_text("x")
+    second = tmp_path / "second"
+    second.write_text("xx")
+    # Of the errors of a store that is away some are an `OSError`, and some are not.
+    away = (TimeoutError("timed out"), EndpointConnectionError(endpoint_url="http://store"))
+    seen = Hiccuping(
+        first.stat(),
+        *away,
+        first.stat(),
+        *away,
+        second.stat(),
+    )
+    launcher = Away(checkpoint, [])
+    beside = Returning(launcher, 2, 1, cast("Path", seen))
+    beside._reached = _ALL
+    for _ in range(6):
+        beside.look()
+    # What has been written meanwhile is still noticed.
+    with pytest.raises(HostsAreBackError, match="one, two"):
+        beside.look()
 
 
 def test_without_a_checkpoint_nobody_is_started_anew(
