@@ -300,7 +300,8 @@ def remove(folder: Path) -> None:
     """Delete a folder and what is in it, as far as that is possible."""
     if is_url(folder):
         of_store: Any = folder
-        with suppress(OSError):
+        # Of a store that is away not all that its library raises is an `OSError`.
+        with suppress(Exception):
             of_store.fs.rm(of_store.path, recursive=True)
     else:
         import shutil

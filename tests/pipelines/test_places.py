@@ -7,8 +7,10 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -289,6 +291,23 @@ def test_of_many_writers_one_writes_what_is_written_once(tmp_path: Path) -> None
     places.write_once(file, b"later")
     assert file.read_bytes() != b"later"
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_what_a_store_that_is_away_keeps_is_not_deleted_and_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = places.place("s3://nights/jobs/job-1")
+    of_store: Any = folder
+    asked = []
+
+    def away(path: str, recursive: bool) -> None:
+        asked.append(path)
+        # Unlike most of what s3fs raises, it is no `OSError`.
+        raise EndpointConnectionError(endpoint_url=_ELSEWHERE)
+
+    monkeypatch.setattr(of_store.fs, "rm", away)
+    places.remove(folder)
+    assert asked == ["nights/jobs/job-1"]
 
 
 def test_a_place_follows_its_folder_where_it_is_there(tmp_path: Path) -> None:

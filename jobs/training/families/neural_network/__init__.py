@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -138,7 +138,10 @@ class NeuralNetworkFamily:
             outcome = job.read_outcome(seen)
             for name in (MODEL, TIMELINE):
                 _bring(seen / name, folder)
-        checkpoint.unlink(missing_ok=True)
+        # A store that is away at this moment is no reason to lose the training: what stays there is
+        # for `nightshift maintain`.
+        with suppress(Exception):
+            checkpoint.unlink(missing_ok=True)
         return NetworkFit(
             curves=outcome.history,
             calibration_slope=outcome.slope,

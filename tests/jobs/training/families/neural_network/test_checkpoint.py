@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from jobs.training.encoding import SAMPLE_ROWS, Examples
 from jobs.training.families.neural_network import (
@@ -78,6 +79,24 @@ def test_the_next_attempt_of_a_night_goes_on_from_the_checkpoint_and_then_it_is_
     assert began == 1
     assert resumed.curves == undisturbed.curves
     np.testing.assert_array_equal(resumed.sample_scores, undisturbed.sample_scores)
+
+
+def test_a_checkpoint_that_cannot_be_deleted_is_no_reason_to_lose_the_model(
+    ranked: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
+    kept = []
+
+    def away(file: Path, missing_ok: bool = False) -> None:
+        if file.parent == ranked.jobs:
+            kept.append(file)
+            raise EndpointConnectionError(endpoint_url="http://store")
+        unlink(file, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", away)
+    fit = NeuralNetworkFamily().fit(data_of(), replace(NETWORK, ranks=1), ranked, tmp_path)
+    assert len(kept) == 1
+    assert fit.file.exists()
 
 
 def test_rows_with_another_category_or_number_have_another_checkpoint() -> None:
