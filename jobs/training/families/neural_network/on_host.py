@@ -46,6 +46,10 @@ _SHELL_OF_SIGNALS = 128
 """A death by signal is told as a shell does, as this plus its number."""
 
 
+class NobodyListens(NightshiftError):
+    """Where ranks should find each other, as when the stage has ended."""
+
+
 def main(request: IO[str]) -> int:
     """Take part in the training that the first line tells of; gives the exit code."""
     told = json.loads(request.readline())
@@ -151,15 +155,26 @@ def require_meeting_point(address: str, port: int) -> None:
     Raises:
         NightshiftError: it does not.
     """
+    connected(address, port).close()
+
+
+def connected(address: str, port: int) -> socket.socket:
+    """A connection to where ranks find each other.
+
+    Raises:
+        NobodyListens: this host reaches that machine, and is refused.
+        NightshiftError: it does not reach it.
+    """
     deadline = time.monotonic() + _REACHED_SECONDS
     while True:
         try:
-            socket.create_connection((address, port), _TRY_SECONDS).close()
-            return
+            return socket.create_connection((address, port), _TRY_SECONDS)
         except OSError as error:
-            is_final = isinstance(error, ConnectionRefusedError | socket.gaierror)
+            is_refused = isinstance(error, ConnectionRefusedError)
+            is_final = is_refused or isinstance(error, socket.gaierror)
             if is_final or time.monotonic() > deadline:
-                raise NightshiftError(
+                kind = NobodyListens if is_refused else NightshiftError
+                raise kind(
                     f"This host does not reach {address}:{port}, where ranks find each other: "
                     f"{error.strerror or error}. Set NIGHTSHIFT_RENDEZVOUS_ADDRESS to an address "
                     "of the stage's machine that the hosts reach, at any port."

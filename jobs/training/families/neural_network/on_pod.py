@@ -14,6 +14,7 @@ from jobs.training.families.neural_network import wanted
 from jobs.training.families.neural_network.on_host import LEFT_ALONE, take_part_while_wanted
 from jobs.training.families.neural_network.quiet import import_tensorflow
 from jobs.training.families.neural_network.rendezvous import ADDRESS
+from pipelines.errors import NightshiftError
 
 INDEX = "JOB_COMPLETION_INDEX"
 """Variable by which an Indexed Job tells a Pod its number."""
@@ -22,7 +23,12 @@ INDEX = "JOB_COMPLETION_INDEX"
 def main(folder: str, port: int) -> int:
     """Take part in the training as soon as all ranks can; gives the exit code."""
     number = int(os.environ[INDEX])
-    line = come(port, number)
+    try:
+        line = come(port, number)
+    except NightshiftError as error:
+        print(error, file=sys.stderr)
+        # Its node may be cut off: the Pods of the next attempt may be on others.
+        return LEFT_ALONE
     if line is None:
         print("Nobody wants this rank any more: its stage has ended.", file=sys.stderr)
         return LEFT_ALONE
@@ -30,7 +36,11 @@ def main(folder: str, port: int) -> int:
 
 
 def come(port: int, number: int) -> socket.socket | None:
-    """The rank's end of the line to the stage, once all ranks are there; None: nobody wants it."""
+    """The rank's end of the line to the stage, once all ranks are there; None: nobody wants it.
+
+    Raises:
+        NightshiftError: this machine does not reach the stage.
+    """
     # Imported before the ranks wait for each other, as one may need a minute longer for it.
     import_tensorflow()
     import horovod.tensorflow  # noqa: F401 - the rank is a fork of this process

@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from threading import Thread
 
+from jobs.training.families.neural_network.on_host import NobodyListens, connected
+
 ALL_THERE = b"\n"
 _SAY_SECONDS = 5
 """For a rank that has connected, to say who it is."""
@@ -108,16 +110,23 @@ class Line:
 
 
 def reach(address: str, port: int, number: int) -> socket.socket | None:
-    """The rank's end of the line, once all are there; None: nobody wants it any more."""
-    line = None
+    """The rank's end of the line, once all are there; None: nobody wants it any more.
+
+    Raises:
+        NightshiftError: this machine does not reach the stage.
+    """
+    try:
+        line = connected(address, port)
+    except NobodyListens:
+        return None
+    # However long the others take: it is closed when nobody waits for them any more.
+    line.settimeout(None)
     with suppress(OSError):
-        line = socket.create_connection((address, port))
         _notice_silence(line)
         line.sendall(b"%d" % number)
         if line.recv(1) == ALL_THERE:
             return line
-    if line is not None:
-        line.close()
+    line.close()
     return None
 
 

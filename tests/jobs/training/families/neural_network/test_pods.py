@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from jobs.training.families.neural_network import job, pods, wanted
+from jobs.training.families.neural_network import job, on_host, on_pod, pods, wanted
 from jobs.training.families.neural_network.kubernetes import Declined
 from jobs.training.families.neural_network.launch import RankKilled, launch
 from jobs.training.families.neural_network.pods import OnPods
-from jobs.training.families.neural_network.rendezvous import LOOPBACK
+from jobs.training.families.neural_network.rendezvous import ADDRESS, LOOPBACK
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
 from tests.jobs.training.families.neural_network.cluster import (
@@ -328,6 +328,23 @@ def test_a_machine_without_an_account_of_kubernetes_is_told_where_one_is_looked_
     nowhere = replace(environment, kubernetes_account=tmp_path / "nobody")
     with pytest.raises(NightshiftError, match=r"nobody/namespace: No such .* service account"):
         launch(nowhere, tmp_path, 1, timeout_seconds=60)
+
+
+def test_a_pod_that_does_not_reach_its_stage_says_so_and_not_that_it_has_ended(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(on_host, "_REACHED_SECONDS", 0)
+    monkeypatch.setenv(on_pod.INDEX, "1")
+    monkeypatch.setenv(ADDRESS, "10.0.0.7")
+
+    def dropped(*_: object) -> None:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", dropped)
+    assert on_pod.main("s3://bucket/jobs/job-1", 4711) == on_host.LEFT_ALONE
+    told = capfd.readouterr().err
+    assert "This host does not reach 10.0.0.7:4711, where ranks find each other: timed" in told
+    assert "its stage has ended" not in told
 
 
 def test_ranks_begin_when_all_are_there_and_hear_when_nobody_wants_them() -> None:
