@@ -176,9 +176,13 @@ class _Work:
     ranks_in: Environment
 
     def in_turn(self) -> tuple[Member, Member]:
-        """The judged one, then the fresh one, whose rows are laid out meanwhile."""
+        """The judged one, then the fresh one, whose rows are laid out meanwhile or before."""
         with ThreadPoolExecutor(1) as meanwhile:
             laid_out = meanwhile.submit(self.rows.fresh)
+            if self.recipe.on_spark and self.ranks_in.rank_executors == "on":
+                # Spark gives each free core to what asked first: ranks would be given up before
+                # they have one.
+                laid_out.result()
             judged = self._member(self.to_judge, _OF_JUDGED)
             newest = laid_out.result()
         slope: Future[float | None] = Future()

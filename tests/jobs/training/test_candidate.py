@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from jobs.training import candidate
-from jobs.training.dataset import Dataset
+from jobs.training import candidate, dataset
+from jobs.training.dataset import Dataset, InProcess
 from jobs.training.families.linear import LinearFamily
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -89,6 +90,37 @@ def test_else_one_follows_the_other(run: Run, tmp_path: Path, ranks: int) -> Non
     made = _make(run, family, tmp_path)
     assert family.at_work == ["judged begins", "judged ends", "fresh begins", "fresh ends"]
     assert made.fresh.fit.calibration_slope == made.judged.fit.calibration_slope
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowlyLaidOut(InProcess):
+    """Rows that tell when those of the fresh one are laid out."""
+
+    at_work: list[str]
+
+    def fresh(self) -> Dataset:
+        time.sleep(SLOW_SECONDS)
+        self.at_work.append("laid out")
+        return super().fresh()
+
+
+def test_rows_are_laid_out_before_ranks_ask_the_same_spark_for_cores(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = Watched()
+    recipe = replace(candidate.recipe_of(run), family=family, on_spark=True)
+    known = InProcess.of(run, recipe.snapshot, recipe.days)
+    rows = SlowlyLaidOut(
+        run=run,
+        rows=known.rows,
+        days=known.days,
+        at_work=family.at_work,
+    )
+    monkeypatch.setattr(dataset, "on_spark", lambda *_: nullcontext(rows))
+    on_executors = replace(run.environment, rank_executors="on")
+    candidate.make(run, recipe, tmp_path, ranks_in=on_executors)
+    begins_and_ends = ["judged begins", "judged ends", "fresh begins", "fresh ends"]
+    assert family.at_work == ["laid out", *begins_and_ends]
 
 
 def test_single_processes_have_a_core_each(run: Run, tmp_path: Path) -> None:
