@@ -25,7 +25,7 @@ from jobs.training.families.neural_network.on_executor import end_of_output
 from jobs.training.families.neural_network.on_host import LEFT_ALONE
 from jobs.training.families.neural_network.rendezvous import OF_A_RANK, Place
 from jobs.training.families.neural_network.told import told_by_variables
-from jobs.training.families.neural_network.wanted import LOST, Line
+from jobs.training.families.neural_network.wanted import LOST, Line, reach
 from pipelines import places
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
@@ -39,6 +39,9 @@ _PATIENCE_SECONDS = 30
 """Until it is told that a rank waits."""
 _START_SECONDS = 600
 """For executors to have a core for each rank."""
+_REPLACED_SECONDS = 120
+"""For Spark to replace executors that were lost, and to begin where it is not up."""
+_LOOK_SECONDS = 0.1
 _GONE_SECONDS = 10
 """For a query to end that nobody wants."""
 _TOLD_CHARACTERS = 1000
@@ -90,8 +93,16 @@ class OnExecutors:
         return {f"task-{number}": 1 for number in range(ranks)}
 
     def left(self, ranks: int) -> Mapping[str, int]:
-        """See `Launcher`: Spark finds executors that are left, or new ones."""
-        return self.hosts(ranks)
+        """See `Launcher`: as many as get a core in time, of executors that are left or new ones.
+
+        While ranks are at work none is looked for: what waits for a core there would stand in the
+        way of everything that asks that Spark.
+        """
+        if self._query:
+            return self.hosts(self._query.ranks)
+        came = _count_that_come(self._environment, self._address, ranks)
+        # Of none at all the next ones are waited for as the first were.
+        return self.hosts(came or ranks)
 
     def prepare(self, folder: Path, places: Sequence[Place], timeout_seconds: float) -> None:
         """See `Launcher`: the query, with all its tasks."""
@@ -112,23 +123,85 @@ class OnExecutors:
         if self._query:
             self._query.end()
             self._query.await_gone()
+            self._query = None
+
+
+class _Tasks:
+    """Those of a query that runs beside us, on the Spark that is up or on one of its own."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        count: int,
+        work: _BeRanks | _Come,
+    ) -> None:
+        self.fault = ""
+        """Why there are none, or no more; empty: nobody knows."""
+        self._tag = f"ranks-{uuid4().hex}"
+        self._session: SparkSession | None = None
+        # A cluster without a free core has a session wait too.
+        self._thread = Thread(
+            target=self._run,
+            args=(environment, count, work),
+            daemon=True,
+        )
+        self._thread.start()
+
+    @property
+    def are_over(self) -> bool:
+        """Whether the query has ended, well or not."""
+        return not self._thread.is_alive()
+
+    def await_gone(self) -> None:
+        """Return when Spark is free of them, or does not get free."""
+        self._thread.join(_GONE_SECONDS)
+        if self._session and self._thread.is_alive():
+            # Such as one on an executor that hangs.
+            with suppress(Exception):
+                self._session.interruptTag(self._tag)
+            self._thread.join(_GONE_SECONDS)
+
+    def _run(self, environment: Environment, count: int, work: _BeRanks | _Come) -> None:
+        try:
+            with running_server(environment) as server:
+                self._session = connect(server)
+                # Of this thread alone.
+                self._session.addTag(self._tag)
+                numbers = self._session.range(0, count, 1, count)
+                numbers.mapInArrow(work, "id long").collect()
+        except Exception as error:  # of Spark, whatever it is: it is told of ranks that never came
+            _, is_ours, said = str(error).partition(_NOT_BEGUN)
+            words = said.partition(_BEHIND)[0] if is_ours else str(error)
+            self.fault = " ".join(words.split())[:_TOLD_CHARACTERS]
+
+
+def _count_that_come(environment: Environment, address: str, ranks: int) -> int:
+    """How many of so many ranks get a core within the time that Spark has to replace executors."""
+    line = Line(address, ranks)
+    # Each keeps its core until all have come, so that none is counted for two.
+    tasks = _Tasks(environment, ranks, _Come(address=address, port=line.port))
+    deadline = time.monotonic() + _REPLACED_SECONDS
+    try:
+        while line.held < ranks and not tasks.are_over and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+        return line.held
+    finally:
+        line.close()
+        tasks.await_gone()
 
 
 class _Query:
-    """It runs beside the training, on the Spark that is up or on one of its own."""
+    """The ranks of an attempt."""
 
     def __init__(
         self, environment: Environment, address: str, folder: Path, ranks: Sequence[Place]
     ) -> None:
+        self.ranks = len(ranks)
         self._folder = folder
-        self._ranks = len(ranks)
         self._address = address
         self._began = time.monotonic()
         self._has_told = False
-        self._fault = ""
-        self._tag = f"ranks-{uuid4().hex}"
-        self._session: SparkSession | None = None
-        self._line = Line(address, self._ranks)
+        self._line = Line(address, self.ranks)
         told = told_by_variables(environment, folder, ranks[0])
         variables = {**places.address_of_store(os.environ), **told}
         work = _BeRanks(
@@ -136,14 +209,12 @@ class _Query:
             port=self._line.port,
             variables={one: value for one, value in variables.items() if one not in OF_A_RANK},
         )
-        # A cluster without a free core has a session wait too.
-        self._thread = Thread(target=self._run, args=(environment, work), daemon=True)
-        self._thread.start()
+        self._tasks = _Tasks(environment, self.ranks, work)
 
     def code(self, number: int) -> int | None:
         """Exit code of a rank; None: it has not ended."""
         # Before the line is asked: what a task tells comes before its query ends.
-        is_over = not self._thread.is_alive()
+        is_over = self._tasks.are_over
         code = LOST if is_over else None
         if self._line.is_held(number):
             end = self._line.end_of(number)
@@ -156,7 +227,7 @@ class _Query:
     def last_words(self, number: int) -> str:
         """What a rank has said last; of one that never came, what Spark says of the query."""
         end = self._line.end_of(number) if self._line.is_held(number) else None
-        return (end.said if end else "") or self._fault
+        return (end.said if end else "") or self._tasks.fault
 
     def end(self) -> None:
         """Want the ranks no longer."""
@@ -164,25 +235,7 @@ class _Query:
 
     def await_gone(self) -> None:
         """Return when the ranks are gone, and Spark is free of them."""
-        self._thread.join(_GONE_SECONDS)
-        if self._session and self._thread.is_alive():
-            # Such as one on an executor that hangs.
-            with suppress(Exception):
-                self._session.interruptTag(self._tag)
-            self._thread.join(_GONE_SECONDS)
-
-    def _run(self, environment: Environment, work: _BeRanks) -> None:
-        try:
-            with running_server(environment) as server:
-                self._session = connect(server)
-                # Of this thread alone.
-                self._session.addTag(self._tag)
-                numbers = self._session.range(0, self._ranks, 1, self._ranks)
-                numbers.mapInArrow(work, "id long").collect()
-        except Exception as error:  # of Spark, whatever it is: it is told of ranks that never came
-            _, is_ours, said = str(error).partition(_NOT_BEGUN)
-            words = said.partition(_BEHIND)[0] if is_ours else str(error)
-            self._fault = " ".join(words.split())[:_TOLD_CHARACTERS]
+        self._tasks.await_gone()
 
     def _patience(self, number: int) -> int | None:
         waited = time.monotonic() - self._began
@@ -191,13 +244,27 @@ class _Query:
             told = f"Rank {number} waits: {self._why_not_there}."
             print(told, file=sys.stderr, flush=True)
         if waited > _START_SECONDS:
-            self._fault = f"within {_START_SECONDS} s {self._why_not_there}"
+            self._tasks.fault = f"within {_START_SECONDS} s {self._why_not_there}"
             return LOST
         return None
 
     @property
     def _why_not_there(self) -> str:
         return f"no core of the executors was free for it, or none reaches {self._address}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Come:
+    """Comes for the rank of each number that it gets, and is none."""
+
+    address: str
+    port: int
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for number in batch["id"].to_pylist():
+                reach(self.address, self.port, number)
+            yield batch
 
 
 @dataclass(frozen=True, kw_only=True)

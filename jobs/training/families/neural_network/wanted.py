@@ -63,6 +63,11 @@ class Line:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
 
+    @property
+    def held(self) -> int:
+        """How many ranks have come, also those that have gone since."""
+        return len(self._held)
+
     def is_held(self, number: int) -> bool:
         """Whether the rank of that number has come, also when it has gone since."""
         return number in self._held

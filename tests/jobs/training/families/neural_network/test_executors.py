@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import psutil
@@ -82,6 +83,32 @@ def test_an_executor_that_is_lost_costs_only_the_steps_since_the_last_checkpoint
     job.write(undisturbed, replace(work, checkpoint=undisturbed / "checkpoint"))
     launch(environment_at(tmp_path), undisturbed, 2, timeout_seconds=240)
     assert outcome.history["loss"] == job.read_outcome(undisturbed).history["loss"]
+
+
+def test_a_worker_that_is_gone_for_good_leaves_the_training_to_the_others(
+    shared_environment: Environment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(executors, "_REPLACED_SECONDS", 10)
+    with cluster(shared_environment, tmp_path / "cluster") as made:
+
+        def lose() -> None:
+            executor, _ = made.executors()
+            made.workers[0].kill()
+            executor.kill()
+
+        here = replace(
+            made.environment,
+            rank_executors="on",
+            rendezvous_address=LOOPBACK,
+            jobs=tmp_path / "jobs",
+        )
+        folder = tmp_path / "job"
+        folder.mkdir()
+        train_and_lose(here, folder, capfd, "task-0", lose)
+    assert job.read_outcome(folder).ranks == 1
 
 
 def test_ranks_end_and_leave_spark_free_when_time_is_up(
@@ -163,6 +190,30 @@ def test_a_rank_without_a_core_is_told_and_given_up(
     told = "waits: no core of the executors was free for it, or none reaches 127.0.0.1."
     assert told in capfd.readouterr().err
     _await_none()
+
+
+def test_ranks_of_whom_not_all_get_a_core_are_started_again_as_those_that_do(
+    spread: Environment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(executors, "_START_SECONDS", 5)
+    monkeypatch.setattr(executors, "_REPLACED_SECONDS", 10)
+    count = executors._count_that_come
+
+    def count_in_peace(*of_it: Any) -> int:
+        # The next ones have time to begin.
+        monkeypatch.setattr(executors, "_START_SECONDS", 60)
+        return count(*of_it)
+
+    monkeypatch.setattr(executors, "_count_that_come", count_in_peace)
+    job.write(tmp_path, job_of())
+    # One rank more than there are cores, whatever the setting says.
+    more = replace(spread, spark_cores=3)
+    launch(more, tmp_path, 3, timeout_seconds=120, restarts=1)
+    assert job.read_outcome(tmp_path).ranks == 2
+    assert "They are started again, on task-0, task-1." in capfd.readouterr().err
 
 
 def test_what_spark_says_of_its_query_is_told(
