@@ -78,7 +78,7 @@ def _trained(
     asked: argparse.Namespace,
 ) -> float:
     """Rows a second, of an epoch."""
-    epochs = asked.epochs
+    epochs: int = asked.epochs
     folder = environment.home / f"job-{ranks}"
     folder.mkdir()
     shards.conclude(rows)
