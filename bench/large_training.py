@@ -159,8 +159,9 @@ class _Watch:
         cores = sorted(os.sched_getaffinity(0))
         for rank, core in zip(ranks, cores, strict=False):
             for thread in rank.threads():
-                # Those that it starts from now on inherit that.
-                os.sched_setaffinity(thread.id, {core})
+                # Those that it starts from now on inherit that. One may have ended meanwhile.
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(thread.id, {core})
             self.bound.add(rank.pid)
 
 

@@ -192,6 +192,8 @@ def _draw(results: list[Result]) -> None:
     from matplotlib.figure import Figure
 
     compared = [one for one in results if one["ratio"] is not None]
+    if not compared:
+        return
     names = list(dict.fromkeys(_row_name(one) for one in sorted(compared, key=_row_order)))
     machines = by_machine(compared)
     size = (3.5 + 4.5 * len(machines), 1.4 + 0.42 * len(names))

@@ -382,7 +382,8 @@ def _read_at(folder: Path) -> str:
     """That what lies there can be asked for; nothing need be there yet."""
     with _in_words_of_the_store():
         require_bucket(folder)
-        folder.exists()
+        # A key below it: whether a bucket is there is answered without a word of a refusal.
+        (folder / f".doctor-{uuid4().hex}").exists()
     return f"{folder} can be read"
 
 

@@ -187,7 +187,7 @@ def _tables(run: Run, rule: Rule) -> Iterable[Cleaned]:
         yield from retention.clean_tables(run, _pinned(run.environment, name), rule)
     except Exception as error:
         # Such as pins that cannot be read: what else the pipeline has must not grow for them.
-        yield Cleaned.failed(name, error)
+        yield Cleaned.failed(f"{name}: tables", error)
 
 
 def _old_reports(environment: Environment, name: str, rule: Rule) -> Cleaned:

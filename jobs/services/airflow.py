@@ -268,8 +268,13 @@ def task_logs(environment: Environment) -> Iterable[Path]:
 
 def own_logs(environment: Environment) -> Iterable[Path]:
     """Those of them that lie in this home, and not where Pods have left them."""
-    logs = environment.logs / "airflow"
-    return chain(logs.glob(_LOGS_OF_RUNS), logs.glob("dag_processor/*"))
+    of_files = (environment.logs / "airflow").glob("dag_processor/*")
+    return chain(own_logs_of_runs(environment), of_files)
+
+
+def own_logs_of_runs(environment: Environment) -> Iterable[Path]:
+    """Those of runs in this home: a folder each."""
+    return (environment.logs / "airflow").glob(_LOGS_OF_RUNS)
 
 
 def health(environment: Environment) -> dict[str, Any]:

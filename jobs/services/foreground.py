@@ -35,8 +35,8 @@ def run(environment: Environment) -> int:
     numbers = [signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
         numbers.append(signal.SIGHUP)
-    # Asked to end while it starts, nothing may stay either; while it waits for another start, that
-    # one's platform stays.
+    # Asked to end while it starts, nothing may stay either; while it waits for another start, or
+    # joins what is up, that platform stays.
     is_ours = False
 
     def begins() -> None:
@@ -51,6 +51,8 @@ def run(environment: Environment) -> int:
                 # What it had started it has stopped; what was up before is not ours to stop.
                 is_ours = False
                 raise
+            # Also what was up before: from now on it is for as long as this process runs.
+            is_ours = True
             _stay(environment)
         except KeyboardInterrupt:
             print("Asked to stop.", flush=True)
@@ -87,14 +89,24 @@ def _stay(environment: Environment) -> None:
 
 def _clean_logs(environment: Environment) -> None:
     """Delete old logs of Airflow's in this home; what cannot go is told, and ends nothing."""
-    before = datetime.now(UTC) - timedelta(days=environment.retention_days)
-    rule = Rule(before=before, is_dry=False)
+    age = timedelta(days=environment.retention_days)
     try:
+        rule = Rule(before=_now_as_logged(environment) - age, is_dry=False)
         fault = clean("Airflow's logs", airflow.own_logs(environment), rule).fault
     except OSError as error:
         fault = error
     if fault:
         print(f"Warning: old logs of Airflow's stay: {fault}", file=sys.stderr, flush=True)
+
+
+def _now_as_logged(environment: Environment) -> datetime:
+    """This instant, or that of the newest log of a run where that is before it.
+
+    By a clock that is ahead, and after a pause of months, all would be old.
+    """
+    now = time.time()
+    runs = [log.stat().st_mtime for log in airflow.own_logs_of_runs(environment)]
+    return datetime.fromtimestamp(min(now, max(runs, default=now)), UTC)
 
 
 def _tell(environment: Environment, now: Process, ran: dict[str, int]) -> None:

@@ -37,7 +37,7 @@ def up(environment: Environment, begins: Callable[[], object] = lambda: None) ->
 
     Args:
         environment: Whose platform it is.
-        begins: Called when it is our turn: who starts or stops it meanwhile is waited for.
+        begins: Called when it is our turn, and nothing is up: what is started from now on is ours.
 
     Raises:
         UsageError: a variable of Airflow's is set that Nightshift sets by one of its own, or this
@@ -57,11 +57,12 @@ def up(environment: Environment, begins: Callable[[], object] = lambda: None) ->
         print(f"Warning: {why}.", file=sys.stderr, flush=True)
     _require_own_ports(wanted)
     with _one_at_a_time(environment):
-        begins()
         _require_ports_of_nobody_else(environment, wanted)
         supervisor = Supervisor(environment)
         settings = variables(environment)
         is_up = supervisor.is_running() and supervisor.has_settings(wanted, settings)
+        if not is_up:
+            begins()
         begin_all(environment)
         with _stopped_on_failure(environment, is_up=is_up):
             if not is_up:

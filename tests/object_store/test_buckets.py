@@ -57,6 +57,15 @@ def test_doctor_only_warns_of_a_landing_folder_that_may_only_be_read(
     assert landing.way_out.startswith("Where flights, weather shall be replayed")
 
 
+def test_doctor_tells_of_a_bucket_that_refuses_us(store: ObjectStore, tmp_path: Path) -> None:
+    home = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    environment = in_bucket(home, store.new_bucket(), tmp_path)
+    bucket = places.place(f"s3://{store.new_bucket()}")
+    assert _landing(replace(environment, landing=bucket)).state == "ok"
+    store.fail("refused", path=f"/{bucket.name}.*")
+    assert _landing(replace(environment, landing=bucket)).state == "problem"
+
+
 def test_doctor_puts_nothing_into_a_landing_folder_of_others(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

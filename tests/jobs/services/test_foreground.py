@@ -122,6 +122,15 @@ def test_who_waits_for_another_start_and_is_asked_to_end_leaves_it_alone(
     assert capsys.readouterr().out == "Asked to stop.\n"
 
 
+def test_who_joins_what_is_up_and_is_asked_to_end_meanwhile_leaves_it_alone(
+    up: Environment, as_at_a_terminal: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = pids(up)
+    monkeypatch.setattr(lifecycle, "start_services", lambda *_: ask(signal.SIGTERM))
+    assert foreground.run(up) == 0
+    assert pids(up) == before
+
+
 def test_a_killed_supervisor_is_a_fault(home: Environment, replace_services: object) -> None:
     killing = meanwhile(home, lambda: kill_supervisor(home))
     with pytest.raises(NightshiftError, match="The supervisor was killed"):
@@ -190,6 +199,19 @@ def test_a_part_deletes_its_own_old_logs(
     # Of a whole platform the DAG `maintenance` does it.
     assert cleaned == ([started] if services else [])
     assert [log.exists() for log in (old, new)] == [not services, True]
+
+
+def test_what_is_old_is_counted_from_the_newest_log_of_a_run(home: Environment) -> None:
+    logs = home.logs / "airflow" / "dag_id=toy"
+    # As after a pause of a year, or by a clock that is ahead.
+    for days in (365, 364 + home.retention_days, 366 + home.retention_days):
+        log = logs / f"run_id={days}"
+        log.mkdir(parents=True)
+        written = time.time() - timedelta(days=days).total_seconds()
+        os.utime(log, times=(0, written))
+    foreground._clean_logs(home)
+    left = sorted(log.name for log in logs.iterdir())
+    assert left == ["run_id=365", f"run_id={364 + home.retention_days}"]
 
 
 def test_logs_that_cannot_go_end_no_platform(

@@ -178,13 +178,14 @@ class _Tasks:
 def _count_that_come(environment: Environment, address: str, ranks: int) -> int:
     """How many of so many ranks get a core within the time that Spark has to replace executors."""
     line = Line(address, ranks)
-    # Each keeps its core until all have come, so that none is counted for two.
+    # Each keeps its core until all have come, so that none is counted for two. One whose executor
+    # is lost meanwhile has none any more: what Spark begins in its place is not held.
     tasks = _Tasks(environment, ranks, _Come(address=address, port=line.port))
     deadline = time.monotonic() + _REPLACED_SECONDS
     try:
         while line.held < ranks and not tasks.are_over and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
-        return line.held
+        return line.there
     finally:
         line.close()
         tasks.await_gone()

@@ -68,6 +68,11 @@ class Line:
         """How many ranks have come, also those that have gone since."""
         return len(self._held)
 
+    @property
+    def there(self) -> int:
+        """How many ranks have come and are there still."""
+        return sum(self.end_of(number) is None for number in tuple(self._held))
+
     def is_held(self, number: int) -> bool:
         """Whether the rank of that number has come, also when it has gone since."""
         return number in self._held

@@ -304,11 +304,13 @@ def test_a_rank_tells_its_end_by_its_line_and_one_that_is_gone_is_lost() -> None
         assert _soon(line, number)
     assert all(one.recv(1) == wanted.ALL_THERE for one in ends)
     assert line.end_of(0) is None
+    assert line.there == 2
     wanted.tell_end(ends[0], End(1, "“no”"))
     for one in ends:
         one.close()
     assert line.end_of(0) == End(1, "“no”")
     assert line.end_of(1) == End(wanted.LOST, "")
+    assert (line.held, line.there) == (2, 0)
     line.close()
 
 
