@@ -14,6 +14,7 @@ from asgiref.sync import sync_to_async
 
 from pipelines.environment import Environment
 from pipelines.landing import Stamp, stamp
+from pipelines.places import is_url, place
 
 LANDED = "they are there"
 _TIME_IS_UP = "time is up"
@@ -107,7 +108,8 @@ def absent(names: Sequence[str]) -> list[str]:
 def _stamps(names: Sequence[str]) -> list[Stamp | None]:
     # Read each time: somebody may have mended the setting since the wait began.
     landing = Environment.read().landing
-    return [stamp(landing / name) for name in names]
+    # A wait that was begun by the code of before has whole addresses.
+    return [stamp(place(name) if is_url(name) else landing / name) for name in names]
 
 
 class RunEnded(BaseTrigger):

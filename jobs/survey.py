@@ -159,11 +159,13 @@ class Survey:
         for night in self._run.days:
             if night in holes or self.has_landed(night):
                 continue
+            if any(night in self._known(name) for name in self.daily_feeds):
+                # A night that was made before a feed was declared lacks that one alone.
+                continue
             files = self.absent_files(night, self.daily_feeds)
             if files:
                 found[night] = f"{', '.join(files)} is not there"
-            elif not any(night in self._known(name) for name in self.daily_feeds):
-                # A night that was made before a feed was declared lacks that one alone.
+            else:
                 found[night] = f"'{STAGES[0].name}' has not read its files"
         return found
 
@@ -357,6 +359,11 @@ class Survey:
         """The last night before the run's first whose drops are published."""
         before = [night for night in self.nights if night < self._run.days.first]
         return max(filter(self.has_landed, before), default=None)
+
+    def accepted_holes(self) -> list[Hole]:
+        """Those before a night that was made: it was made without them."""
+        made = self.last_made() if self.holes else None
+        return [hole for hole in self.holes if made is not None and hole.night <= made]
 
     def _find_holes(self) -> list[Hole]:
         found = []
@@ -936,9 +943,9 @@ def require_no_hole(run: Run, survey: Survey) -> None:
     Raises:
         Refused: there are some; the message names the nights, their files and the ways out.
     """
-    # Those before a night that was made were accepted when it was made: the plan still tells them.
-    made = survey.last_made()
-    holes = [hole for hole in survey.holes if made is None or hole.night > made]
+    # The plan still tells the others.
+    accepted = survey.accepted_holes()
+    holes = [hole for hole in survey.holes if hole not in accepted]
     if not holes:
         return
     count = len(holes)

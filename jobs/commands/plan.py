@@ -43,6 +43,8 @@ class Plan:
     """As `HEADER` names them."""
     has_work: bool
     """Whether a run would do anything, a refusal included."""
+    accepted_gaps: int = 0
+    """Nights that lack files, and that a later one went over: they are told, and nobody waits."""
 
     @property
     def nights(self) -> int:
@@ -54,6 +56,10 @@ class Plan:
         for what, state, nights, *_ in self.rows:
             assert isinstance(nights, int)
             to_do[what] += nights if state in _UNDER_WAY else 0
+        for what, state, *_ in self.rows:
+            if state == "hole":
+                to_do[what] -= self.accepted_gaps
+                break
         return max(to_do.values(), default=0)
 
     @property
@@ -114,7 +120,12 @@ def plan(
             rows.append(_row_of_days(run, days, f"--restate does {which} on these days"))
         return Plan(rows=rows, has_work=True)
     is_refused = reads_files and _has_hole(run, survey) and not allow_gap
-    return Plan(rows=rows, has_work=is_refused or has_work(run, survey, stages))
+    accepted = survey.accepted_holes() if reads_files else []
+    return Plan(
+        rows=rows,
+        has_work=is_refused or has_work(run, survey, stages),
+        accepted_gaps=len(accepted),
+    )
 
 
 def _is_made_by(stages: tuple[Stage, ...], found: Finding) -> bool:

@@ -11,9 +11,10 @@ import ast
 import functools
 import hashlib
 import inspect
+import re
 import sys
 import textwrap
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from types import FunctionType
@@ -21,6 +22,8 @@ from typing import Any, TypeGuard
 
 _OWN_PACKAGES = ("pipelines", "jobs", "expectations", "features", "tests")
 _WITHOUT_CODE = "pipelines"
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
+"""Of an object, as Python shows it: it differs from process to process."""
 """Package whose classes are declarations: of these the values count, however they are worked
 out."""
 _NOT_OF_ROWS = frozenset(
@@ -95,11 +98,10 @@ def _told_by_value(value: object, seen: _Seen) -> str:
     if isinstance(value, set | frozenset):
         return str(sorted(_told(one, seen) for one in value))
     kind = type(value)
-    # The address of an object differs from process to process.
     if kind.__repr__ is object.__repr__:
         shown = kind.__name__ + _state(value, seen)
     else:
-        shown = repr(value).replace(f" at {id(value):#x}", "")
+        shown = _ADDRESS.sub("", repr(value))
     return shown + _code_of_class(kind, seen) if _has_code(kind) else shown
 
 
@@ -110,10 +112,19 @@ def _state(value: object, seen: _Seen) -> str:
         return ""
     told = []
     for name, one in sorted(held.items()):
-        # What is kept there when it is first asked for follows from the rest.
-        if not isinstance(getattr(type(value), name, None), functools.cached_property):
+        if not _is_memo(value, name, one):
             told.append((name, _told(one, seen)))
     return str(told)
+
+
+def _is_memo(owner: object, name: str, value: object) -> bool:
+    """Whether an attribute is, or may be, what is kept when it is first asked for.
+
+    It follows from the rest, and grows while the process lives.
+    """
+    if isinstance(getattr(type(owner), name, None), functools.cached_property):
+        return True
+    return name.startswith("_") and isinstance(value, MutableMapping | list | set)
 
 
 def _is_new(value: object, seen: _Seen) -> bool:

@@ -20,6 +20,8 @@ _ID_CHARACTERS = 8
 _LONGEST_PAUSE = timedelta(hours=36)
 """Between two stages of a run: its first one may wait for files for a day (`feed_patience_hours`).
 A run that is done again later, as a cleared one of Airflow, has the id of the first."""
+_LONGEST_RUN = timedelta(days=7)
+"""Whatever its pauses: an id that somebody gives to each night is not a run of months."""
 State = Literal["in force", "ran out", "revoked"]
 
 
@@ -82,10 +84,10 @@ def _began(run: Run) -> datetime:
     columns = ["started_at", "seconds"]
     stages = ops.read(run.environment, "stage_runs", of_run, columns).to_pylist()
     times = [(_ended(stage), stage["started_at"]) for stage in stages]
-    began = ops.now()
+    began = now = ops.now()
     # The last first. From the end of each, however long it took.
     for ended, started in sorted(times, reverse=True):
-        if began - ended > _LONGEST_PAUSE:
+        if began - ended > _LONGEST_PAUSE or now - started > _LONGEST_RUN:
             break
         began = min(began, started)
     return began

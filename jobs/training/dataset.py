@@ -26,7 +26,7 @@ from jobs.lake import amounts, snapshots
 from jobs.lake.locations import laid_out_rows, path
 from jobs.lake.snapshots import Snapshot
 from jobs.spark.server import cores_at_once, running_server
-from jobs.spark.session import connect
+from jobs.spark.session import connect, plan_for
 from jobs.training import encoding, shards_on_spark, told_anew
 from jobs.training.encoding import Encoding, Examples
 from jobs.training.parts import Source
@@ -488,6 +488,8 @@ def on_spark(run: Run, snapshot: Snapshot, days: Window) -> Iterator[OnSpark]:
     parent = laid_out_rows(run.environment.lake, run.pipeline.name)
     folder = places.place(f"{parent}/{uuid4().hex}")
     with running_server(run.environment) as environment:
+        # Whatever the rows of a night are.
+        plan_for(environment, many_rows=True)
         try:
             yield OnSpark(
                 run=run,

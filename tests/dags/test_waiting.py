@@ -333,6 +333,17 @@ def test_a_file_that_is_being_written_ends_no_wait(
     assert len(looks) == 21
 
 
+def test_a_wait_of_the_code_of_before_looks_at_its_whole_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_LANDING", str(tmp_path))
+    looked: list[str] = []
+    monkeypatch.setattr(waiting, "stamp", lambda path: looked.append(str(path)))
+    names = ["flights/a.csv", f"{tmp_path}/flights/b.csv", "s3://bucket/landing/c.csv"]
+    waiting._stamps(names)
+    assert looked == [f"{tmp_path}/flights/a.csv", *names[1:]]
+
+
 def test_a_wait_ends_when_time_is_up(tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.touch()

@@ -1550,6 +1550,18 @@ def test_a_feed_that_is_declared_later_asks_for_no_file_of_nights_that_were_made
     assert home.performed == []
 
 
+def test_stages_after_ingest_make_nights_anew_that_lack_a_feed_that_was_declared_later(
+    home: Home,
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    late = replace(TINY.feeds[0], name="late", path="late/{date}.csv")
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, late))
+    shape = select(["transform", "check_clean", "features"])
+    home.performed.clear()
+    assert home.restate(DAYS[0], DAYS[2], stages=shape) == 0
+    assert stages_of(home)["features"] == [f"{DAYS[0]}..{DAYS[2]}"]
+
+
 def test_a_changed_file_of_before_the_first_day_of_its_feed_is_told_and_not_read(
     home: Home,
 ) -> None:
@@ -2352,6 +2364,13 @@ def test_the_plan_tells_how_many_nights_are_made_in_one_go(home: Home, tmp_path:
     home.night(DAYS[3])
     with home._stages():
         assert plan(home.run(DAYS[3])).nights == 0
+    # A gap that a night went over is told, and nobody waits for its files.
+    home._file(DAYS[4]).unlink()
+    assert home.night(DAYS[5], allow_gap=True) == 0
+    with home._stages():
+        beyond = plan(home.run(DAYS[6]))
+    assert beyond.accepted_gaps == 1
+    assert beyond.nights == 1
 
 
 def test_the_plan_of_some_stages_tells_of_these_alone(home: Home) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.commands import doctor, warm_up
+from jobs.commands import warm_up
 from jobs.commands.land import land
 from jobs.lake import sql
 from jobs.lake.publications import file_input
@@ -21,7 +21,7 @@ from jobs.pages.nights import below_reports
 from jobs.services import processes
 from jobs.services.leftovers import Rule, clean
 from jobs.spark import server
-from pipelines import catalog, places
+from pipelines import places
 from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from pipelines.landing import stamp
@@ -183,32 +183,6 @@ def test_doctor_tells_which_places_can_be_written(at_store: Environment, tmp_pat
     assert rows["lake"]["state"] == "problem"
     assert "bucket does not exist" in rows["lake"]["found"]
     assert "disk of the lake" not in rows
-
-
-def test_doctor_only_warns_of_a_landing_folder_that_may_only_be_read(
-    at_store: Environment, store: ObjectStore
-) -> None:
-    store.fail("refused", path=".*/landing/.*", method="PUT")
-    told = json.loads(command(at_store, "doctor", "--format=json").stdout)
-    (row,) = [row for row in told if row["what"] == "landing folder"]
-    assert row["state"] == "warning"
-    assert "can be read, and not written: Access Denied" in row["found"]
-    assert row["way_out"].startswith("Where flights, weather shall be replayed")
-
-
-def test_doctor_puts_nothing_into_a_landing_folder_of_others(
-    at_store: Environment, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(catalog, "readable", list)
-    store.fail("noted", path=".*/landing/.*", method="PUT")
-    found = {one.what: one for one in doctor._object_store(at_store)}
-    assert store.mend() == {}
-    landing = found["landing folder"]
-    assert (landing.state, landing.found[-11:]) == ("ok", "can be read")
-    nowhere = replace(at_store, landing=places.place("s3://of-nobody-at-all/landing"))
-    lost = {one.what: one for one in doctor._object_store(nowhere)}["landing folder"]
-    assert lost.state == "problem"
-    assert "has no bucket 'of-nobody-at-all'" in lost.found
 
 
 def test_no_credentials_are_in_what_is_kept_or_shown(at_store: Environment) -> None:

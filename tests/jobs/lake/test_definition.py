@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -160,13 +161,17 @@ class _Plain:
     def __init__(self, by: int) -> None:
         self.by = by
         self.itself = self
+        # As Python shows it, it has the address of another object.
+        self.strip = re.compile(str(by)).sub
+        self._known: dict[int, int] = {}
 
     @functools.cached_property
     def doubled(self) -> int:
         return self.by * 2
 
     def of(self, value: int) -> int:
-        return value * self.doubled
+        self._known[value] = value * self.doubled
+        return self._known[value]
 
 
 _SHORT, _LONG = _scaled(2), _scaled(30)
@@ -234,6 +239,8 @@ def test_code_counts_whatever_else_has_its_name(
 
 def test_what_an_object_keeps_of_its_own_work_counts_nothing() -> None:
     before = digest(_Plain(2))
+    # Else the same pattern would be at hand still.
+    re.purge()
     used = _Plain(2)
     assert used.of(1) == 4
     assert digest(used) == before

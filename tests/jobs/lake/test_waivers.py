@@ -56,6 +56,16 @@ def test_a_waiver_that_ends_in_mid_run_is_in_force_to_the_end_of_the_run(
     assert waivers.in_force(run) == []
 
 
+def test_nights_that_somebody_gives_one_id_are_no_run_of_weeks(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for night in range(10):
+        started = BEGAN + timedelta(days=night)
+        ops.append(run.environment, "stage_runs", [stage_row(run, "ingest", started_at=started)])
+    monkeypatch.setattr(ops, "now", lambda: BEGAN + timedelta(days=9, hours=1))
+    assert waivers.in_force(run) == []
+
+
 @pytest.mark.parametrize(
     ("stages", "hours"),
     [
