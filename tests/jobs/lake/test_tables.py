@@ -17,7 +17,9 @@ from pyspark.sql import DataFrame, SparkSession
 from jobs.lake import amounts, staging, tables
 from jobs.lake.commits import Fenced, Published
 from jobs.lake.locations import exists, path
+from jobs.spark.session import settings_of_many_rows
 from pipelines.days import Days
+from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 from pipelines.run import Run
 
@@ -95,10 +97,10 @@ def test_what_is_written_and_read_is_counted(spark: SparkSession, make_run: Make
 
 
 @pytest.fixture
-def adapting(spark: SparkSession) -> Iterator[SparkSession]:
+def adapting(spark: SparkSession, shared_environment: Environment) -> Iterator[SparkSession]:
     """Spark plans for many rows, of which 100 kB are much."""
     settings = {
-        "spark.sql.adaptive.enabled": "true",
+        **settings_of_many_rows(shared_environment),
         "spark.sql.adaptive.advisoryPartitionSizeInBytes": "100k",
     }
     before = {name: spark.conf.get(name) for name in settings}
