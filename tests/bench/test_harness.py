@@ -160,12 +160,16 @@ def test_late_nights_are_told_as_a_case_beside_early_ones() -> None:
     assert beside.endswith("| 11.00 | 10.00, 30.00 |  | 1.091 | at most 1.05: missed |")
 
 
-def test_results_are_kept_in_the_place_of_those_of_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where results are kept, and told."""
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results.json")
     monkeypatch.setattr(report, "PICTURE", tmp_path / "bench.svg")
     monkeypatch.setattr(report, "DOCUMENT", tmp_path / "performance.md")
+
+
+@pytest.mark.usefixtures("own_places")
+def test_results_are_kept_in_the_place_of_those_of_before() -> None:
     report.DOCUMENT.write_text("before\n<!-- bench -->\nold\n<!-- end of bench -->\nafter\n")
     report.keep([_result(OURS, 9, 9, 9), RUN[1]])
     report.keep([RUN[0]])
@@ -190,12 +194,10 @@ def _on(name: str, results: Iterable[report.Result]) -> list[report.Result]:
     return [one | {"machine": {**machine, "measured_at": "2026-11-01 09:35"}} for one in results]
 
 
+@pytest.mark.usefixtures("own_places")
 def test_what_another_machine_has_measured_stays_in_a_table_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(report, "RESULTS", tmp_path / "results.json")
-    monkeypatch.setattr(report, "PICTURE", tmp_path / "bench.svg")
-    monkeypatch.setattr(report, "DOCUMENT", tmp_path / "performance.md")
     report.DOCUMENT.write_text("<!-- bench --><!-- end of bench -->")
     own: dict[str, object] = {}
     monkeypatch.setattr(report, "machine", lambda: own["machine"])

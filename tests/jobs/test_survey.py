@@ -2081,10 +2081,8 @@ def test_a_bad_correction_stops_no_task_of_airflow(
         assert home.published("sums")[last] == [sum(marks) + _before(last)]
 
 
-def test_days_are_not_said_to_be_kept_where_the_night_itself_is_refused(home: Home) -> None:
-    home.night(DAYS[4], first=DAYS[0])
-    home.land(DAYS[1], BAD)
-    home.land(DAYS[5], BAD)
+def _ingested(home: Home) -> tuple[int, list[Days]]:
+    """The exit code of the night of `DAYS[5]` by its first stage, and the days that are kept."""
     kept: list[Days] = []
     with home._stages():
         code = night.make_true(
@@ -2093,7 +2091,14 @@ def test_days_are_not_said_to_be_kept_where_the_night_itself_is_refused(home: Ho
             notify=False,
             kept=kept,
         )
-    assert (code, kept) == (Refused.exit_code, [])
+    return code, kept
+
+
+def test_days_are_not_said_to_be_kept_where_the_night_itself_is_refused(home: Home) -> None:
+    home.night(DAYS[4], first=DAYS[0])
+    home.land(DAYS[1], BAD)
+    home.land(DAYS[5], BAD)
+    assert _ingested(home) == (Refused.exit_code, [])
 
 
 @pytest.mark.parametrize("own", [NotLanded, Refused, commits.Fenced])
@@ -2111,15 +2116,7 @@ def test_a_night_ends_by_what_is_wrong_with_itself_whatever_a_correction_said(
         raise (corrected if run.days.last == DAYS[1] else own)("bad")
 
     monkeypatch.setattr(home, "_ingest", fail)
-    kept: list[Days] = []
-    with home._stages():
-        code = night.make_true(
-            home.run(DAYS[5]),
-            STAGES[:1],
-            notify=False,
-            kept=kept,
-        )
-    assert (code, kept) == (own.exit_code, [])
+    assert _ingested(home) == (own.exit_code, [])
 
 
 def test_a_night_waits_for_its_late_file_though_a_correction_is_bad(home: Home) -> None:
