@@ -22,10 +22,10 @@ from typing import Any, TypeGuard
 
 _OWN_PACKAGES = ("pipelines", "jobs", "expectations", "features", "tests")
 _WITHOUT_CODE = "pipelines"
-_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
-"""Of an object, as Python shows it: it differs from process to process."""
 """Package whose classes are declarations: of these the values count, however they are worked
 out."""
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
+"""Of an object, as Python shows it: it differs from process to process."""
 _NOT_OF_ROWS = frozenset(
     {
         *("doc", "docs", "types", "least", "most", "max_quarantine_share", "is_asked_once"),

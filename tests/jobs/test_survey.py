@@ -661,6 +661,17 @@ def test_a_correction_changes_the_night_that_finds_it_and_no_moment_that_has_pas
     assert home.performed == []
 
 
+def _published_outcomes(home: Home) -> dict[date, list[int]]:
+    """By day; each is the sum of the marks of its window, as these are by now."""
+    marks = home.published("marks")
+    found = home.published("outcomes")
+    for day, of_day in found.items():
+        window = Days.of(day).since(WINDOW - 1)
+        totals = [sum(marks.get(one, ())) for one in window]
+        assert of_day == [sum(totals)]
+    return found
+
+
 def test_a_table_that_follows_corrections_is_made_anew_for_every_window_over_a_changed_day(
     home: Home,
 ) -> None:
@@ -671,12 +682,7 @@ def test_a_table_that_follows_corrections_is_made_anew_for_every_window_over_a_c
     home.land(DAYS[1], 7)
     assert home.night(DAYS[5]) == 0
     assert stages_of(home)["transform"] == [f"{DAYS[1]}..{DAYS[3]}", str(DAYS[5])]
-    marks = home.published("marks")
-    found = home.published("outcomes")
-    for day, of_day in found.items():
-        window = Days.of(day).since(WINDOW - 1)
-        totals = [sum(marks.get(one, ())) for one in window]
-        assert of_day == [sum(totals)]
+    found = _published_outcomes(home)
     told_before = before["outcomes"]
     changed = [day for day in told_before if found[day] != told_before[day]]
     assert changed == DAYS[1:4]
@@ -702,12 +708,7 @@ def test_days_that_are_made_follow_corrections_once_their_table_says_so(
         assert {day: home.published("outcomes")[day] for day in before} == before
     home.pipeline = replace(TINY, derived=(MARKS, SUMS, OUTCOMES))
     assert home.night(DAYS[5]) == 0
-    marks = home.published("marks")
-    found = home.published("outcomes")
-    for day, of_day in found.items():
-        window = Days.of(day).since(WINDOW - 1)
-        totals = [sum(marks.get(one, ())) for one in window]
-        assert of_day == [sum(totals)]
+    found = _published_outcomes(home)
     assert [day for day in before if found[day] != before[day]] == DAYS[1:4]
     assert home.as_of("outcomes", DAYS[4]) == before
     # Tables of the moment go on saying what their night knew.
