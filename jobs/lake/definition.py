@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib
 import inspect
 import re
 import sys
@@ -171,7 +172,8 @@ def _code(function: FunctionType, seen: _Seen) -> str:
         tree = _within_file(function)
     said = _said(name, tree, function.__globals__, seen)
     # Of a function that another has made, what that one gave it.
-    given = [_told(value, seen) for value in _enclosed(function)]
+    values = [*_enclosed(function), *_made_defaults(function)]
+    given = [_told(value, seen) for value in values]
     return "\n".join([said, *given])
 
 
@@ -225,6 +227,13 @@ def _enclosed(function: FunctionType) -> Iterator[object]:
         # A cell is empty until its variable has a value.
         with suppress(ValueError):
             yield cell.cell_contents
+
+
+def _made_defaults(function: FunctionType) -> Iterator[object]:
+    """Defaults of arguments that only the call that made the function knows."""
+    if "<locals>" in function.__qualname__:
+        yield from function.__defaults__ or ()
+        yield from (function.__kwdefaults__ or {}).values()
 
 
 def _drop_docs(tree: ast.AST) -> None:
@@ -303,8 +312,10 @@ def _imported(
     known: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What the code itself imports of ours, by the name that it has there."""
-    found = {}
+    found: dict[str, Any] = {}
     for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= _modules(node)
         if not isinstance(node, ast.ImportFrom):
             continue
         module = node.module or ""
@@ -317,6 +328,19 @@ def _imported(
             for alias in node.names:
                 local = alias.asname or alias.name
                 found[local] = getattr(given, alias.name, None)
+    return found
+
+
+def _modules(node: ast.Import) -> dict[str, Any]:
+    """Modules of ours that `import` names, by the name that they have there."""
+    found = {}
+    for alias in node.names:
+        package = alias.name.partition(".")[0]
+        if not _is_own(package):
+            continue
+        with suppress(ImportError):
+            named = importlib.import_module(alias.name)
+            found[alias.asname or package] = named if alias.asname else sys.modules[package]
     return found
 
 

@@ -174,7 +174,15 @@ class _Plain:
         return self._known[value]
 
 
+def _lifted(by: int) -> Callable[[int], int]:
+    def lift(value: int, by: int = by, *, factor: int = by) -> int:
+        return value * factor + by
+
+    return lift
+
+
 _SHORT, _LONG = _scaled(2), _scaled(30)
+_LOW, _HIGH = _lifted(2), _lifted(30)
 _FIRST = [lambda value: value + 1]
 _SECOND = [lambda value: value * 2]
 _PLAIN = _Plain(2)
@@ -182,6 +190,10 @@ _PLAIN = _Plain(2)
 
 def _by_closures(value: int) -> int:
     return _SHORT(value) + _LONG(value)
+
+
+def _by_defaults(value: int) -> int:
+    return _LOW(value) + _HIGH(value)
 
 
 def _by_lambdas(value: int) -> int:
@@ -209,6 +221,18 @@ def _by_imported_module(values: list[int]) -> object:
     return given.joined(*map(str, values))
 
 
+def _by_renamed_module(values: list[int]) -> object:
+    import jobs.transforms.columns as given
+
+    return given.joined(*map(str, values))
+
+
+def _by_path_of_module(values: list[int]) -> object:
+    import jobs.transforms.columns
+
+    return jobs.transforms.columns.joined(*map(str, values))
+
+
 _HERE = sys.modules[__name__]
 
 
@@ -216,13 +240,19 @@ _HERE = sys.modules[__name__]
     ("using", "module", "name", "other"),
     [
         (_by_closures, _HERE, "_LONG", _scaled(31)),
+        (_by_defaults, _HERE, "_HIGH", _lifted(31)),
         (_by_lambdas, _HERE, "_SECOND", [lambda value: value * 3]),
         (_by_state, _HERE, "_PLAIN", _Plain(3)),
         (_by_a_name_of_others, _HERE, "_helper", _windowed),
         (_by_import, columns, "joined", _windowed),
         (_by_imported_module, columns, "joined", _windowed),
+        (_by_renamed_module, columns, "joined", _windowed),
+        (_by_path_of_module, columns, "joined", _windowed),
     ],
-    ids=["closure", "lambda", "state", "name", "import", "module"],
+    ids=[
+        *("closure", "default", "lambda", "state", "name"),
+        *("import", "module", "renamed", "path"),
+    ],
 )
 def test_code_counts_whatever_else_has_its_name(
     monkeypatch: pytest.MonkeyPatch,

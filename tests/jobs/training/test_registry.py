@@ -292,7 +292,9 @@ def test_a_fault_of_the_database_is_raised_and_not_written_with_a_stack(
     address = f"sqlite:///file:{tmp_path / 'mlflow.db'}?mode=ro&uri=true"
     told = subprocess.run(
         [sys.executable, "-c", _TOLD_ONCE, address],
-        cwd=ROOT,
+        # MLflow makes a folder of such an address, below the one that it runs in.
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=True,
