@@ -316,6 +316,7 @@ class Pipeline:
     def __post_init__(self) -> None:
         refuse_odd_kinds(f"Pipeline '{self.name}'", self)
         self._refuse_odd_names()
+        self._refuse_no_daily_feed()
         self._refuse_odd_days()
         self._refuse_odd_hours()
         self._refuse_odd_schedules()
@@ -516,6 +517,18 @@ class Pipeline:
         refuse_unless(
             len(files) == len(set(files)),
             f"Pipeline '{self.name}' has two feeds of one path: {sorted(files)}.",
+        )
+
+    def _refuse_no_daily_feed(self) -> None:
+        """Refuse a pipeline without files of a day: by them it is known which nights there were."""
+        references = [feed.path for feed in self.feeds if feed.is_reference]
+        named = f"reference files alone ({', '.join(references)})" if references else "no feed"
+        refuse_unless(
+            len(references) < len(self.feeds),
+            f"Pipeline '{self.name}' has {named}: by the files of a day the platform knows which "
+            "nights there were, so one feed at least must have '{date}' in its path. Have the "
+            "source write the day into the name, such as 'orders/{date}.csv': a whole export each "
+            "day is a feed like any other.",
         )
 
     def _refuse_odd_table(self, name: str) -> None:

@@ -234,6 +234,25 @@ def test_two_feeds_cannot_be_the_same_file() -> None:
         replace(TOY, feeds=(READINGS, replace(READINGS, name="again")))
 
 
+@pytest.mark.parametrize(
+    ("feeds", "found"),
+    [
+        ((SENSORS,), r"reference files alone \(sensors.csv\)"),
+        ((), "no feed"),
+    ],
+    ids=["references", "none"],
+)
+def test_a_pipeline_has_a_feed_by_whose_files_its_nights_are_known(
+    feeds: tuple[Feed, ...], found: str
+) -> None:
+    # Of what is scored, too: it could be made of reference files alone.
+    scored = replace(_table("scored"), reads=tuple(feed.name for feed in feeds))
+    message = f"Pipeline 'toy' has {found}: .* must have '{{date}}' in its path"
+    with pytest.raises(UsageError, match=message):
+        replace(TOY, feeds=feeds, derived=(scored,), entity_table="scored")
+    replace(TOY, feeds=(READINGS,))
+
+
 def test_a_feature_view_must_look_into_a_table_that_is_made() -> None:
     stray = replace(FLIGHTS.views[0], table="nowhere")
     with pytest.raises(UsageError, match="looks into 'flights.nowhere'"):
