@@ -54,6 +54,8 @@ _MADE_COLUMNS = frozenset(
     }
 )
 """Columns that the platform gives training, scoring and predictions itself."""
+_OF_TRAINING = frozenset({"landed_date", "event_timestamp", "learned"})
+"""Those of them that training has."""
 _EVENT = "event_timestamp"
 """Where a view says nothing else, the column of its table with the instant at which a row holds."""
 _SAY_WHAT_LOSS_IS = ("task", "label")
@@ -710,10 +712,15 @@ class Pipeline:
         shown = {*self.entity, *self.carried}
         training = self.training
         features = {*feature_names.names(self.views), *training.numeric}
-        named = {"prediction": self.prediction, "training.label": training.label}
-        for field_name, name in named.items():
+        # Predictions show none of these: only training could have two columns of one name.
+        learned = {*training.categorical, *training.unread}
+        named = (
+            ("prediction", self.prediction, shown | features),
+            ("training.label", training.label, shown | features | learned),
+        )
+        for field_name, name, others in named:
             refuse_unless(
-                name.isidentifier() and name not in shown | features | _MADE_COLUMNS,
+                name.isidentifier() and name not in others | _MADE_COLUMNS,
                 f"Pipeline '{self.name}': {field_name} '{name}' is no name of its own: entity, "
                 "carried columns, features and what the platform adds have others.",
             )
@@ -721,7 +728,8 @@ class Pipeline:
             self.prediction != training.label,
             f"Pipeline '{self.name}': prediction and label are both named '{training.label}'.",
         )
-        taken = sorted(_MADE_COLUMNS & (shown | features) | set(self.entity) & features)
+        made = _MADE_COLUMNS & (shown | features) | _OF_TRAINING & learned
+        taken = sorted(made | set(self.entity) & features)
         refuse_unless(
             not taken,
             f"Pipeline '{self.name}': {taken} cannot name a feature or a carried column: the "

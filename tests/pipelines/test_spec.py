@@ -385,6 +385,21 @@ def test_the_label_must_have_a_name_of_its_own(name: str) -> None:
         replace(TOY, training=replace(TOY.training, label=name))
 
 
+@pytest.mark.parametrize("field", ["categorical", "unread"])
+def test_what_a_model_could_read_is_no_other_column_of_training(field: str) -> None:
+    def declared(*names: str) -> Pipeline:
+        more: dict[str, Any] = {field: names}
+        return replace(TOY, training=replace(TOY.training, **more))
+
+    with pytest.raises(UsageError, match="training.label 'high' is no name of its own"):
+        declared("note", "high")
+    for name in ("landed_date", "event_timestamp", "learned"):
+        with pytest.raises(UsageError, match=rf"\['{name}'\] cannot name a feature"):
+            declared(name)
+    # What is scored may be a category, and what predictions alone have.
+    declared("id", "run_id")
+
+
 @pytest.mark.parametrize(
     "declared",
     [
