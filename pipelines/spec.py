@@ -111,6 +111,8 @@ such a pipeline would have to quote its name. A test compares them with DuckDB's
 SOURCE_SUFFIX, DEADLINE_SUFFIX = "_source", "_deadline"
 RESERVED_SUFFIXES = (SOURCE_SUFFIX, DEADLINE_SUFFIX)
 """Of a pipeline's name in those of the DAGs that are made for it beside its own."""
+_LEAST_AGE_HOURS = 31 * 24
+"""Of rows of a reference file, which may well not change for a month."""
 _MOST_HOURS = 24
 """That a night may wait for its files: while it does, the next one does not begin."""
 _MONTHS = (
@@ -588,6 +590,7 @@ class Pipeline:
                 f"or transform makes. Known: {sorted(known)}.",
             )
             self._refuse_short_window(view)
+            self._refuse_short_age(view)
             self._refuse_undeclared(f"Feature view '{view.name}' reads", view.table, view.columns)
             self._refuse_other_partition(f"Feature view '{view.name}' looks into", view.table)
         refuse_unless(
@@ -612,6 +615,22 @@ class Pipeline:
             f"Feature view '{view.name}' looks up windows of up to {view.past_days} days in "
             f"'{self.name}.{view.table}', which is made from {days} day(s): its window_days must "
             f"be at least {view.past_days}.",
+        )
+
+    def _refuse_short_age(self, view: FeatureView) -> None:
+        """Refuse an age that rows of a file that changes seldom soon have."""
+        references = {feed.name for feed in self.feeds if feed.is_reference}
+        # With an event of their own, rows are as old as that.
+        holds_as_landed = view.table in references and "landed_date" in view.event
+        age = view.max_age_hours
+        is_short = age is not None and age < _LEAST_AGE_HOURS
+        refuse_unless(
+            not (holds_as_landed and is_short),
+            f"Feature view '{view.name}' has max_age_hours={age} and looks into "
+            f"'{self.name}.{view.table}', a reference file: its rows are as old as the last change "
+            f"of the file, and {age} hours after it none would be found any more. Leave "
+            f"max_age_hours out, or, where an age is meant, make it at least {_LEAST_AGE_HOURS} "
+            "(31 days).",
         )
 
     def _refuse_undeclared(self, whose: str, table: str, columns: Iterable[str]) -> None:

@@ -16,7 +16,7 @@ from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
-from pipelines.features import Feature, FeatureView, names
+from pipelines.features import Feature, FeatureView, day_end, names
 from pipelines.feeds import Column, Feed
 from pipelines.model import GroupMean, Logarithm, NeuralNetwork, Promotion, Watch
 from pipelines.resources import TRAINING, Pool, Resources
@@ -305,6 +305,27 @@ def test_the_view_of_a_feed_that_says_no_moment_is_told_of_one() -> None:
     view = replace(_PLACED, features=_PLACED.features[1:], event="event_timestamp")
     with pytest.raises(UsageError, match=r"\['event_timestamp'\].*event: day_end\("):
         _with_view(view)
+
+
+_FAR = replace(_PLACED, features=_PLACED.features[1:])
+"""The same view without that feature."""
+
+
+@pytest.mark.parametrize("event", ["landed_date", day_end("landed_date", TOY.timezone)])
+def test_rows_of_a_reference_file_do_not_become_too_old_within_a_month(event: str) -> None:
+    view = replace(_FAR, event=event, max_age_hours=743)
+    message = (
+        "'placed' has max_age_hours=743 and looks into 'toy.sensors', a reference file.*"
+        r"Leave max_age_hours out, .* at least 744 \(31 days\)"
+    )
+    with pytest.raises(UsageError, match=message):
+        _with_view(view)
+    _with_view(replace(view, max_age_hours=744))
+    # These are as old as they say themselves.
+    dated = SENSORS.with_new(["seen_at"])
+    _with_view(replace(view, event="seen_at"), dated)
+    # Each day has files of these.
+    _with_view(replace(view, table="readings", features=(Feature(name="taken"),)))
 
 
 def test_what_is_carried_from_a_feed_is_declared_by_it() -> None:

@@ -183,7 +183,7 @@ def lake(tmp_path: Path) -> Lake:
     made.publish("weekly", NIGHT, [{"place": "attic", "event_timestamp": MOMENT}])
     made.publish(
         "register",
-        NIGHT - timedelta(days=20),
+        NIGHT - timedelta(days=33),
         [_raw(4, place="attic")],
     )
     return made
@@ -210,7 +210,7 @@ def test_each_row_is_told_with_its_file_and_line(lake: Lake) -> None:
     weeks = "last_week, busy_week"
     assert windows == ("2013-02-01..2013-02-03", "not listed", files, None, weeks)
     assert _of(found, "weekly") == [(day, "place=attic", None, None, weeks)]
-    assert _of(found, "register") == [("2013-01-14", "place=attic", file, 4, "listed")]
+    assert _of(found, "register") == [("2013-01-01", "place=attic", file, 4, "listed")]
 
 
 def test_a_view_that_found_nothing_is_told_too(lake: Lake) -> None:
@@ -298,12 +298,12 @@ def test_views_of_one_key_that_look_differently_are_each_told_what_they_found(la
 def test_the_age_of_a_row_that_holds_from_a_day_on_is_counted_from_its_midnight(
     hours: int, lake: Lake
 ) -> None:
-    # The register is of a day that began three weeks and five hours before the moment.
-    age = 21 * 24 + hours
+    # The register is of a day that began 34 days and five hours before the moment.
+    age = 34 * 24 + hours
     by_day = _view("listed", "register", event="landed_date", max_age_hours=age)
     run = replace(lake.run, pipeline=replace(PIPELINE, views=(by_day,)))
     ((days, *_),) = _of(behind(run, ENTITY), "register")
-    assert days == ("2013-01-14" if hours == 5 else "until 2013-02-03")
+    assert days == ("2013-01-01" if hours == 5 else "until 2013-02-03")
 
 
 @pytest.mark.parametrize(
