@@ -36,6 +36,8 @@ _QUARANTINE = {
 _MADE = {
     "landed_date": "The night: the day whose files it is made from.",
     "event_timestamp": "The scoring moment: local midnight at the end of landed_date.",
+}
+_ROLLED = {
     "grain": "Whose past it is; one of the pipeline's grains.",
     "key": "Of the grain's columns, joined by '|'.",
 }
@@ -101,16 +103,16 @@ def column_docs(name: str) -> Mapping[str, str]:
         return _of_feed(feeds[table])
     if table == PREDICTIONS:
         foretold = {pipeline.prediction: f"What the model foretells. {pipeline.title}"}
-        return {**_derived(pipeline), **_MADE, **foretold, **_PREDICTED}
+        return {**_joined(pipeline), **foretold, **_PREDICTED}
     if table == TRAINING:
         label = pipeline.training.label
         landed = {"landed_date": "The day on which the label became known."}
-        return {**_derived(pipeline), **_MADE, label: "The label, as it became known.", **landed}
+        return {**_joined(pipeline), label: "The label, as it became known.", **landed}
     if table == SCORING:
-        return {**_derived(pipeline), **_MADE}
+        return _joined(pipeline)
     own = {one.name: one.docs for one in pipeline.derived}
-    looked_up = _looked_up(pipeline, table)
-    return {**_derived(pipeline), **looked_up, **_MADE, **own.get(table, {})}
+    named = {**_derived(pipeline), **_looked_up(pipeline, table)}
+    return {**named, **_MADE, **_ROLLED, **own.get(table, {})}
 
 
 def declared_columns(pipeline: Pipeline, table: Table) -> list[str]:
@@ -166,6 +168,16 @@ def _derived(pipeline: Pipeline) -> dict[str, str]:
     for view in pipeline.views:
         features |= {one.name: _of_feature(one, raw) for one in view.features}
     return {**raw, **made, **features}
+
+
+def _joined(pipeline: Pipeline) -> dict[str, str]:
+    """Of the columns of training and scoring, by name; the label aside."""
+    told = {feed.name: _of_feed(feed) for feed in pipeline.feeds}
+    told |= {one.name: dict(one.docs) for one in pipeline.derived}
+    scored = told[pipeline.entity_table]
+    # Of its own moment another table may say something else.
+    moment = scored.get("event_timestamp") or _MADE["event_timestamp"]
+    return {**_derived(pipeline), **_MADE, "event_timestamp": moment}
 
 
 def _looked_up(pipeline: Pipeline, table: str) -> dict[str, str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from jobs.lake import dictionary, ops
+from jobs.lake.contract import contract
 from jobs.lake.dictionary import column_docs, table_doc
 from jobs.lake.ops_docs import OPS_TABLES
 from jobs.lake.ops_views import OPS_VIEWS
@@ -95,6 +97,29 @@ def test_what_is_worked_out_of_a_column_is_not_told_as_that_column() -> None:
     assert told(made_by="temp - dewp") == "SQL: temp - dewp"
     assert told(made_by="count(temp)") == "SQL: count(temp)"
     assert told(column="temp", finish="round(value)") == "SQL: round(temp)"
+
+
+def test_what_the_declaration_says_of_a_column_is_what_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grain, moment = "Wheat, rye or barley.", "Six in the morning of the day."
+    weather = catalog.pipeline("weather")
+    hours, hourly, *others = weather.derived
+    scored = replace(
+        hours,
+        docs={**hours.docs, "grain": grain, "event_timestamp": moment},
+        types={**hours.types, "grain": "string"},
+    )
+    other = replace(hourly, docs={**hourly.docs, "event_timestamp": "The hour."})
+    pipeline = replace(weather, derived=(scored, other, *others), carried=("hour", "grain"))
+    monkeypatch.setattr("pipelines.weather.PIPELINE", pipeline)
+    for table in (TRAINING, SCORING, PREDICTIONS):
+        told = column_docs(f"weather.{table}")
+        assert (told["grain"], told["event_timestamp"]) == (grain, moment)
+    meanings = {one.column: one.meaning for one in contract(pipeline)}
+    assert meanings["grain"] == grain
+    # Of the windows it is another one.
+    assert column_docs("weather.rolling")["grain"].startswith("Whose past it is")
 
 
 @pytest.mark.parametrize("pipeline", _PIPELINES, ids=lambda one: one.name)
