@@ -140,6 +140,8 @@ _CRON = (
 _LONGEST_IN_WAREHOUSE = 50
 """Letters of a table's name: PostgreSQL cuts off names of more than 63, and indexes are named after
 their table."""
+_DECIMAL = re.compile(r"decimal\([0-9]+,[0-9]+\)")
+"""A type of columns that no feed has: its digits, and how many of them are behind the point."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 """What a module of Python, a schema of SQL and a folder can be named."""
 
@@ -174,8 +176,9 @@ class Table:
     doc: str = ""
     docs: Mapping[str, str] = field(default_factory=dict)
     """Meaning and unit of columns that no feed, feature or sum declares, by name."""
-    types: Mapping[str, Type] = field(default_factory=dict)
-    """Type of columns that predictions show and no feed declares, by name."""
+    types: Mapping[str, str] = field(default_factory=dict)
+    """Type of columns that predictions show, by name: of those that no feed declares, or that are
+    made to another one. The types of feeds, and `decimal(9,2)`."""
 
     def __post_init__(self) -> None:
         refuse_odd_kinds(f"Table '{self.name}'", self)
@@ -194,11 +197,7 @@ class Table:
             f"Table '{self.name}' is published to PostgreSQL: its name may have at most "
             f"{_LONGEST_IN_WAREHOUSE} letters.",
         )
-        unknown = sorted(set(self.types.values()) - set(get_args(Type)))
-        refuse_unless(
-            not unknown,
-            f"Table '{self.name}': no types {unknown}. Known: {', '.join(get_args(Type))}.",
-        )
+        _refuse_odd_types(f"Table '{self.name}'", self.types.values())
 
     def day_of(self, night: date) -> date:
         """The partition date that a night writes."""
@@ -229,11 +228,12 @@ class Deprecation:
     """From this day on the column may go. Before it, it stays: null where nothing makes it."""
     why: str
     """And what to use instead."""
-    type: Type | None = None
+    type: str | None = None
     """Of a column that nothing makes any more; None: it is still made."""
 
     def __post_init__(self) -> None:
         refuse_odd_kinds(f"Deprecation of '{self.column}'", self)
+        _refuse_odd_types(f"Deprecation of '{self.column}'", filter(None, [self.type]))
         refuse_unless(
             self.since < self.until,
             f"Deprecation of '{self.column}': since {self.since} must be before until "
@@ -806,6 +806,13 @@ class Pipeline:
 
     def _no_such(self, kind: str, name: str, known: list[str]) -> NoReturn:
         raise no_such(f"{kind} of '{self.name}'", name, known)
+
+
+def _refuse_odd_types(whose: str, types: Iterable[object]) -> None:
+    """Refuse types that no column of predictions can be promised to have."""
+    known = (*get_args(Type), "decimal(9,2)")
+    unknown = [one for one in types if one not in known and not _DECIMAL.fullmatch(str(one))]
+    refuse_unless(not unknown, f"{whose}: no types {unknown}. Known: {', '.join(known)}.")
 
 
 def _is_cron(text: str) -> bool:

@@ -14,13 +14,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from jobs.lake import dictionary
 from pipelines.environment import ROOT
 from pipelines.errors import UsageError
-from pipelines.feeds import Type
 from pipelines.spec import PREDICTIONS, Deprecation, Pipeline
 
-_MADE_BY: Mapping[str, Type] = {
+_MADE_BY: Mapping[str, str] = {
     "model_name": "string",
     "model_version": "string",
     "model_run_id": "string",
@@ -30,6 +31,17 @@ _MADE_BY: Mapping[str, Type] = {
     "code_version": "string",
 }
 """Columns of every pipeline's predictions, with their types."""
+_TYPES: Mapping[pa.DataType, str] = {
+    pa.bool_(): "boolean",
+    pa.int32(): "int",
+    pa.int64(): "long",
+    pa.float64(): "double",
+    pa.string(): "string",
+    pa.large_string(): "string",
+    pa.string_view(): "string",
+    pa.date32(): "date",
+}
+"""What a column of these is promised as; decimals and instants have more than one each."""
 _NOT_JUDGED = frozenset({"model_name", "code_version"})
 """Those of which the gate does not demand a value."""
 
@@ -39,7 +51,7 @@ class Promised:
     """A column of the predictions."""
 
     column: str
-    type: Type
+    type: str
     nullable: bool
     meaning: str
     deprecated_since: str | None = None
@@ -97,6 +109,50 @@ def contract(pipeline: Pipeline) -> Contract:
         )
         found.append(_deprecated(gone, deprecation))
     return tuple(found)
+
+
+def not_as_promised(pipeline: Pipeline, rows: pa.Schema) -> list[str]:
+    """Of each column of predictions that is of another type than is promised, the way out.
+
+    Args:
+        pipeline: Whose predictions they are.
+        rows: Their columns.
+
+    Raises:
+        UsageError: the contract makes no sense.
+    """
+    found: list[str] = []
+    for one in contract(pipeline):
+        if one.column in rows.names:
+            kind = rows.field(one.column).type
+            if _type_of(kind) != one.type:
+                found.append(_told_of_type(pipeline.name, one, kind))
+    return found
+
+
+def _told_of_type(pipeline: str, one: Promised, kind: pa.DataType) -> str:
+    own = _type_of(kind)
+    said = (
+        f"{pipeline}.{PREDICTIONS}: column '{one.column}' is {own or kind} in the lake, and is "
+        f"promised as {one.type} (`nightshift contract {pipeline}`). Have the transform that makes "
+        f"it CAST({one.column} AS {one.type.upper()})"
+    )
+    if own is None:
+        return f"{said}: nothing can be promised as {kind}."
+    return (
+        f"{said}; or promise what is there: declare types={{'{one.column}': '{own}'}} of the table "
+        f"that makes it, take the column out of pipelines/contracts/{pipeline}.json, where it was "
+        "never true, and run `python -m tools.contracts --write`."
+    )
+
+
+def _type_of(kind: pa.DataType) -> str | None:
+    """As what a column of that type is promised; None: there is no word for it."""
+    if pa.types.is_decimal(kind):
+        return f"decimal({kind.precision},{kind.scale})"
+    if pa.types.is_timestamp(kind) and kind.tz:
+        return "timestamp"
+    return _TYPES.get(kind)
 
 
 def values(one: Promised) -> tuple[object, ...]:
@@ -169,7 +225,7 @@ def _way_out(one: Promised) -> str:
     )
 
 
-def _made(pipeline: Pipeline) -> dict[str, Type]:
+def _made(pipeline: Pipeline) -> dict[str, str]:
     """The columns that the stage `predict` gives, with their types."""
     known = _declared_types(pipeline)
     shown = dict.fromkeys((*pipeline.entity, *pipeline.carried))
@@ -184,8 +240,8 @@ def _made(pipeline: Pipeline) -> dict[str, Type]:
     return {**found, **_MADE_BY}
 
 
-def _declared_types(pipeline: Pipeline) -> dict[str, Type]:
-    found: dict[str, Type] = {pipeline.event_date: "date"}
+def _declared_types(pipeline: Pipeline) -> dict[str, str]:
+    found: dict[str, str] = {pipeline.event_date: "date"}
     for feed in pipeline.feeds:
         for column in feed.columns:
             found.setdefault(column.name, column.type)

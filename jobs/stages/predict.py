@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property, partial
@@ -14,6 +15,7 @@ import pyarrow as pa
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from jobs.lake import amounts, approvals, model_events, ops, served, snapshots, tables
+from jobs.lake.contract import not_as_promised
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import path
 from jobs.lake.publications import Input, Origin
@@ -25,7 +27,7 @@ from jobs.training import file_scoring, odd_inputs, scoring, serving
 from jobs.training.file_scoring import Asked
 from jobs.version import code_version
 from pipelines.days import Days
-from pipelines.errors import AwaitsApproval, Refused
+from pipelines.errors import AwaitsApproval, Refused, UsageError
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, SCORING
 
@@ -215,9 +217,17 @@ class _Work:
             # Before anything is staged.
             odd_inputs.require_none(self.run, odd)
 
+        self._tell_of_other_types(asked.told)
         schema = from_arrow_schema(asked.told)
         staged = tables.stage_files(self.run, PREDICTIONS, writing, schema, origin.inputs, origin)
         return staged, odd
+
+    def _tell_of_other_types(self, told: pa.Schema) -> None:
+        """Warn of predictions that are not what the contract promises."""
+        # A contract that makes no sense is the matter of the project's own tests.
+        with suppress(UsageError):
+            for odd in not_as_promised(self.run.pipeline, told):
+                print(f"Warning: {odd}", file=sys.stderr, flush=True)
 
     @cached_property
     def _stamps(self) -> dict[str, object]:

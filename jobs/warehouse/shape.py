@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from jobs.lake import dictionary
-from jobs.lake.contract import Promised, contract
+from jobs.lake.contract import contract, not_as_promised
 from pipelines.errors import Refused
-from pipelines.feeds import Type
 from pipelines.spec import PREDICTIONS
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ _PLAIN: Mapping[pa.DataType, str] = {
     pa.date32(): "date",
 }
 """As PostgreSQL itself writes the types: they are compared with those of a table that is there."""
-_OF_CONTRACT: Mapping[Type, str] = {
+_OF_CONTRACT: Mapping[str, str] = {
     "string": "text",
     "int": "integer",
     "long": "bigint",
@@ -112,9 +111,13 @@ def shape_of(pipeline: Pipeline, table: Table, rows: pa.Schema) -> Shape:
     found = {field.name: _type(name, field) for field in rows}
     docs = dict(dictionary.column_docs(name))
     if table.name == PREDICTIONS:
+        if odd := not_as_promised(pipeline, rows):
+            raise Refused(" ".join(odd))
         promised = contract(pipeline)
         docs |= {one.column: one.told for one in promised}
-        found = _as_promised(name, promised, found)
+        wanted = {one.column: _of_contract(one.type) for one in promised}
+        # First what was promised, also where nothing makes it any more.
+        found = {**wanted, **found}
     columns: list[Column] = []
     for column, kind in found.items():
         doc = docs.get(column, "")
@@ -130,18 +133,8 @@ def shape_of(pipeline: Pipeline, table: Table, rows: pa.Schema) -> Shape:
     )
 
 
-def _as_promised(
-    name: str, promised: Sequence[Promised], found: Mapping[str, str]
-) -> dict[str, str]:
-    """The columns with those that were promised first, also where nothing makes them any more."""
-    wanted = {one.column: _OF_CONTRACT[one.type] for one in promised}
-    for column, kind in wanted.items():
-        if found.get(column, kind) != kind:
-            raise Refused(
-                f"{name}: column '{column}' is {found[column]} in the lake, and was promised as "
-                f"{kind} (`nightshift contract`). Declare its type as it is, or mend what makes it."
-            )
-    return {**wanted, **found}
+def _of_contract(kind: str) -> str:
+    return _OF_CONTRACT.get(kind) or kind.replace("decimal", "numeric")
 
 
 def _type(name: str, field: pa.Field) -> str:

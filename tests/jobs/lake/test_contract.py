@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from expectations.predictions import MADE_BY, prediction_columns
@@ -153,6 +154,69 @@ def test_a_column_whose_type_nothing_declares_is_named() -> None:
     untyped = tuple(replace(table, types={}) for table in WEATHER.derived)
     with pytest.raises(UsageError, match=r"the type of forecast_at.*types=\{'forecast_at': …\}"):
         contract.contract(replace(WEATHER, derived=untyped))
+
+
+_KINDS = {
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", "UTC"),
+    "string": pa.string(),
+    "int": pa.int32(),
+    "long": pa.int64(),
+    "double": pa.float64(),
+}
+AS_PROMISED = pa.schema({one.column: _KINDS[one.type] for one in PROMISED})
+
+
+def _with_hour_as(kind: pa.DataType) -> pa.Schema:
+    """Columns of predictions, as a transform gives them that casts the hour of the feed."""
+    place = AS_PROMISED.get_field_index("hour")
+    return AS_PROMISED.set(place, pa.field("hour", kind))
+
+
+DECIMAL = _with_hour_as(pa.decimal128(9, 2))
+
+
+def _promising_decimals() -> Pipeline:
+    hours, *others = WEATHER.derived
+    typed = replace(hours, types={**hours.types, "hour": "decimal(9,2)"})
+    return replace(WEATHER, derived=(typed, *others))
+
+
+def test_what_is_of_another_type_than_is_promised_is_told_with_the_way_out() -> None:
+    assert contract.not_as_promised(WEATHER, AS_PROMISED) == []
+    (told,) = contract.not_as_promised(WEATHER, DECIMAL)
+    assert told.startswith(
+        "weather.predictions: column 'hour' is decimal(9,2) in the lake, and is promised as int"
+    )
+    assert "CAST(hour AS INT); or" in told
+    assert "declare types={'hour': 'decimal(9,2)'} of the table" in told
+    assert contract.not_as_promised(_promising_decimals(), DECIMAL) == []
+    local = _with_hour_as(pa.timestamp("us"))
+    (told,) = contract.not_as_promised(WEATHER, local)
+    assert told.endswith("CAST(hour AS INT): nothing can be promised as timestamp[us].")
+
+
+def test_a_promise_that_was_never_true_is_corrected_as_the_message_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contract, "file_of", lambda name: tmp_path / f"{name}.json")
+    assert contracts.main(["--write"]) == 0
+    monkeypatch.setattr("pipelines.weather.PIPELINE", _promising_decimals())
+    assert contracts.main(["--write"]) == 1
+    file = tmp_path / "weather.json"
+    others = [one for one in PROMISED if one.column != "hour"]
+    file.write_text(contract.written(others))
+    assert contracts.main(["--write"]) == 0
+    types = {one.column: one.type for one in contract.promised(file)}
+    assert types["hour"] == "decimal(9,2)"
+
+
+def test_a_type_that_nothing_can_be_promised_as_is_refused() -> None:
+    hours = WEATHER.derived[0]
+    with pytest.raises(UsageError, match=r"Table 'hours': no types \['decimal'\]. Known: .*9,2"):
+        replace(hours, types={"hour": "decimal"})
+    with pytest.raises(UsageError, match=r"Deprecation of 'hour': no types \['number'\]"):
+        replace(HOUR, type="number")
 
 
 def test_what_is_written_is_read_as_it_was(tmp_path: Path) -> None:

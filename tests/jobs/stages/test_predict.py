@@ -33,7 +33,7 @@ from pipelines.environment import Environment
 from pipelines.errors import AwaitsApproval, Refused
 from pipelines.model import LinearModel, Promotion, Serving
 from pipelines.run import Run
-from pipelines.spec import PREDICTIONS, Pipeline
+from pipelines.spec import PREDICTIONS, Pipeline, Table
 from tests.jobs.lake import test_commits as commits
 from tests.jobs.training import small
 
@@ -217,6 +217,27 @@ def test_a_quantised_variant_serves_where_it_is_asked_for_and_has_passed(
             assert predict.predict(run)["variants"] == {"1": variant}
             rows = tables.staged(run, "predictions").orderBy("batch").collect()
             assert [row["failure_probability"] for row in rows] == said[variant].tolist()
+
+
+def test_predictions_of_another_type_than_is_promised_are_told(
+    tmp_path: Path, staged: list[pa.Table], capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = small.models_at(tmp_path)
+    cast = pa.nulls(len(ROWS), pa.decimal128(9, 2))
+    small.publish(environment, small.with_column(ROWS, "product", cast), "scoring")
+    _promote(environment, NIGHTS.first)
+    made = Table(
+        name="made",
+        made_by="transform",
+        key=("line",),
+        types={"line": "string", "oven": "string"},
+    )
+    run = small.run_of(environment, "predict", NIGHTS.last)
+    promising = replace(made, types={**made.types, "product": "decimal(9,2)"})
+    for table, is_told in ((made, True), (promising, False)):
+        predict.predict(replace(run, pipeline=replace(run.pipeline, derived=(table,))))
+        told = "Warning: small.predictions: column 'product' is decimal(9,2) in the lake, and is"
+        assert (told in capsys.readouterr().err) == is_told
 
 
 def test_where_others_run_spark_rows_are_scored_here(

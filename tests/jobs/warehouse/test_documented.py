@@ -8,6 +8,7 @@ import struct
 import threading
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -144,7 +145,23 @@ def test_predictions_of_another_type_than_was_promised_are_not_published(lake: L
     wrong = rows.set_column(place, "hour", pa.array(["five"]))
     lake.publish({DAY: wrong})
     (fault,) = lake.catch_up().faults
-    assert "column 'hour' is text in the lake, and was promised as integer" in fault
+    assert "column 'hour' is string in the lake, and is promised as int" in fault
+
+
+def test_a_decimal_is_published_once_it_is_promised(lake: Lake) -> None:
+    lake.pipeline = WEATHER
+    rows = foretold(WEATHER, DAY)
+    place = rows.column_names.index("hour")
+    half_past_five = pa.array([Decimal("5.50")], pa.decimal128(9, 2))
+    lake.publish({DAY: rows.set_column(place, "hour", half_past_five)})
+    (fault,) = lake.catch_up().faults
+    assert "declare types={'hour': 'decimal(9,2)'} of the table that makes it" in fault
+    hours, *others = WEATHER.derived
+    typed = replace(hours, types={**hours.types, "hour": "decimal(9,2)"})
+    lake.pipeline = replace(WEATHER, derived=(typed, *others))
+    assert lake.catch_up().faults == ()
+    assert lake.ask("SELECT hour FROM weather.predictions") == [(Decimal("5.50"),)]
+    assert [kind for name, _, kind in lake.ask(MEANINGS) if name == "hour"] == ["numeric(9,2)"]
 
 
 def variables(**given: str) -> dict[str, str]:
