@@ -33,7 +33,7 @@ import psutil
 
 from jobs.lake.store_faults import what_store_says
 from jobs.notifications import channels, email, webhook
-from jobs.services import executors, processes, shared_locks, stage_client
+from jobs.services import executors, processes, shared_locks, stage_client, usage
 from jobs.services.definitions import Health, services
 from jobs.services.lifecycle import needs_others, require_shared
 from jobs.services.startup import state
@@ -66,11 +66,6 @@ _LEAST_DISK, _SCARCE_DISK = 1.0, 5.0
 _URL_AND_KEYS = "the URL and the credentials"
 _SPARK_PORT = 15002
 """Of a Spark Connect address that names none."""
-_MEMORY_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
-"""Where a container tells what it may have."""
 _SET_UP_ANEW = "make setup"
 _FOR_GPUS = "make setup GPU=1, or the image for GPUs: docs/how-to/horovod.md#gpus"
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -326,9 +321,8 @@ def _processor(environment: Environment) -> Iterator[Finding]:
 
 
 def _memory(_: Environment) -> Iterator[Finding]:
-    memory = psutil.virtual_memory()
-    total = min([memory.total, *_memory_limits()]) / _GIGABYTE
-    free = min(memory.available / _GIGABYTE, total)
+    total = usage.memory() / _GIGABYTE
+    free = min(psutil.virtual_memory().available / _GIGABYTE, total)
     is_enough = total >= _LEAST_MEMORY and free >= _LEAST_FREE_MEMORY
     found = f"{free:.1f} GB free of {total:.1f} GB"
     way_out = "Give Spark less (NIGHTSHIFT_SPARK_MEMORY), or end programs."
@@ -647,12 +641,6 @@ def _ranks(environment: Environment) -> int:
     families = [pipeline.training.family for pipeline in catalog.readable()]
     declared = [one.ranks for one in families if isinstance(one, NeuralNetwork)]
     return environment.ranks or max(declared, default=1)
-
-
-def _memory_limits() -> list[int]:
-    told = [file.read_text().strip() for file in _MEMORY_LIMITS if file.exists()]
-    # Without a limit it is the word max.
-    return [int(text) for text in told if text.isdecimal()]
 
 
 def _answer(what: str, ask: Callable[[], str], variable: str) -> Finding:

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 _KILOBYTE = 1024
 _OWN = Path("/proc/self")
+_MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Where a container tells what it may have."""
 _FORGET_PEAK = "5"
 """What Linux takes in `clear_refs` for: the peak of the resident memory begins anew."""
 
@@ -107,6 +112,17 @@ def of_lost(told: str) -> tuple[datetime, Usage]:
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UsageError(f"'{told}' does not tell since when something is lost.") from None
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has, or that its container may have."""
+    import psutil
+
+    total: int = psutil.virtual_memory().total
+    told = [file.read_text().strip() for file in _MEMORY_LIMITS if file.exists()]
+    # Without a limit it is the word max.
+    limits = [int(text) for text in told if text.isdecimal()]
+    return min([total, *limits])
 
 
 class Meter:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.services import usage
 from jobs.training.encoding import Encoding, Examples
 from jobs.training.metrics import Vector, require_finite
 from jobs.training.tasks import LearningTask, task_of
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from pipelines.environment import Environment
 
 MODEL = "linear.json"
+_CELLS = 4_000_000
+"""Of a design that is scored: 32 MB, however many rows and categories there are."""
+_CELL_BYTES = 8
+_GIGABYTE = 1 << 30
+_MOST_MEMORY = 0.5
+"""Share of the machine's memory that the design of a training may take: its solver may copy it."""
 _TOLERANCE = 1e-6
 """Of the solver of logistic regression: far below what a loss is told apart by."""
 
@@ -43,9 +50,14 @@ class Linear:
 
     def score(self, examples: Examples) -> Vector:
         """The prediction of each example."""
-        products = design(examples, self.encoding) * self.coefficients
-        # Not a matrix product: BLAS may add in another order on a machine with other cores.
-        return self.task.inverse_link(self.intercept + products.sum(axis=1))
+        sums = np.empty(len(examples))
+        at_once = max(1, _CELLS // width(self.encoding))
+        for first in range(0, len(examples), at_once):
+            rows = design(examples.read(first, at_once), self.encoding)
+            rows *= self.coefficients
+            # Not a matrix product: BLAS may add in another order on a machine with other cores.
+            sums[first : first + at_once] = rows.sum(axis=1)
+        return self.task.inverse_link(self.intercept + sums)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +110,7 @@ class LinearFamily:
         called_off: Event | None = None,
     ) -> LinearFit:
         """Solve it in this process, on one thread."""
+        _require_memory(len(data.fit), data.encoding)
         task = task_of(data.training.task)
         rows = data.fit.read(0, len(data.fit))
         label = rows.label.astype(np.float64)
@@ -153,11 +166,26 @@ def design(examples: Examples, encoding: Encoding) -> NDArray[np.float64]:
     scaled = (numeric - np.array(encoding.means)) / deviations
     bounded = np.clip(scaled, encoding.lows, encoding.highs)
     gaps = [encoding.numeric.index(name) for name in encoding.indicators]
-    categories = np.zeros((len(examples), encoding.embedding_rows))
-    np.put_along_axis(categories, examples.categorical.astype(np.int64), 1.0, axis=1)
+    # Made once and filled, as it may be most of the memory.
+    rows = np.zeros((len(examples), width(encoding)))
+    numbers, indicators, categories = np.split(rows, _ends_of_numbers(encoding), axis=1)
     # A missing number counts as the mean, which is 0 after scaling.
-    filled = np.where(missing, 0.0, bounded)
-    return np.hstack([filled, missing[:, gaps], categories])
+    numbers[:] = np.where(missing, 0.0, bounded)
+    indicators[:] = missing[:, gaps]
+    np.put_along_axis(categories, examples.categorical.astype(np.int64), 1.0, axis=1)
+    return rows
+
+
+def width(encoding: Encoding) -> int:
+    """How many columns a design has."""
+    *_, numbers = _ends_of_numbers(encoding)
+    return numbers + encoding.embedding_rows
+
+
+def _ends_of_numbers(encoding: Encoding) -> tuple[int, int]:
+    """The columns at which the numbers of a design end, and their indicators."""
+    numbers = len(encoding.numeric)
+    return numbers, numbers + len(encoding.indicators)
 
 
 def design_columns(encoding: Encoding) -> list[str]:
@@ -168,6 +196,24 @@ def design_columns(encoding: Encoding) -> list[str]:
         names.append(f"{name} is unknown")
         names += [f"{name} = {value}" for value in values]
     return names
+
+
+def _require_memory(rows: int, encoding: Encoding) -> None:
+    """Refuse a design that this machine has no room for, before the system ends the process."""
+    columns = width(encoding)
+    size = rows * columns * _CELL_BYTES
+    memory = usage.memory()
+    if size <= memory * _MOST_MEMORY:
+        return
+    learned = {name: len(values) for name, values in encoding.vocabularies.items()}
+    largest = max(learned, key=learned.__getitem__, default="")
+    of_which = f"; '{largest}' alone has {learned[largest]:,} categories" if largest else ""
+    raise Refused(
+        f"LinearModel lays its rows out side by side, which would take {size / _GIGABYTE:.1f} GB "
+        f"({rows:,} rows by {columns:,} columns{of_which}): more than half of the "
+        f"{memory / _GIGABYTE:.1f} GB of memory. Lower max_categories or window_days, leave out a "
+        "category, or take the NeuralNetwork, which embeds them."
+    )
 
 
 def _solve(

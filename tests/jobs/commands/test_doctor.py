@@ -21,7 +21,7 @@ from aiosmtpd.controller import Controller
 
 from jobs.__main__ import main
 from jobs.commands import doctor
-from jobs.services import processes
+from jobs.services import processes, usage
 from jobs.services.definitions import Health, services
 from jobs.services.supervision import Process, Supervisor
 from jobs.training import horovod_build
@@ -544,7 +544,7 @@ def test_little_memory_and_disk_are_told(
 ) -> None:
     limit = tmp_path / "memory.max"
     limit.write_text("1073741824\n")
-    monkeypatch.setattr(doctor, "_MEMORY_LIMITS", (limit,))
+    monkeypatch.setattr(usage, "_MEMORY_LIMITS", (limit,))
     monkeypatch.setattr(doctor, "_LEAST_DISK", 1e9)
     code, rows = _asked(variables)
     assert rows["memory"]["state"] == "warning"

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from jobs.services import usage
 from jobs.training.dataset import Dataset
+from jobs.training.encoding import Encoding, Examples
 from jobs.training.families import linear
 from jobs.training.families.linear import MODEL, LinearFamily, LinearFit
 from jobs.training.tasks import task_of
@@ -139,6 +142,53 @@ def test_without_validation_days_the_slope_that_is_known_stretches_the_model(
     assert (plain.calibration_slope, stretched.calibration_slope) == (None, 0.5)
     assert set(stretched.curves) == {"loss"}
     np.testing.assert_allclose(stretched.model.coefficients, plain.model.coefficients * 0.5)
+
+
+def test_a_design_that_the_machine_has_no_room_for_is_refused_before_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = data_of(TRAINING)
+    size = 512 * 11 * 8
+    assert linear.design(data.fit, data.encoding).nbytes == size
+    monkeypatch.setattr(usage, "memory", lambda: 2 * size)
+    _fit(data, tmp_path)
+    monkeypatch.setattr(usage, "memory", lambda: 2 * size - 1)
+    monkeypatch.setattr(linear, "design", None)
+    with pytest.raises(Refused, match=r"\(512 rows by 11 columns; 'line' alone has 3 categories\)"):
+        _fit(data, tmp_path)
+
+
+def test_a_design_of_gigabytes_is_told_in_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoding = data_of(TRAINING).encoding
+    customers = tuple(map(str, range(9_994)))
+    many = replace(encoding, vocabularies={**encoding.vocabularies, "line": customers})
+    monkeypatch.setattr(usage, "memory", lambda: 8 * 1024**3)
+    with pytest.raises(Refused, match=r"74\.5 GB \(1,000,000 rows by 10,002 columns") as refused:
+        linear._require_memory(1_000_000, many)
+    assert "more than half of the 8.0 GB of memory. Lower max_categories" in str(refused.value)
+    linear._require_memory(50_000, many)
+
+
+@pytest.mark.parametrize("rows_at_once", [0, 1, 7, 511])
+def test_rows_that_are_scored_in_pieces_get_the_scores_of_all_at_once(
+    rows_at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = data_of(TRAINING)
+    fit = _fit(data, tmp_path)
+    monkeypatch.setattr(linear, "_CELLS", rows_at_once * linear.width(data.encoding))
+    most = 0
+
+    def counted(examples: Examples, encoding: Encoding) -> NDArray[np.float64]:
+        nonlocal most
+        most = max(most, len(examples))
+        return design(examples, encoding)
+
+    design = linear.design
+    monkeypatch.setattr(linear, "design", counted)
+    scores = fit.model.score(data.fit)
+    assert most == max(1, rows_at_once)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(scores, fit.model.score(data.fit))
 
 
 def test_rows_of_one_class_alone_are_refused_and_no_fault(tmp_path: Path) -> None:
