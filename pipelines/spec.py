@@ -146,6 +146,11 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 """What a module of Python, a schema of SQL and a folder can be named."""
 
 
+def has_letters_of_a_name(text: str) -> bool:
+    """Whether a pipeline, or a table that it declares, may be named so, but for words in use."""
+    return bool(_NAME.fullmatch(text))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
     """A table of the lake, partitioned by one date column."""
@@ -476,7 +481,7 @@ class Pipeline:
 
     def _refuse_odd_names(self) -> None:
         refuse_unless(
-            bool(_NAME.fullmatch(self.name)),
+            has_letters_of_a_name(self.name),
             f"'{self.name}' is no name for a pipeline: small letters, digits and '_', at most 63, "
             "and a letter first.",
         )
@@ -537,7 +542,7 @@ class Pipeline:
 
     def _refuse_odd_table(self, name: str) -> None:
         refuse_unless(
-            bool(_NAME.fullmatch(name)),
+            has_letters_of_a_name(name),
             f"'{self.name}.{name}' is no name for a table: small letters, digits and '_', at most "
             "63, and a letter first.",
         )

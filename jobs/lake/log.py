@@ -12,6 +12,7 @@ from pyarrow import fs
 
 from jobs.lake.file_systems import file_system
 from pipelines.places import is_url
+from pipelines.spec import has_letters_of_a_name
 
 _CHECKPOINT = ".checkpoint."
 """In the name of a file that holds all that the commits up to it say."""
@@ -113,7 +114,7 @@ def marks(table: str, *versions: int) -> list[Mark | None]:
 
 
 def broken(lake: str) -> str | None:
-    """A commit of a table of the lake that cannot be read, by its path; None: all can.
+    """A commit of a pipeline's table that cannot be read, by its path; None: all can.
 
     Args:
         lake: Path or URL of the folder with the tables of all pipelines.
@@ -121,6 +122,9 @@ def broken(lake: str) -> str | None:
     system, root = file_system(lake)
     folders, files = fs.FileType.Directory, fs.FileType.File
     for pipeline in _below(system, root, folders):
+        if not has_letters_of_a_name(pipeline.rpartition("/")[2]):
+            # Nobody makes anew what is in it, and it may be closed to us, as `lost+found` is.
+            continue
         for table in _below(system, pipeline, folders):
             for file in reversed(_below(system, f"{table}/_delta_log", files)):
                 if _CHECKPOINT in file:

@@ -9,6 +9,7 @@ from pyarrow import fs
 from jobs.lake.file_systems import file_system
 from jobs.lake.log import is_table
 from pipelines import places
+from pipelines.spec import has_letters_of_a_name
 
 if TYPE_CHECKING:
     from pipelines.environment import Environment
@@ -38,7 +39,13 @@ def stored_pipelines(environment: Environment) -> list[str]:
 
 def tables_of(environment: Environment, pipeline: str) -> list[str]:
     """SQL names of what is stored as a table of one pipeline."""
-    folders = _folders(f"{environment.lake}/{pipeline}")
+    try:
+        folders = _folders(f"{environment.lake}/{pipeline}")
+    except PermissionError:
+        if has_letters_of_a_name(pipeline):
+            raise
+        # It is no pipeline's, such as `lost+found` where the lake is a disk.
+        return []
     names = [f"{pipeline}.{folder}" for folder in folders]
     return [name for name in names if is_table(environment.table_path(name))]
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from pyarrow import fs
 
 from jobs.lake import log
 
@@ -83,6 +85,24 @@ def test_a_commit_that_is_cut_off_is_found_in_the_lake(tmp_path: Path) -> None:
     assert log.broken(str(tmp_path)) is None
     commit = tmp_path / "toy" / "two" / "_delta_log" / f"{0:020}.json"
     commit.write_text(commit.read_text()[:-20])
+    assert log.broken(str(tmp_path)) == str(commit)
+
+
+def test_a_commit_that_is_cut_off_is_found_beside_a_folder_that_is_closed_to_us(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_deltalake(str(tmp_path / "toy" / "one"), pa.table({"number": [1]}))
+    commit = tmp_path / "toy" / "one" / "_delta_log" / f"{0:020}.json"
+    commit.write_text("")
+    (tmp_path / "lost+found").mkdir()
+    below = log._below
+
+    def listed(system: fs.FileSystem, folder: str, kind: fs.FileType) -> list[str]:
+        if folder.endswith("lost+found"):
+            raise PermissionError(errno.EACCES, f"Cannot list directory '{folder}'")
+        return below(system, folder, kind)
+
+    monkeypatch.setattr(log, "_below", listed)
     assert log.broken(str(tmp_path)) == str(commit)
 
 

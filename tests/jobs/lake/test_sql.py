@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from jobs.lake import datasets, publications, sql
+from jobs.lake import datasets, publications, sql, stored
 from jobs.lake.commits import publish
 from jobs.lake.publications import Publication
 from jobs.lake.sql import Session, meant, near_misses, query, results, tables
@@ -167,6 +168,27 @@ def test_a_folder_of_any_name_keeps_no_table_from_being_read(lake: Environment) 
     assert query(lake, "SELECT count(*) FROM flights.flights")[1] == [(3,)]
     assert [f"{odd}.rows"] in map(list, query(lake, "SHOW TABLES")[1])
     assert len(query(lake, "FROM information_schema.tables")[1]) == 2
+
+
+@pytest.mark.parametrize("closed", ["lost+found", ".Trash-1000", "weather"])
+def test_a_folder_that_is_closed_to_us_matters_where_a_pipeline_can_be_named_so(
+    lake: Environment, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    (Path(lake.lake) / closed).mkdir()
+    folders = stored._folders
+
+    def listed(place: str) -> list[str]:
+        if place.endswith(closed):
+            raise PermissionError(errno.EACCES, f"Cannot list directory '{place}'")
+        return folders(place)
+
+    # To root, who may run the tests, no folder is closed.
+    monkeypatch.setattr(stored, "_folders", listed)
+    if closed == "weather":
+        with pytest.raises(PermissionError):
+            tables(lake)
+    else:
+        assert tables(lake) == ["flights.flights"]
 
 
 def test_the_newest_version_is_read(lake: Environment) -> None:
