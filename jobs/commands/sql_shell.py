@@ -24,7 +24,7 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.completion import Completer, Completion
 from prompt_toolkit.filters import Condition
-from prompt_toolkit.history import FileHistory
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.sql import SqlLexer  # type: ignore[import-untyped]
@@ -297,12 +297,33 @@ def _called(table: str, said: Sequence[Token]) -> list[str]:
     return list(names)
 
 
-def _prompt(environment: Environment, session: Session) -> PromptSession[str]:
-    private_home(environment)
+class _Kept(FileHistory):
+    """Statements that the home keeps, as long as its disk has room."""
+
+    def store_string(self, string: str) -> None:
+        """See `prompt_toolkit.history.History`."""
+        with suppress(OSError):
+            super().store_string(string)
+
+
+def _history(environment: Environment) -> History:
+    """The statements of before; only those of this shell where the home cannot keep any.
+
+    To read the lake takes no home that can be written.
+    """
     history = environment.home / _HISTORY
-    history.touch(mode=0o600)
+    try:
+        private_home(environment)
+        history.touch(mode=0o600)
+    except (UsageError, OSError) as error:
+        print(f"Warning: statements are not kept for another shell: {error}", file=sys.stderr)
+        return InMemoryHistory()
+    return _Kept(str(history))
+
+
+def _prompt(environment: Environment, session: Session) -> PromptSession[str]:
     return PromptSession(
-        history=FileHistory(str(history)),
+        history=_history(environment),
         lexer=PygmentsLexer(SqlLexer),
         completer=TableCompleter(environment, session),
         complete_while_typing=False,

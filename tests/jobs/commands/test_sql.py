@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -13,7 +14,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
@@ -26,6 +27,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.document import Document
+from prompt_toolkit.history import FileHistory
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
@@ -780,6 +782,42 @@ def test_a_person_types_into_the_shell(
     history = lake.home / "sql_history"
     assert "FROM toy.readings;" in history.read_text()
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
+
+
+def _refusing(number: int) -> Callable[..., None]:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+@pytest.mark.parametrize("refuses", ["a home", "the file"])
+def test_the_shell_opens_on_a_disk_that_may_only_be_read(
+    lake: Environment,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    refuses: str,
+) -> None:
+    # A home that is open to others cannot be closed there.
+    lake.home.chmod(0o755 if refuses == "a home" else 0o700)
+    monkeypatch.setattr(Path, "chmod", _refusing(errno.EROFS))
+    monkeypatch.setattr(Path, "touch", _refusing(errno.EROFS))
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        keys.send_text("SELECT sum(id) AS total FROM toy.readings;\r\\q\r")
+        assert sql_shell.run(lake, None) == 0
+    told = capsys.readouterr()
+    assert "6 |" in told.out
+    assert "Warning: statements are not kept for another shell: " in told.err
+    assert "Traceback" not in told.err
+
+
+def test_a_statement_for_which_a_disk_has_no_room_is_kept_as_long_as_the_shell(
+    lake: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FileHistory, "store_string", _refusing(errno.ENOSPC))
+    history = sql_shell._history(lake)
+    history.append_string("SELECT 1;")
+    assert history.get_strings() == ["SELECT 1;"]
 
 
 def test_a_byte_that_is_not_utf_8_is_told_and_the_shell_goes_on(
