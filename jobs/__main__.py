@@ -994,8 +994,14 @@ def _said_in_server(arguments: argparse.Namespace, environment: Environment) -> 
 
 def _require_folder_of(result: Path | None) -> None:
     """Refuse a file that could not be written when all is done."""
-    if result is not None and (result.is_dir() or not result.parent.is_dir()):
+    if result is None:
+        return
+    if result.is_dir() or not result.parent.is_dir():
         raise UsageError(f"--result {result} is no file in a folder that is there.")
+    if not os.access(result if result.exists() else result.parent, os.W_OK):
+        raise UsageError(
+            f"--result {result} cannot be written: name a file in a folder in which you may write."
+        )
 
 
 def _plan(arguments: argparse.Namespace, environment: Environment) -> int:

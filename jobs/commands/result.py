@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.days import Days
+from pipelines.places import write_whole
 from pipelines.stages import FILE_READERS
 
 if TYPE_CHECKING:
@@ -65,7 +66,13 @@ def write_result(
         "kept": [str(days) for days in kept],
         "to_tell": _to_tell(run, code),
     }
-    path.write_text(json.dumps(result, default=str))
+    text = json.dumps(result, default=str)
+    if path.exists():
+        # It may be a pipe, or the one file that one may write in its folder.
+        path.write_text(text)
+    else:
+        # Who reads it finds no half, as a full disk would leave one.
+        write_whole(path, text.encode())
 
 
 def _to_tell(run: Run, code: int) -> list[Event] | None:

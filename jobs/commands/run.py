@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
 from operator import itemgetter
@@ -68,10 +69,27 @@ def perform(
     )
     if form == "table":
         return telling()
-    with log_to_stderr():
-        code = telling()
+    try:
+        with log_to_stderr():
+            code = telling()
+    except Exception:
+        _show_what_is_known(run, since, form)
+        raise
     show(STAGES, stage_rows(run, since), form)
     return code
+
+
+def _show_what_is_known(run: Run, since: datetime, form: str) -> None:
+    """Print the rows of a run that an error has ended, which is told and not what comes of these.
+
+    A program reads rows all the same, and none where the record cannot be read.
+    """
+    try:
+        rows = stage_rows(run, since)
+    except Exception:  # a lake that is away may be why the run failed
+        rows = []
+    with suppress(OSError):  # such as a full disk
+        show(STAGES, rows, form)
 
 
 def _perform_looked_at(run: Run, night: Callable[[], int], since: datetime) -> int:
@@ -107,10 +125,22 @@ def _perform_telling(
         known = error if isinstance(error, NightshiftError) else NightshiftError()
         code = known.exit_code
         fault = message_of(error, run.environment.variables())
-        write_result(result, run, since, code, fault)
+        with _only_warned_of(result):
+            write_result(result, run, since, code, fault)
         raise
-    write_result(result, run, since, code, None, kept)
+    # Of a good night it is a fault: run again, it has nothing to do but to write that file.
+    with _only_warned_of(result) if code else nullcontext():
+        write_result(result, run, since, code, None, kept)
     return code
+
+
+@contextmanager
+def _only_warned_of(result: Path) -> Iterator[None]:
+    """A file that cannot be written is told beside why the night is not done, which counts."""
+    try:
+        yield
+    except OSError as error:  # such as a full disk, which may be why
+        print(f"Warning: no result in {result}: {error}", file=sys.stderr, flush=True)
 
 
 def stage_rows(run: Run, since: datetime) -> Sequence[tuple[object, ...]]:

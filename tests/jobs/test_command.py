@@ -123,6 +123,27 @@ def test_a_result_that_could_not_be_written_is_refused_at_once(
 
 
 @pytest.mark.usefixtures("empty_home")
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_result_where_one_may_not_write_is_refused_at_once(
+    command: str,
+    is_there: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    result = tmp_path / "result.json"
+    if is_there:
+        result.touch()
+    closed = result if is_there else tmp_path
+    # Root, who may run the tests, may write everywhere.
+    monkeypatch.setattr(os, "access", lambda place, _: place != closed)
+    assert main([command, "flights", "--date", "2013-03-01", "--result", str(result)]) == 2
+    told = f"Usage: --result {result} cannot be written: name a file in a folder in which you"
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("empty_home")
 def test_without_days_a_replayed_pipeline_means_the_day_that_yesterday_stands_for(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -197,6 +199,48 @@ def test_what_goes_wrong_between_stages_is_told_too(
     assert str(error) in result["message"]
     assert result["exit_code"] == getattr(error, "exit_code", 3)
     assert result["outcome"] == "failed"
+
+
+FULL = Path("/dev/full")
+"""A file for which there is never room."""
+
+
+def test_a_result_for_which_there_is_no_room_leaves_the_exit_code_of_the_night(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hole() -> int:
+        raise Refused("a hole")
+
+    assert perform(run, lambda: 1, "table", FULL) == 1
+    with pytest.raises(Refused, match="a hole"):
+        perform(run, hole, "table", FULL)
+    warning = "Warning: no result in /dev/full: [Errno 28] No space left on device\n"
+    assert capsys.readouterr().err == 2 * warning
+    # All else is done: whoever asked for it lacks it.
+    with pytest.raises(OSError, match="No space left on device"):
+        perform(run, lambda: 0, "table", FULL)
+
+
+def test_a_result_is_written_whole_or_not_at_all(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_half(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[:9])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    file = tmp_path / "result.json"
+    assert perform(run, lambda: 1, "table", file) == 1
+    assert not list(tmp_path.glob("*result*"))
+
+
+def test_a_result_into_a_pipe_gets_there(run: Run, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with os.fdopen(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)) as reading:
+        assert perform(run, lambda: 1, "table", pipe) == 1
+        assert json.load(reading)["exit_code"] == 1
 
 
 def test_a_lake_that_is_away_leaves_the_exit_code(

@@ -18,10 +18,12 @@ from jobs.lake import ops
 from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import Environment
+from pipelines.errors import Refused
 from pipelines.run import Run
 from pipelines.stages import stage
 
 STAGES = (stage("ingest"), stage("check_raw"))
+HEADER = "run_id,stage,status,seconds,metrics,error"
 
 
 @pytest.fixture
@@ -93,6 +95,48 @@ def test_json_is_one_row_a_stage_also_of_a_refused_run(
         },
     ]
     assert sorted(printed.err.splitlines()) == ["ingest 1.5 s", "said by a library"]
+
+
+def test_a_run_that_an_error_ends_prints_the_rows_that_it_has(
+    run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def night() -> int:
+        print("said by a stage")
+        record(run, "ingest", status="refused", seconds=0.5, error="a hole")
+        raise Refused("a hole")
+
+    with pytest.raises(Refused, match="a hole"):
+        perform(run, night, "json")
+    printed = capfd.readouterr()
+    (row,) = json.loads(printed.out)
+    assert (row["stage"], row["status"], row["error"]) == ("ingest", "refused", "a hole")
+    assert printed.err == "said by a stage\n"
+
+
+@pytest.mark.parametrize(
+    ("form", "none"),
+    [
+        ("json", "[]\n"),
+        ("csv", f"{HEADER}\n"),
+    ],
+)
+def test_of_a_record_that_cannot_be_read_there_are_no_rows(
+    run: Run,
+    form: str,
+    none: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def away(*_: object) -> None:
+        raise OSError("the store is away")
+
+    def night() -> int:
+        raise Refused("a hole")
+
+    monkeypatch.setattr(ops, "read", away)
+    with pytest.raises(Refused, match="a hole"):
+        perform(run, night, form)
+    assert capfd.readouterr().out == none
 
 
 def test_csv_is_one_row_a_stage(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
