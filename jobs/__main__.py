@@ -18,7 +18,7 @@ from jobs.commands import completion, forwarding, in_server
 from jobs.commands.parser import Parser
 from jobs.commands.version import Version
 from jobs.commands.who import user
-from jobs.output import FORMATS, outlive_readers, prepare_streams
+from jobs.output import FORMATS, lose_what_cannot_be_written, outlive_readers, prepare_streams
 from jobs.services import usage
 from jobs.services.usage import Meter, Usage
 from pipelines import catalog
@@ -47,11 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     grammar = parser()
     completion.complete(grammar)
     try:
-        arguments = grammar.parse_args(argv)
-        arguments.command_line = sys.argv[1:] if argv is None else list(argv)
-        if arguments.command not in _ENDLESS:
-            outlive_readers()
-        return int(arguments.command(arguments, Environment.read()))
+        return _obey(grammar, argv)
     except KeyboardInterrupt:
         print(
             "\nInterrupted: nothing half-written was published; the same command does the rest.",
@@ -65,6 +61,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         from jobs.night import explain
 
         return explain(error)[0]
+    finally:
+        lose_what_cannot_be_written()
+
+
+def _obey(grammar: Parser, argv: Sequence[str] | None) -> int:
+    """Do what the words say, and write all that is printed; returns the exit code."""
+    try:
+        arguments = grammar.parse_args(argv)
+    except SystemExit:  # --help and --version end so
+        sys.stdout.flush()
+        raise
+    arguments.command_line = sys.argv[1:] if argv is None else list(argv)
+    if arguments.command not in _ENDLESS:
+        outlive_readers()
+    code = int(arguments.command(arguments, Environment.read()))
+    # Here, where it is told that the rest has no room.
+    sys.stdout.flush()
+    return code
 
 
 def in_child(argument: Mapping[str, Any]) -> int:

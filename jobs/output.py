@@ -109,10 +109,27 @@ class _Outliving(io.FileIO):
             return super().write(data)
         except BrokenPipeError:
             # Also for libraries and children, which write by the number.
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self.fileno())
-            os.close(null)
+            _lead_to_nothing(self.fileno())
             return super().write(data)
+
+
+def _lead_to_nothing(number: int) -> None:
+    """Lose what is written to that file from now on."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, number)
+    os.close(null)
+
+
+def lose_what_cannot_be_written() -> None:
+    """Lose what was printed and is held for a reader that has gone, or a disk that is full.
+
+    Python would try again when it ends, and fail with words and an exit code of its own.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _lead_to_nothing(stream.fileno())
 
 
 def outlive_readers() -> None:

@@ -348,15 +348,36 @@ def test_an_environment_that_makes_no_sense_is_wrong_usage(
     assert "NIGHTSHIFT_SPARK_PORT='http' is not a whole number" in capsys.readouterr().err
 
 
+@pytest.fixture(params=["", "1"], ids=["held", "unbuffered"])
+def streams(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether Python holds what it prints, as it does unless a machine has it otherwise."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", request.param)
+
+
+def _ended(
+    program: str,
+    file: Path,
+    stdout: int,
+    stderr: int = subprocess.PIPE,
+) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-c", program, str(file)]
+    return subprocess.run(words, cwd=ROOT, stdout=stdout, stderr=stderr, text=True)
+
+
 def _without_reader(program: str, file: Path) -> int:
     """The exit code of a program whose output is a pipe that nobody reads."""
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        words = [sys.executable, "-c", program, str(file)]
-        ran = subprocess.run(words, cwd=ROOT, stdout=writing, stderr=writing)
+        # Of warnings somebody may read on.
+        heard = _ended(program, file, writing)
+        file_is_made = file.exists()
+        file.unlink(missing_ok=True)
+        ran = _ended(program, file, writing, writing)
     finally:
         os.close(writing)
+    assert "BrokenPipeError" not in heard.stderr
+    assert (ran.returncode, file.exists()) == (heard.returncode, file_is_made)
     return ran.returncode
 
 
@@ -377,13 +398,46 @@ sys.exit(command.main(["run", "flights", "--date", "2013-01-01"]))
 """
 
 
+@pytest.mark.usefixtures("streams")
 def test_work_goes_on_where_nobody_reads_what_it_prints(tmp_path: Path) -> None:
     # It ended at the first line, with exit code 0.
     assert _without_reader(WORKING, tmp_path / "file") == 1
     assert (tmp_path / "file").read_text() == "done"
 
 
+@pytest.mark.usefixtures("streams")
 def test_what_only_prints_ends_where_nobody_reads_it(tmp_path: Path) -> None:
     endless = WORKING.replace("_run = night", "_ENDLESS = [night]; command._run = night")
     assert _without_reader(endless, tmp_path / "file") == 0
     assert not (tmp_path / "file").exists()
+
+
+SHORT = """
+import sys
+from jobs import __main__ as command
+
+def rows(*_):
+    print("a row")
+    return 0
+
+command._ENDLESS = [rows]
+command._config = rows
+sys.exit(command.main(["{word}"]))
+"""
+"""It ends before what it has printed is written, where Python holds that."""
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize("word", ["config", "--help"])
+def test_a_reader_that_has_gone_before_the_first_row_is_no_fault(word: str, tmp_path: Path) -> None:
+    assert _without_reader(SHORT.format(word=word), tmp_path / "file") == 0
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize("program", [SHORT.format(word="config"), WORKING])
+def test_rows_for_which_a_disk_has_no_room_are_told(program: str, tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = _ended(program, tmp_path / "file", full.fileno())
+    assert ended.returncode == 3
+    assert "Fault: A disk is full" in ended.stderr
+    assert "Exception ignored" not in ended.stderr
