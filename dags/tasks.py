@@ -543,10 +543,16 @@ def plan_command(
     # One argument with '=': an id may begin with a dash.
     told = [f"--note-run={dag_run}", f"--result={result}"]
     asked = _extent(night, params)
-    for name in _stages_asked(params):
+    stages = _stages_asked(params)
+    for name in stages:
         asked += ["--stage", name]
-    arguments = ["plan", *_span(pipeline, night.days), *told, *asked]
-    return [*arguments, "--restate"] if params.get("restate") else arguments
+    is_exact = bool(params.get("restate"))
+    if stages and not is_exact:
+        asked.append("--as-needed")
+    if is_exact and not stages:
+        # Stages that are named are done on exactly these days as it is.
+        asked.append("--restate")
+    return ["plan", *_span(pipeline, night.days), *told, *asked]
 
 
 def notification(

@@ -364,11 +364,6 @@ def _grammar_of_run(one: Parser) -> None:
     one.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
     _add_extent(one)
     one.add_argument(
-        "--as-needed",
-        action="store_true",
-        help="with --stage: do only what is missing or stale up to the last day, as without it",
-    )
-    one.add_argument(
         "--no-notify",
         action="store_true",
         help="send no notification; for a caller that sends them itself, with `nightshift notify`",
@@ -406,6 +401,11 @@ def _add_stages(one: Parser) -> None:
         help=f"only this stage; may be repeated. Stages: {', '.join(s.name for s in STAGES)}",
     )
     _complete_with(only, completion.stages)
+    one.add_argument(
+        "--as-needed",
+        action="store_true",
+        help="with --stage: do only what is missing or stale up to the last day, as without it",
+    )
 
 
 def _add_extent(one: Parser) -> None:
@@ -903,8 +903,7 @@ def _open(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 def _run(arguments: argparse.Namespace, environment: Environment) -> int:
-    if arguments.restate and (arguments.stage or arguments.as_needed):
-        raise UsageError("--restate does all stages: give it without --stage and --as-needed.")
+    is_exact = _is_exact(arguments)
     _require_folder_of(arguments.result)
     from pipelines.run import Run, new_run_id
 
@@ -937,7 +936,6 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
     if arguments.dry_run:
         return show_plan(run, stages, arguments.format)
     kept: list[Days] = []
-    is_exact = arguments.restate or (arguments.stage and not arguments.as_needed)
     # Both give the exit code of the last stage.
     if is_exact:
         night = partial(
@@ -960,6 +958,13 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
         )
     told = run.at(stages[0]) if len(stages) == 1 else run
     return perform(told, night, arguments.format, arguments.result, kept=kept)
+
+
+def _is_exact(arguments: argparse.Namespace) -> bool:
+    """Whether the stages are done on exactly the days that are named, current or not."""
+    if arguments.restate and (arguments.stage or arguments.as_needed):
+        raise UsageError("--restate does all stages: give it without --stage and --as-needed.")
+    return bool(arguments.restate or (arguments.stage and not arguments.as_needed))
 
 
 def _run_in_child(arguments: argparse.Namespace, run: Run) -> int | None:
@@ -1019,6 +1024,7 @@ def _require_folder_of(result: Path | None) -> None:
 
 
 def _plan(arguments: argparse.Namespace, environment: Environment) -> int:
+    is_exact = _is_exact(arguments)
     _require_folder_of(arguments.result)
     if (code := _forwarded(arguments, environment)) is not None:
         return code
@@ -1036,7 +1042,7 @@ def _plan(arguments: argparse.Namespace, environment: Environment) -> int:
         from_start=arguments.from_start or not _names_days(arguments),
     )
     stages = select(arguments.stage)
-    found = plan(run, stages, allow_gap=arguments.allow_gap, is_exact=arguments.restate)
+    found = plan(run, stages, allow_gap=arguments.allow_gap, is_exact=is_exact)
     show(HEADER, found.rows, arguments.format)
     if arguments.result:
         write_result(found, arguments.result)

@@ -107,7 +107,8 @@ def plan(
     names = {one.name for one in stages}
     rows += [row for row in _rows_of_stages(run, survey, foreseen) if row[0] in names]
     if is_exact:
-        which = "all stages" if stages == STAGES else "these stages"
+        whole = "--restate does all stages"
+        which = whole if stages == STAGES else "--stage does these stages"
         parts = parts_over_gaps(run) if allow_gap else None
         if reads_files and not allow_gap:
             rows += _rows_of_absent_files(run, survey)
@@ -117,7 +118,7 @@ def plan(
         for night, why in parts.kept.items() if parts else ():
             rows.append(_row_of_days(run, Days.of(night), why, "hole"))
         for days in parts.made if parts else [run.days]:
-            rows.append(_row_of_days(run, days, f"--restate does {which} on these days"))
+            rows.append(_row_of_days(run, days, f"{which} on these days"))
         return Plan(rows=rows, has_work=True)
     is_refused = reads_files and _has_hole(run, survey) and not allow_gap
     accepted = survey.accepted_holes() if reads_files else []

@@ -34,6 +34,7 @@ from dags.tasks import (
     plan_command,
     safe_run_id,
 )
+from jobs import __main__ as command_line
 from jobs import outcome
 from jobs.__main__ import parser
 from jobs.lake.transforms import tables_joined
@@ -383,6 +384,20 @@ def test_the_command_of_the_plan_asks_for_the_stages_that_were_chosen() -> None:
     pipeline = catalog.pipeline("flights")
     argv = plan_command(pipeline, night, "an_id", params, Path("result.json"))
     assert parser().parse_args(argv).stage == ["train", "evaluate"]
+
+
+@pytest.mark.parametrize("restate", [False, True])
+@pytest.mark.parametrize("stages", [[], ["train"]])
+def test_a_plan_does_its_days_whether_they_are_current_or_not_as_the_stages_do(
+    restate: bool, stages: list[str]
+) -> None:
+    night = Night(days=Days.of(date(2013, 1, 1)))
+    params = {"stages": stages, "restate": restate}
+    pipeline = catalog.pipeline("flights")
+    planned = plan_command(pipeline, night, "an_id", params, Path("result.json"))
+    done = command(pipeline, stage("train"), night, "an_id", params, Path("result.json"))
+    asked = map(parser().parse_args, (planned, done))
+    assert [command_line._is_exact(one) for one in asked] == [restate, restate]
 
 
 @pytest.mark.parametrize("name", catalog.names())

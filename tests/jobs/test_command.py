@@ -66,6 +66,10 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (["run", "flights", "--date", "2013-03-01", "--stage", "trian"], "Did you mean 'train'"),
         (["run", "flights", "--date", "2013-03-01", "--run-id", "a b"], "not a run id"),
+        (
+            ["plan", "flights", "--date", "2013-03-01", "--restate", "--stage", "train"],
+            "--restate does all stages: give it without --stage and --as-needed.",
+        ),
         ([], "the following arguments are required: COMMAND. See: nightshift --help"),
         (["describe"], "the following arguments are required: table. See: nightshift describe"),
         (["staus"], "No command named 'staus'. Did you mean 'status'? Known: up, down, status"),
@@ -167,6 +171,24 @@ def test_without_days_a_replayed_pipeline_means_the_day_that_yesterday_stands_fo
     assert main(["plan", "flights", "--date", "2013-03-31", "--format", "json"]) == 0
     named = json.loads(capsys.readouterr().out)
     assert "hole" not in {row["state"] for row in named}, "a day that is named stands alone"
+
+
+@pytest.mark.usefixtures("empty_home")
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ([], []),
+        (["--restate"], ["--restate does all stages on these days"]),
+        (["--stage", "train"], ["--stage does these stages on these days"]),
+        (["--stage", "train", "--as-needed"], []),
+    ],
+)
+def test_a_plan_tells_the_days_on_which_a_run_of_the_same_words_does_all(
+    asked: list[str], told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "flights", "--date", "2013-03-31", *asked, "--format", "json"]) == 0
+    reasons = [row["reason"] for row in json.loads(capsys.readouterr().out)]
+    assert [reason for reason in reasons if reason.endswith("on these days")] == told
 
 
 @pytest.mark.usefixtures("empty_home")
