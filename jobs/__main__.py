@@ -1174,7 +1174,7 @@ def _waive(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands import waive
 
     pipeline = catalog.pipeline(arguments.pipeline)
-    by = arguments.by or waive.user()
+    by = arguments.by or user()
     if arguments.revoke:
         return waive.revoke(pipeline, environment, arguments.revoke, by, arguments.why)
     wanted = {"TABLE": arguments.table, "--expectation": arguments.expectation}

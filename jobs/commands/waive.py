@@ -5,8 +5,6 @@ Let a refused day through; who, why and until when stay on record in `ops.waiver
 
 from __future__ import annotations
 
-import getpass
-import os
 from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING
@@ -121,14 +119,6 @@ def waivers(pipeline: Pipeline, environment: Environment) -> list[tuple[object, 
     """A row for each waiver that was ever granted, the newest first, as `HEADER` names it."""
     now = record.today()
     return [_row(one, now) for one in record.granted(environment, pipeline.name)]
-
-
-def user() -> str:
-    """The operating system's name of whoever calls."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may know the number alone
-        return f"user {os.getuid()}"
 
 
 _ENDED = {"revoked": "was revoked", "ran out": "ran out"}
