@@ -19,10 +19,12 @@ import pytest
 
 from jobs.spark import server
 from pipelines.environment import ROOT
-from tools.setup import cuda, environment, horovod, jars, machine
+from tests.proxy import VARIABLES, dead_end
+from tools.setup import console, cuda, environment, horovod, jars, machine
 from tools.setup import uv as installer
 from tools.setup.__main__ import fingerprint
 from tools.setup.console import SetupError
+from tools.setup.proxy import java_options
 
 LOCKS = (
     environment.LOCK,
@@ -154,6 +156,81 @@ def test_jars_are_fetched_whatever_this_machine_is_called(
     jars.DELTA._resolve(tmp_path)
     # Spark would ask for the address of the machine's own name, and end where that has none.
     assert [env["SPARK_LOCAL_IP"] for env in asked] == ["127.0.0.1"]
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def options_that_fetch_jars(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    asked: list[dict[str, str]] = []
+    monkeypatch.setattr(jars, "run", lambda _, env: asked.append(env))
+    jars.DELTA._resolve(scratch)
+    (env,) = asked
+    return env["SPARK_SUBMIT_OPTS"].split()
+
+
+@pytest.mark.usefixtures("no_proxy")
+def test_jars_are_fetched_by_the_proxy_that_leads_pip_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "maven.example, .corp.example,*.other.example")
+    monkeypatch.setenv("SPARK_SUBMIT_OPTS", "-Dhttps.proxyPort=8080 -Dx=y")
+    direct = (
+        "localhost|127.*|[::1]|maven.example|*.maven.example|corp.example|*.corp.example"
+        "|other.example|*.other.example"
+    )
+    assert options_that_fetch_jars(tmp_path, monkeypatch) == [
+        f"-Duser.home={tmp_path}",
+        "-Dhttps.proxyHost=proxy.example",
+        "-Dhttps.proxyPort=3128",
+        f"-Dhttp.nonProxyHosts={direct}",
+        # Of two that say the same, Java takes the last.
+        "-Dhttps.proxyPort=8080",
+        "-Dx=y",
+    ]
+
+
+@pytest.mark.usefixtures("no_proxy")
+@pytest.mark.parametrize(
+    ("told", "options"),
+    [
+        ({}, []),
+        ({"HTTPS_PROXY": "proxy"}, ["-Dhttps.proxyHost=proxy", "-Dhttps.proxyPort=80"]),
+        (
+            {"all_proxy": "http://night:secret@proxy:3128", "http_proxy": "http://another:80"},
+            [
+                *("-Dhttp.proxyHost=another", "-Dhttp.proxyPort=80"),
+                *("-Dhttps.proxyHost=proxy", "-Dhttps.proxyPort=3128"),
+            ],
+        ),
+        ({"https_proxy": "http://proxy:3128", "no_proxy": "*"}, []),
+        ({"https_proxy": "https://proxy:3128"}, []),
+        ({"all_proxy": "socks5://proxy:1080"}, []),
+    ],
+)
+def test_java_is_told_of_the_proxy_that_it_can_speak_to(
+    told: dict[str, str], options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    direct = ["-Dhttp.nonProxyHosts=localhost|127.*|[::1]"] if options else []
+    assert java_options() == [*options, *direct]
+
+
+@pytest.mark.usefixtures("no_proxy")
+def test_spark_asks_that_proxy_for_jars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "LOG", tmp_path / "setup.log")
+    with dead_end() as proxy:
+        monkeypatch.setenv("https_proxy", proxy.address)
+        monkeypatch.setenv("DEFAULT_ARTIFACT_REPOSITORY", "https://maven.invalid/maven2/")
+        with pytest.raises(SetupError, match="unresolved dependency"):
+            jars.DELTA._resolve(tmp_path)
+    assert "CONNECT maven.invalid:443 HTTP/1.1" in proxy.asked
 
 
 @pytest.mark.parametrize(

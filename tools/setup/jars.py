@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tools.setup.console import VENV, SetupError, run, say, step
 from tools.setup.machine import java_program
+from tools.setup.proxy import java_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +85,13 @@ class Jars:
         spark = _spark()
         wanted = [coordinates for coordinates, _ in self.pins().values()]
         asked = [one for one in wanted if one.startswith(self.roots)]
+        # What a person says stands last, where Java takes it.
+        given = os.environ.get("SPARK_SUBMIT_OPTS", "")
+        options = [f"-Duser.home={scratch}", *java_options(), given]
         fresh = {
             "SPARK_HOME": str(spark),
             "PYSPARK_PYTHON": sys.executable,
-            "SPARK_SUBMIT_OPTS": f"-Duser.home={scratch}",
+            "SPARK_SUBMIT_OPTS": " ".join(options),
             # Otherwise it asks for the address of this machine's name, which not every name has.
             "SPARK_LOCAL_IP": "127.0.0.1",
         }
