@@ -89,6 +89,13 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set", "apart.sparkWorkers.replicas=3"),
         *("--set", "networkPolicy.egress[0].ports[0].port=5432"),
     ),
+    "apart, with two cores a worker": (
+        *_APART,
+        *("--set", "apart.sparkWorkers.cores=2"),
+        *("--set", "apart.stages.sparkCores=2"),
+        # Each driver has an executor on each.
+        *("--set", "apart.sparkWorkers.memory=6g"),
+    ),
     "apart, with ranks in Pods": (
         *_APART,
         *("--set", "apart.ranks.where=pods"),
@@ -193,6 +200,11 @@ _REFUSED: Mapping[str, Sequence[str]] = {
         *("--set", "gpus=1"),
     ),
     "some would wait for ever": (*_APART, "--set", "apart.stages.replicas=3"),
+    "holds 2 executors of NIGHTSHIFT_SPARK_MEMORY=3g, and 2 apart.stages want 2 each": (
+        *_APART,
+        *("--set", "apart.sparkWorkers.cores=2"),
+        *("--set", "apart.stages.sparkCores=2"),
+    ),
     "holds 0 executors of NIGHTSHIFT_SPARK_MEMORY=4g": (
         *_APART,
         *("--set", "environment.NIGHTSHIFT_SPARK_MEMORY=4g"),
