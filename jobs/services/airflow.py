@@ -42,6 +42,8 @@ COMPONENTS: Mapping[str, str] = {
     "triggerer": "triggerer",
 }
 """Services that tell their health through the API: our name -> the name there."""
+_KUBERNETES = "kubernetes.default.svc"
+"""By which name Spark asks it; Airflow does by the address that each Pod is told."""
 _FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 """Keeps users and roles in Airflow's database."""
 _SQLITE = "sqlite:///"
@@ -377,4 +379,6 @@ def _hosts_without_proxy(environment: Environment, names: Sequence[str]) -> str:
     api = urlsplit(addresses.of_api(environment)).hostname
     if api and api not in own:
         own.append(api)
+    if cluster := os.environ.get(executors.OF_CLUSTER):
+        own += [cluster, _KUBERNETES]
     return hosts_without_proxy(given[0] if given else "", own)

@@ -32,7 +32,7 @@ _BROKER_IN = (_BROKER, f"{_BROKER}_CMD", f"{_BROKER}_SECRET")
 _NAMESPACE = "AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE"
 _TEMPLATE = "AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE"
 _IN_CLUSTER = "AIRFLOW__KUBERNETES_EXECUTOR__IN_CLUSTER"
-_OF_CLUSTER = "KUBERNETES_SERVICE_HOST"
+OF_CLUSTER = "KUBERNETES_SERVICE_HOST"
 """Variable by which Kubernetes tells each Pod where it is."""
 _OVER_PODS = {
     # By default a task fails at once where a quota is used up, or Kubernetes is away. So it waits
@@ -153,7 +153,7 @@ def _missing_of_kubernetes(environment: Environment) -> list[str]:
     elif not os.access(template, os.R_OK):
         missing.append(f"{_TEMPLATE}={template}, of which there is no file that can be read")
     is_inside = _is_yes(os.environ.get(_IN_CLUSTER, "True"))
-    if is_inside and not os.environ.get(_OF_CLUSTER):
+    if is_inside and not os.environ.get(OF_CLUSTER):
         missing.append(
             f"a Pod to run in, or {_IN_CLUSTER}=False and a file by which kubectl reaches the "
             "cluster (AIRFLOW__KUBERNETES_EXECUTOR__CONFIG_FILE)"

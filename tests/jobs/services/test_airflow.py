@@ -100,5 +100,20 @@ def test_two_lists_of_hosts_without_a_proxy_stay_two(monkeypatch: pytest.MonkeyP
     assert told["NO_PROXY"].endswith(",another.example")
 
 
+def test_in_a_pod_no_proxy_leads_to_kubernetes(monkeypatch: pytest.MonkeyPatch) -> None:
+    kubernetes = ["10.96.0.1", "kubernetes.default.svc"]
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    for address, is_direct in (("10.96.0.1", True), ("", False)):
+        for variable in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", address)
+        told = airflow.variables(_environment(8080))
+        for variable in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv("NO_PROXY", raising=False)
+            monkeypatch.delenv("no_proxy", raising=False)
+            monkeypatch.setenv(variable, told[variable])
+            assert [bool(proxy_bypass(host)) for host in kubernetes] == [is_direct] * 2
+
+
 def _environment(port: int) -> Environment:
     return Environment.read({"NIGHTSHIFT_AIRFLOW_PORT": str(port)})
