@@ -546,6 +546,10 @@ def _faults_of(
             yield f"{container['name']}: {container['image']} is no image"
         yield from _faults_of_variables(container)
         yield from _faults_of_home(container)
+    for one in (one for one in found if one["kind"] == "StatefulSet"):
+        # In order, Kubernetes waits for a Pod that never gets ready before it makes it anew.
+        if one["spec"].get("podManagementPolicy") != "Parallel":
+            yield f"an upgrade does not mend a Pod of {_name_of(one)} that never got ready"
     for service in (one for one in found if one["kind"] == "Service"):
         yield from _faults_of_service(service, templates)
     policies = [one for one in found if one["kind"] == "NetworkPolicy"]
