@@ -13,12 +13,14 @@ from datetime import UTC, datetime, timedelta
 
 from jobs.services import airflow, lifecycle, signals
 from jobs.services.leftovers import Rule, clean
+from jobs.services.replays import begin_all
 from jobs.services.supervision import LOOKS, Process, Supervisor, log_of
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 
 _LOOK_SECONDS = 1.0
 _CLEAN_SECONDS = 24 * 60 * 60
+_BEGIN_SECONDS = 60.0
 
 
 def run(environment: Environment) -> int:
@@ -72,6 +74,8 @@ def _stay(environment: Environment) -> None:
     in_vain = 0
     # The DAG `maintenance` runs in one of the parts, and cleans the home of that one.
     clean_at = time.monotonic() if environment.is_part else math.inf
+    # The store may have come later than the start, which has told of it.
+    begin_at = time.monotonic()
     while in_vain < LOOKS:
         now = supervisor.processes()
         for process in now.values():
@@ -80,11 +84,21 @@ def _stay(environment: Environment) -> None:
         if time.monotonic() >= clean_at:
             _clean_logs(environment)
             clean_at = time.monotonic() + _CLEAN_SECONDS
+        if time.monotonic() >= begin_at:
+            begin_at = math.inf if _begin(environment) else time.monotonic() + _BEGIN_SECONDS
         time.sleep(_LOOK_SECONDS)
     if supervisor.was_killed():
         raise NightshiftError(
             f"The supervisor was killed. Its log: {environment.logs / 'supervisord.log'}"
         )
+
+
+def _begin(environment: Environment) -> bool:
+    """Let replays begin that could not when the platform started; whether none is left."""
+    try:
+        return begin_all(environment, warns=False)
+    except Exception:  # of a store that is away each library tells in its own way
+        return False
 
 
 def _clean_logs(environment: Environment) -> None:

@@ -37,23 +37,39 @@ def begin(environment: Environment, pipeline: Pipeline, first: date | None = Non
     return begun is None
 
 
-def begin_all(environment: Environment) -> None:
-    """Let every replay begin that has not, and say which day yesterday stands for."""
+def begin_all(environment: Environment, *, warns: bool = True) -> bool:
+    """Let every replay begin that has not, and say which day yesterday stands for.
+
+    Args:
+        environment: Which platform it is.
+        warns: Whether to say what cannot begin.
+
+    Returns:
+        Whether none is left that could not, as where its store is away.
+    """
+    have_begun = True
     for name in catalog.names():
         try:
             pipeline = catalog.pipeline(name)
         except Exception as error:  # somebody is writing it, and the platform is to start anyway
-            print(f"Warning: pipeline '{name}' cannot be read: {error}", file=sys.stderr)
+            _warn(f"pipeline '{name}' cannot be read: {error}", warns=warns)
             continue
         if pipeline.replay is None:
             continue
         try:
             is_new = begin(environment, pipeline)
         except OSError as error:  # the landing folder of others may be one to be read
-            print(f"Warning: the replay of '{name}' cannot begin: {error}", file=sys.stderr)
+            _warn(f"the replay of '{name}' cannot begin: {error}", warns=warns)
+            have_begun = False
             continue
         if is_new:
             print(in_words(environment, pipeline), flush=True)
+    return have_begun
+
+
+def _warn(what: str, *, warns: bool) -> None:
+    if warns:
+        print(f"Warning: {what}", file=sys.stderr)
 
 
 def in_words(environment: Environment, pipeline: Pipeline) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from threading import Thread, Timer
 
 import pytest
@@ -17,8 +18,10 @@ import pytest
 from jobs.services import foreground, lifecycle, processes, startup
 from jobs.services.definitions import Service
 from jobs.services.supervision import Process
+from pipelines import replay
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
+from pipelines.flights import PIPELINE
 from tests.jobs.services.test_lifecycle import (
     kill_supervisor,
     never_well,
@@ -166,6 +169,59 @@ def test_a_service_that_comes_back_is_told_of(
     assert foreground.run(home) == 0
     acting.join()
     assert "The service 'spark' had ended and was started anew." in capsys.readouterr().out
+
+
+def test_a_replay_begins_when_its_place_is_there(
+    home: Environment,
+    replace_services: object,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(foreground, "_BEGIN_SECONDS", 0.1)
+    landing = tmp_path / "landing"
+    # In the way of the folder.
+    landing.touch()
+    started = replace(home, landing=landing)
+    begun = replay.file_of(PIPELINE, started)
+
+    def make_place() -> None:
+        landing.unlink()
+        wait_until(begun.exists)
+        ask(signal.SIGTERM)
+
+    making = meanwhile(home, make_place)
+    assert foreground.run(started) == 0
+    making.join()
+    assert begun.exists()
+    told = capsys.readouterr()
+    assert told.err.count("Warning: the replay of 'flights' cannot begin") == 1
+    assert told.out.count("The recorded days of 'flights' are replayed") == 1
+
+
+def test_a_store_that_is_away_while_replays_begin_ends_no_platform(
+    home: Environment, replace_services: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def begin(environment: Environment, *, warns: bool) -> bool:
+        asked.append(warns)
+        if len(asked) == 1:
+            raise RuntimeError("Could not connect")
+        return len(asked) == 3
+
+    def ask_later() -> None:
+        wait_until(lambda: len(asked) == 3)
+        time.sleep(2 * foreground._LOOK_SECONDS)
+        ask(signal.SIGTERM)
+
+    monkeypatch.setattr(foreground, "_BEGIN_SECONDS", 0)
+    monkeypatch.setattr(foreground, "begin_all", begin)
+    asking = meanwhile(home, ask_later)
+    assert foreground.run(home) == 0
+    asking.join()
+    # Once all have begun it looks no more.
+    assert asked == [False] * 3
 
 
 @pytest.mark.parametrize("services", ["scheduler", None])

@@ -79,7 +79,7 @@ def test_a_landing_folder_to_be_read_keeps_no_platform_from_starting(
 
     # To root every folder is one to be written.
     monkeypatch.setattr(replays, "write_once", refuse)
-    replays.begin_all(home)
+    assert not replays.begin_all(home)
     told = capsys.readouterr()
     assert told.out == ""
     assert "Warning: the replay of 'flights' cannot begin: [Errno 13]" in told.err
