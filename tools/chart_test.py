@@ -47,6 +47,11 @@ _APART = (
         for word in ("--set", f"environment.NIGHTSHIFT_{name}=s3://nights/{name.lower()}")
     ),
 )
+_MEETING = "NIGHTSHIFT_RENDEZVOUS_ADDRESS"
+_ON_EXECUTORS = "environment.NIGHTSHIFT_RANK_EXECUTORS=on"
+"""How a way has ranks train on the executors of Spark."""
+_WITH_FILES = "postgresql://night@db:5432/w?sslkey=/key.pem&passfile=/pass&require_auth=gss"
+"""An address of PostgreSQL that only names files with secrets."""
 _WAYS: Mapping[str, Sequence[str]] = {
     "as it is": _IMAGE,
     "with databases elsewhere": (
@@ -59,6 +64,7 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set-json", "environment.NIGHTSHIFT_USERS=null"),
         # Named like a secret, and none.
         *("--set", "environment.NCCL_IB_PKEY=0x8001"),
+        *("--set", f"environment.NIGHTSHIFT_WAREHOUSE_URL={_WITH_FILES}"),
         *("--set", "storage.className=fast"),
         *("--set-json", "image.pullSecrets=[2026]"),
         *("--set", "networkPolicy.egress[0].ports[0].port=5432"),
@@ -324,6 +330,26 @@ _REFUSED: Mapping[str, Sequence[str]] = {
     "environment.NIGHTSHIFT_WAREHOUSE_URL: a secret belongs into the Secret": (
         *_IMAGE,
         *("--set", "environment.NIGHTSHIFT_WAREHOUSE_URL=postgresql://db/w?password=hunter2"),
+    ),
+    "environment.NIGHTSHIFT_AIRFLOW_DATABASE: a secret belongs into the Secret": (
+        *_IMAGE,
+        *("--set", "environment.NIGHTSHIFT_AIRFLOW_DATABASE=postgresql://night:hun/ter?2@db/x"),
+    ),
+    "environment.AIRFLOW__DATABASE__SQL_ALCHEMY_CONN: a secret belongs into the Secret": (
+        *_IMAGE,
+        *("--set", "environment.AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=mysql://a@b.org:hunter2@db/x"),
+    ),
+    "environment.HTTPS_PROXY: a secret belongs into the Secret": (
+        *_IMAGE,
+        *("--set", "environment.HTTPS_PROXY=http://hunter2@proxy.example.org:3128"),
+    ),
+    "environment.NIGHTSHIFT_LINEAGE: a secret belongs into the Secret": (
+        *_IMAGE,
+        *("--set", "environment.NIGHTSHIFT_LINEAGE=https://marquez/api?api_key=hunter2"),
+    ),
+    "environment.NIGHTSHIFT_AIRFLOW_URL: a secret belongs into the Secret": (
+        *_IMAGE,
+        *("--set", "environment.NIGHTSHIFT_AIRFLOW_URL=https://nights?a=b&Access_Token=hunter2"),
     ),
     "environment.AIRFLOW_CONN_STORE: a secret belongs into the Secret": (
         *_IMAGE,
