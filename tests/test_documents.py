@@ -93,3 +93,24 @@ def test_the_first_tutorial_leaves_the_night_that_the_second_spoils() -> None:
     typed = [one.text for one in commands(first)]
     assert not [text for text in typed if spoilt in text and "sql" not in text]
     assert spoilt not in re.sub(r"(?s)```.*?```", "", first.read_text())
+
+
+def test_what_installs_the_chart_with_databases_elsewhere_lets_it_reach_them() -> None:
+    shown = [one for document in documents() for one in commands(document)]
+    installing = [one.words for one in shown if one.words[:2] == ["helm", "install"]]
+    with_secret = [words for words in installing if "environmentSecret=nightshift" in words]
+    assert len(with_secret) == 2
+    for words in with_secret:
+        assert any(word.startswith("networkPolicy.egress=") for word in words)
+
+
+@pytest.mark.parametrize(
+    ("unwanted", "instead"),
+    [
+        ("--from-literal", "a Secret is made from a file: every user can read a command line"),
+        ("python3.11/site-packages", "python3*: each Python of ours has a folder of its own"),
+    ],
+)
+def test_no_command_is_shown_that_is_for_some_machines_alone(unwanted: str, instead: str) -> None:
+    shown = [one for document in documents() for one in commands(document)]
+    assert [one.document for one in shown if unwanted in one.text] == [], instead

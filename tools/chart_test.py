@@ -18,7 +18,8 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import product
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -392,6 +393,7 @@ _REFUSED: Mapping[str, Sequence[str]] = {
     ),
 }
 """What the chart says of settings with which it makes nothing."""
+_NOTES = 'notes: {{ include (print .Template.BasePath "/NOTES.txt") . | quote }}'
 _REFUSED_NAMES = ("1night", "my.night", "n" * 40)
 """Of a release `apart`."""
 _HOME = Environment.settings()["home"]
@@ -462,6 +464,7 @@ def _faults() -> Iterator[str]:
     if linted.returncode:
         yield linted.stdout
     yield from _taken()
+    yield from _faults_of_notes()
     for name, settings in _WAYS.items():
         rendered = _helm("template", "night", str(_CHART), *settings)
         if rendered.returncode:
@@ -555,6 +558,24 @@ def _taken() -> Iterator[str]:
     for name in _REFUSED_NAMES:
         if "its name begins" not in _helm("template", name, str(_CHART), *_APART).stderr:
             yield f"it takes the name {name}"
+
+
+def _faults_of_notes() -> Iterator[str]:
+    """What is said after an installation whose databases are elsewhere, and not reached."""
+    with TemporaryDirectory() as folder:
+        chart = Path(folder) / "chart"
+        shutil.copytree(_CHART, chart)
+        # `helm template` shows no notes, but what includes them.
+        (chart / "templates" / "notes.yaml").write_text(_NOTES)
+        for name, settings in _WAYS.items():
+            told = _helm("template", "night", str(chart), *settings)
+            reaches_all = "networkPolicy.enabled=false" in settings
+            names_some = any(word.startswith("networkPolicy.egress") for word in settings)
+            needs_some = "environmentSecret=nightshift" in settings
+            is_meant = needs_some and not names_some and not reaches_all
+            if ("in networkPolicy.egress" in told.stdout) != is_meant:
+                word = "do not tell" if is_meant else "tell"
+                yield f"{name}: its notes {word} to name the databases in networkPolicy.egress"
 
 
 def _faults_of(
