@@ -152,6 +152,12 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set", "apart.tasks.where=pods"),
         *("--set", "gpus=2"),
     ),
+    "apart, with ranks on workers": (*_APART, "--set", _ON_EXECUTORS),
+    "apart, with tasks in Pods and ranks on workers": (
+        *_APART,
+        *("--set", "apart.tasks.where=pods"),
+        *("--set", _ON_EXECUTORS),
+    ),
     "apart, with GPUs": (*_APART, "--set", "gpus=2", "--set", "apart.homeLimit=null"),
 }
 _KINDS = {
@@ -264,6 +270,21 @@ _REFUSED: Mapping[str, Sequence[str]] = {
         *_APART,
         *("--set", "apart.ranks.where=pods"),
         *("--set", "environment.NIGHTSHIFT_RANK_POD=/pod.json"),
+    ),
+    "environment.NIGHTSHIFT_RANK_EXECUTORS: the chart itself tells it": (
+        *_APART,
+        *("--set", "apart.ranks.where=pods"),
+        *("--set", _ON_EXECUTORS),
+    ),
+    "environment.NIGHTSHIFT_RANK_HOSTS: the chart itself tells it": (
+        *_APART,
+        *("--set", "apart.ranks.where=pods"),
+        *("--set", "environment.NIGHTSHIFT_RANK_HOSTS=10.0.0.5"),
+    ),
+    "environment.NIGHTSHIFT_RENDEZVOUS_ADDRESS: the chart itself tells it": (
+        *_APART,
+        *("--set", _ON_EXECUTORS),
+        *("--set", "environment.NIGHTSHIFT_RENDEZVOUS_ADDRESS=10.0.0.5"),
     ),
     "5 replicas are wanted, and 3 at most": (*_APART, "--set", "apart.pages.replicas=5"),
     "apart.sparkExecutors.where: it is 'workers' or 'pods', and not 'Pods'": (
@@ -493,6 +514,7 @@ def _faults() -> Iterator[str]:
             *_faults_of_roles(found, settings),
             *_faults_of_network(found, settings),
             *_faults_of_disks(found, settings),
+            *_faults_of_meeting(found, settings),
         ]
         yield from (f"{name}: {fault}" for fault in faults)
 
@@ -517,6 +539,20 @@ def _faults_of_network(found: Sequence[Found], settings: Sequence[str]) -> Itera
         lacking = wanted - {one["name"] for one in container.get("env") or ()}
         if lacking:
             yield f"{container['name']} is not told {sorted(lacking)}"
+
+
+def _faults_of_meeting(found: Sequence[Found], settings: Sequence[str]) -> Iterator[str]:
+    """Ranks elsewhere than in the Pod of their stage are told where that is, and no others are."""
+    are_elsewhere = _ON_EXECUTORS in settings or "apart.ranks.where=pods" in settings
+    specs = [one.get("spec", {}) for one in found]
+    templates = [spec["template"] for spec in specs if "template" in spec]
+    for template in [*templates, *_asked_for(found)]:
+        (container,) = template["spec"]["containers"]
+        variables = {one["name"] for one in container.get("env") or ()}
+        # Stages run where the driver is told of its cluster.
+        is_meant = are_elsewhere and "NIGHTSHIFT_SPARK_MASTER" in variables
+        if (_MEETING in variables) != is_meant:
+            yield f"{container['name']} {'lacks' if is_meant else 'is told'} {_MEETING}"
 
 
 def _faults_of_disks(found: Sequence[Found], settings: Sequence[str]) -> Iterator[str]:

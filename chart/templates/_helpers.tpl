@@ -84,6 +84,11 @@ envFrom:
 {{- define "nightshift.ranksArePods" -}}
 {{- if and (eq .Values.layout "apart") (eq .Values.apart.ranks.where "pods") }}yes{{ end }}
 {{- end }}
+{{/* Whether they meet at the Pod of their stage: those in Pods, and those on executors of Spark. */}}
+{{- define "nightshift.ranksAreElsewhere" -}}
+{{- $environment := .Values.environment | default dict }}
+{{- if and (eq .Values.layout "apart") (or (eq .Values.apart.ranks.where "pods") (eq (toString $environment.NIGHTSHIFT_RANK_EXECUTORS) "on")) }}yes{{ end }}
+{{- end }}
 {{- define "nightshift.executorsArePods" -}}
 {{- if and (eq .Values.layout "apart") (eq .Values.apart.sparkExecutors.where "pods") }}yes{{ end }}
 {{- end }}
@@ -115,6 +120,10 @@ envFrom:
   valueFrom: {fieldRef: {fieldPath: status.podIP}}
 - name: NIGHTSHIFT_SPARK_CORES
   value: {{ .Values.apart.stages.sparkCores | quote }}
+{{- if include "nightshift.ranksAreElsewhere" . }}
+- name: NIGHTSHIFT_RENDEZVOUS_ADDRESS
+  valueFrom: {fieldRef: {fieldPath: status.podIP}}
+{{- end }}
 {{- end }}
 {{- define "nightshift.where" -}}
 {{- with .nodeSelector }}
