@@ -387,6 +387,29 @@ def test_the_loop_of_horovod_rests_where_it_finds_the_same_event_again(tmp_path:
     assert (found, nothing) == (101, 0) and rests >= 100
 
 
+@pytest.mark.parametrize(
+    ("folder", "adds"),
+    [
+        ("/home/ann/My Projects/nightshift", "My Projects/nightshift has: clone into another"),
+        ("/home/ann/projects/nightshift", ""),
+    ],
+)
+def test_a_build_of_horovod_that_fails_names_a_blank_in_its_path(
+    folder: str, adds: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise SetupError("g++: error: Projects/nightshift/.venv: No such file")
+
+    monkeypatch.setattr(environment, "ROOT", Path(folder))
+    monkeypatch.setattr(environment, "_pip", fail)
+    monkeypatch.setattr(horovod, "headers", lambda *_: [])
+    with pytest.raises(SetupError) as told:
+        environment._install_horovod("uv", environment.LOCK, gpu=False)
+    said, _, added = str(told.value).partition("\n")
+    assert said == "g++: error: Projects/nightshift/.venv: No such file"
+    assert bool(added) == bool(adds) and adds in added
+
+
 def test_horovod_was_built_with_that_loop() -> None:
     (library,) = environment.VENV.glob("lib/python3*/site-packages/horovod/tensorflow/mpi_lib*.so")
     assert b"resting_epoll_wait" in library.read_bytes()

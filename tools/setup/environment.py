@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from tools.setup import cuda, horovod, machine
-from tools.setup.console import ROOT, VENV, run, step
+from tools.setup.console import ROOT, VENV, SetupError, run, step
 from tools.setup.uv import uv, variables
 
 LOCK = ROOT / "requirements.lock"
@@ -111,7 +111,16 @@ def _install_horovod(program: str, lock: Path, *, gpu: bool) -> None:
     env = horovod.variables(horovod.headers(_PYTHON, scratch))
     if gpu:
         env |= horovod.variables_for_gpus(_PYTHON, scratch)
-    _pip(program, "install", *horovod.options(tensorflow, gpu=gpu), env=env)
+    try:
+        _pip(program, "install", *horovod.options(tensorflow, gpu=gpu), env=env)
+    except SetupError as error:
+        # Not refused before: uv may have it built already.
+        if " " not in str(ROOT):
+            raise
+        raise SetupError(
+            f"{error}\nHorovod is not built where a path has a blank, as {ROOT} has: clone into "
+            "another folder."
+        ) from None
 
 
 def _install_project(program: str) -> None:
