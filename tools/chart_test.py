@@ -456,8 +456,12 @@ _OF_DRIVERS = {
     flow for flow in _FLOWS if _STAGES in flow and any("spark" in str(part) for part in flow)
 }
 """Of these the part that computes."""
-_TRAINING = {"platform", "stages", "base"}
-"""Containers in which ranks run; the last is that of a task in a Pod."""
+_TRAINING = {"platform", "stages"}
+"""Containers in which ranks run."""
+_TRAINING_IN_PODS = {"train.json"}
+"""Where tasks have Pods of their own: templates of those in which ranks run."""
+_OF_TASKS = {"task.json", *_TRAINING_IN_PODS}
+"""All templates of tasks."""
 _PART = "app.kubernetes.io/component"
 _BOTH_WAYS = {"Ingress", "Egress"}
 _POD_SECONDS = 60
@@ -572,13 +576,16 @@ def _faults_of_gpus(found: Sequence[Found], are_wanted: bool) -> Iterator[str]:
     """They are for Pods that train, and these share memory for NCCL."""
     specs = [one.get("spec", {}) for one in found]
     templates = [spec["template"] for spec in specs if "template" in spec]
-    tasks = [one for one in _asked_for(found) if _part_of(one) == _TASK]
-    for template in [*templates, *tasks]:
+    asked = _asked_for_by_file(found)
+    tasks = {file: one for file, one in asked.items() if _part_of(one) == _TASK}
+    if tasks and tasks.keys() != _OF_TASKS:
+        yield f"templates of tasks are {sorted(tasks)}, and not {sorted(_OF_TASKS)}"
+    # Where tasks have Pods of their own, no other trains.
+    training = _TRAINING_IN_PODS if tasks else _TRAINING
+    named = [(one["spec"]["containers"][0]["name"], one) for one in templates]
+    for name, template in [*named, *tasks.items()]:
         (container,) = template["spec"]["containers"]
-        name = container["name"]
-        # Where tasks have Pods of their own, no other trains.
-        trains = name in _TRAINING and not (tasks and name == _STAGES)
-        gpus = 2 if are_wanted and trains else None
+        gpus = 2 if are_wanted and name in training else None
         if container["resources"]["limits"].get("nvidia.com/gpu") != gpus:
             yield f"{name} has other GPUs than {gpus}"
         mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
@@ -649,13 +656,18 @@ def _faults_of(
 
 def _asked_for(found: Sequence[Found]) -> list[Found]:
     """Templates of Pods for which a stage, or its driver of Spark, asks Kubernetes."""
-    return [
-        json.loads(content)
+    return list(_asked_for_by_file(found).values())
+
+
+def _asked_for_by_file(found: Sequence[Found]) -> dict[str, Found]:
+    """These by the name of the file that holds each."""
+    return {
+        name: json.loads(content)
         for one in found
         if one["kind"] == "ConfigMap"
         for name, content in one["data"].items()
         if name.endswith(".json")
-    ]
+    }
 
 
 def _faults_of_rights(

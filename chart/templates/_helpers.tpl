@@ -192,8 +192,10 @@ spec:
     - name: scratch
       emptyDir: {}
 {{- end }}
-{{/* Template of a task's Pod; Airflow adds which task it is. */}}
+{{/* Template of a task's Pod; Airflow adds which task it is. It takes the `root` of all values, and how
+     many `gpus` the Pod has. */}}
 {{- define "nightshift.task" -}}
+{{- with .root }}
 metadata:
   labels:
     {{- include "nightshift.labels" . | nindent 4 }}
@@ -215,11 +217,11 @@ spec:
         {{- include "nightshift.driver" . | nindent 8 }}
         {{- include "nightshift.environment" . | nindent 8 }}
       {{- include "nightshift.secret" . | nindent 6 }}
-      resources: {{- include "nightshift.training" (dict "own" .Values.apart.tasks.resources "gpus" .Values.gpus) | nindent 8 }}
+      resources: {{- include "nightshift.training" (dict "own" .Values.apart.tasks.resources "gpus" $.gpus) | nindent 8 }}
       volumeMounts:
         - {name: state, mountPath: /var/lib/nightshift}
         - {name: scratch, mountPath: /tmp}
-        {{- if .Values.gpus }}
+        {{- if $.gpus }}
         - {name: shared, mountPath: /dev/shm}
         {{- end }}
   volumes:
@@ -228,10 +230,11 @@ spec:
       emptyDir: {}
     - name: scratch
       emptyDir: {}
-    {{- if .Values.gpus }}
+    {{- if $.gpus }}
     - name: shared
       emptyDir: {medium: Memory, sizeLimit: 1Gi}
     {{- end }}
+{{- end }}
 {{- end }}
 {{/* Of a Pod that trains: its resources, and GPUs beside them. */}}
 {{- define "nightshift.training" -}}
