@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse
 from jobs.night import message_of
 from pipelines.environment import Environment
 from pipelines.places import is_url
-from plugins.signed_in import PRIVATE, policy, sign_in, told
+from plugins.signed_in import PRIVATE, forbidden, policy, sign_in, told
 
 _INDEX = "index.html"
 _GONE = (
@@ -36,7 +36,7 @@ def make_app() -> FastAPI:
     app = FastAPI(
         # No description of it, which anyone could read.
         openapi_url=None,
-        exception_handlers={401: sign_in, 403: told, 404: told, 503: told},
+        exception_handlers={401: sign_in, 403: forbidden(told), 404: told, 503: told},
     )
     app.add_api_route(
         "/{dag_id}/{path:path}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from typing import Any
 from urllib.parse import quote
 
 from airflow.api_fastapi.app import API_ROOT_PATH
@@ -15,6 +17,10 @@ PRIVATE = {
     "Cache-Control": "private, no-cache",
 }
 """Headers of every page."""
+_OF_NOBODY = "Invalid JWT token"
+"""What Airflow says of a token that is none of its own, or whose person is named no more; it
+answers 403, as to a person who may not."""
+_Handler = Callable[[Request, Exception], Coroutine[Any, Any, Response]]
 
 
 def policy(*more: str) -> str:
@@ -29,8 +35,7 @@ def policy(*more: str) -> str:
 
 async def sign_in(request: Request, error: Exception) -> Response:
     """A browser is led to the login and from there back; a program is told."""
-    is_program = "authorization" in request.headers or request.method != "GET"
-    if is_program:
+    if _is_program(request):
         return JSONResponse({"detail": str(getattr(error, "detail", error))}, status_code=401)
     # Behind a proxy we do not know by which scheme and host the browser has asked.
     page = str(request.url.replace(scheme="", netloc=""))
@@ -38,7 +43,29 @@ async def sign_in(request: Request, error: Exception) -> Response:
     return RedirectResponse(login, status_code=303)
 
 
+def forbidden(otherwise: _Handler) -> _Handler:
+    """What answers a 403: a browser whose cookie is nobody's is led to the login, too.
+
+    Its cookie may be of another home: browsers keep one for a host, whatever the port.
+
+    Args:
+        otherwise: What answers everybody else.
+    """
+
+    async def answer(request: Request, error: Exception) -> Response:
+        is_of_nobody = getattr(error, "detail", "") == _OF_NOBODY
+        if is_of_nobody and not _is_program(request):
+            return await sign_in(request, error)
+        return await otherwise(request, error)
+
+    return answer
+
+
 async def told(request: Request, error: Exception) -> Response:
     """Why something is not shown: a browser would show a person the braces of JSON."""
     status = getattr(error, "status_code", 500)
     return PlainTextResponse(str(getattr(error, "detail", error)), status, headers=PRIVATE)
+
+
+def _is_program(request: Request) -> bool:
+    return "authorization" in request.headers or request.method != "GET"

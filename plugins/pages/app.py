@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from hashlib import sha256
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any, Literal
@@ -38,9 +39,10 @@ from pipelines.run import is_of_airflow
 from pipelines.spec import RESERVED_SUFFIXES, Pipeline
 from plugins.pages import charts
 from plugins.pages.decisions import of_our_own_page, said
-from plugins.signed_in import PRIVATE, policy, sign_in
+from plugins.signed_in import PRIVATE, forbidden, policy, sign_in
 
 _FOLDER = Path(__file__).parent
+_STATIC = _FOLDER / "static"
 _ROOT = API_ROOT_PATH.rstrip("/")
 _HEADERS = {
     **PRIVATE,
@@ -73,7 +75,7 @@ def make_app() -> FastAPI:
         openapi_url=None,
         exception_handlers={
             401: sign_in,
-            403: _refused,
+            403: forbidden(_refused),
             404: _refused,
             NightshiftError: _told,
             Exception: _fault,
@@ -81,7 +83,7 @@ def make_app() -> FastAPI:
         },
     )
     # No secret is in them, and a page in a frame without an origin of its own has no cookie.
-    app.mount("/static", StaticFiles(directory=_FOLDER / "static"))
+    app.mount("/static", StaticFiles(directory=_STATIC))
     app.add_api_route("/{page}", _lead, methods=["GET"], response_class=HTMLResponse)
     for page, function in _PAGES.items():
         more = [Depends(_sees_all)] if page == "sql" else []
@@ -419,6 +421,15 @@ def _address(dag_id: str, page: str) -> str:
     return f"{_ROOT}{PAGES_ADDRESS}/{quote(dag_id)}/{page}"
 
 
+def _static_address(name: str) -> str:
+    """Of a script or a style: another once the file is.
+
+    A browser uses one that it has for days before it asks whether there is a newer one.
+    """
+    digest = sha256((_STATIC / name).read_bytes()).hexdigest()
+    return f"{_ROOT}{PAGES_ADDRESS}/static/{name}?{digest[:16]}"
+
+
 def _sql_address(dag_id: str, statement: str) -> str:
     return f"{_address(dag_id, 'sql')}?statement={quote(statement, safe='')}"
 
@@ -455,7 +466,7 @@ def _templates() -> Templates:
     )
     made.globals |= {
         "root": _ROOT,
-        "static": f"{_ROOT}{PAGES_ADDRESS}/static",
+        "static_address": _static_address,
         "report_address": _report_address,
         "sql_address": _sql_address,
         "run_address": _run_address,

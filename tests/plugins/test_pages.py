@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlencode
 
 import jwt
 import pyarrow as pa
@@ -133,6 +134,19 @@ def test_nobody_sees_a_page_who_is_not_signed_in(client: TestClient, page: str) 
     assert get(client, f"tiny/{page}", "stranger").status_code == 403
 
 
+def test_a_browser_whose_cookie_is_of_nobody_is_led_to_the_login(client: TestClient) -> None:
+    client.cookies.set("_token", "stranger")
+    answer = client.get(f"{PAGES_ADDRESS}/tiny/nights")
+    assert answer.status_code == 303
+    assert unquote(answer.headers["location"]) == (
+        f"/api/v2/auth/login?next={PAGES_ADDRESS}/tiny/nights"
+    )
+    asked = client.post(f"{PAGES_ADDRESS}/sql", json={"statement": "SELECT 1"})
+    assert asked.status_code == 403
+    client.cookies.set("_token", "viewer")
+    assert client.get(f"{PAGES_ADDRESS}/other/nights").status_code == 403
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_nobody_sees_a_page_of_a_dag_that_they_may_not_see(client: TestClient, page: str) -> None:
     assert get(client, f"other/{page}").status_code == 403
@@ -222,6 +236,51 @@ def test_nothing_but_our_own_files_is_served(client: TestClient, path: str) -> N
 def test_scripts_and_styles_are_served(client: TestClient) -> None:
     for name in ("pages.js", "pages.css", "theme.js"):
         assert client.get(f"{PAGES_ADDRESS}/static/{name}").status_code == 200
+
+
+def linked(page: str) -> dict[str, str]:
+    """The scripts and styles of a page: of each its whole name in the address."""
+    found = re.findall(r'(?:src|href)="[^"]*/static/(([a-z.]+)[^"]*)"', page)
+    return {name: address for address, name in found}
+
+
+def test_a_script_or_style_that_is_another_has_another_address(
+    client: TestClient, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = shutil.copytree(pages._STATIC, tmp_path / "static") / "theme.js"
+    for path in ("tiny/nights", "tiny/quality?day="):
+        before = linked(get(client, path).text)
+        assert before == linked(get(client, path).text)
+        with monkeypatch.context() as upgraded:
+            upgraded.setattr(pages, "_STATIC", changed.parent)
+            changed.write_text(changed.read_text() + " ")
+            after = linked(get(client, path).text)
+        assert {name for name in before if before[name] != after[name]} == {"theme.js"}
+        for address in before.values():
+            assert client.get(f"{PAGES_ADDRESS}/static/{address}").status_code == 200
+
+
+def test_a_search_keeps_the_order(
+    client: TestClient, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.promote(DAYS[1])
+    home.night(DAYS[1])
+    real, asked = predictions.predictions, list[predictions.Asked]()
+
+    def noted(*arguments: Any) -> predictions.Predictions:
+        asked.append(arguments[-1])
+        return real(*arguments)
+
+    monkeypatch.setattr(predictions, "predictions", noted)
+    for order in ("", "&ascending=1"):
+        page = get(client, f"tiny/predictions?sort=id{order}").text
+        form = re.search(r'<form method="get".*?</form>', page, re.DOTALL)
+        assert form
+        fields = dict(re.findall(r'<input[^>]* name="(\w+)" value="([^"]*)"', form[0]))
+        get(client, f"tiny/predictions?{urlencode({**fields, 'words': 'UA'})}")
+        clicked, searched = asked[-2:]
+        assert searched == replace(clicked, words="UA")
+    assert [one.is_ascending for one in asked] == [False, False, True, True]
 
 
 def test_only_who_may_trigger_gets_the_buttons(client: TestClient, home: Home) -> None:

@@ -134,6 +134,19 @@ def test_a_wrong_token_is_refused(client: TestClient) -> None:
     assert (wrong.status_code, RUN in wrong.text) == (403, False)
 
 
+def test_a_browser_whose_cookie_is_of_nobody_is_led_to_the_login_and_back(
+    client: TestClient,
+) -> None:
+    # Such as that of another home.
+    answer = client.get(PAGE, cookies={"_token": "wrong"})
+    assert answer.status_code == 303
+    login, _, address = answer.headers["location"].partition("?next=")
+    assert (login, unquote(address)) == ("/api/v2/auth/login", PAGE)
+    # Whom the cookie names may not see this one.
+    other = f"{REPORTS_ADDRESS}/weather/index.html"
+    assert client.get(other, cookies={"_token": "right"}).status_code == 403
+
+
 def test_an_expired_token_is_refused_and_not_led_anywhere(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
