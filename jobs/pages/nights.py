@@ -14,6 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from jobs.lake import ops
+from jobs.notifications.message import first_words
 from jobs.survey import AWAITS, Finding, Survey
 from pipelines import replay
 from pipelines.days import Days
@@ -301,7 +302,7 @@ def _why(row: _Row, table: str) -> str | None:
     metrics = json.loads(row["metrics"] or "{}")
     failures: Sequence[_Row] = metrics.get("failures", ())
     if not failures:
-        return (row["error"] or "").partition("\n")[0]
+        return first_words(row["error"] or "")
     said = [str(one["says"]) for one in failures if one["table"] == table]
     return "; ".join(said) or None
 

@@ -358,7 +358,7 @@ def _refused_files(
     of_reading = [*of_pipeline, ("stage", "=", STAGES[0].name), ended]
     attempts = ops.read(environment, "stage_runs", of_reading, _READ).to_pylist()
     last: dict[date, _Row] = {}
-    for row in sorted(attempts, key=itemgetter("started_at")):
+    for row in sorted(filter(_came_to_files, attempts), key=itemgetter("started_at")):
         last.update(dict.fromkeys(Days(row["first_day"], row["last_day"]), row))
     told: list[_Row] = []
     for night in sorted(last, reverse=True):
@@ -376,6 +376,11 @@ def _refused_files(
             says="; ".join(says) or first_line,
             report=below_reports(environment, metrics.get("report")),
         )
+
+
+def _came_to_files(attempt: _Row) -> bool:
+    """Not so one that was refused before, for nights that lack theirs: it has no report."""
+    return attempt["status"] != REFUSED or "report" in json.loads(attempt["metrics"] or "{}")
 
 
 def _judged(recorded: pa.Table, since: date) -> tuple[_Judged, pa.Table]:

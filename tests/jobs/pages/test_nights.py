@@ -19,6 +19,7 @@ from jobs.lake import ops, sql
 from jobs.pages.nights import Night, Nights, below_reports, nights
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
+from pipelines.errors import Refused
 from pipelines.flights import PIPELINE as FLIGHTS
 from tests.jobs.test_survey import DAYS, TINY, Home, _definitions
 
@@ -215,6 +216,19 @@ def test_a_refused_night_says_why_and_where_its_report_is(home: Home) -> None:
     assert states["marks"][0] == "missing"
     assert (night.run_id, night.outcome) == ("manual__1", "refused")
     assert night.report == f"tiny/{DAYS[1]}..{DAYS[1]}/manual__1/index.html"
+
+
+def test_a_night_that_was_refused_for_a_hole_names_the_first_file_that_lacks(home: Home) -> None:
+    home.night(DAYS[0])
+    lacking = f"tiny/readings/{DAYS[1]}.csv"
+    (home.environment.landing / lacking).unlink()
+    with pytest.raises(Refused):
+        home.night(DAYS[2])
+    cells = night_of(shown(home, DAYS[2]), DAYS[2]).cells
+    (refused,) = [cell for cell in cells if cell.state == "refused"]
+    assert refused.table == "readings"
+    told = f"1 night(s) before {DAYS[2]} are not made, or not whole, and lack files: {DAYS[1]}: "
+    assert refused.reason == f"{told}{lacking}"
 
 
 def test_a_refused_night_is_shown_though_it_is_not_due_yet(home: Home) -> None:

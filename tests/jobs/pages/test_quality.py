@@ -154,6 +154,32 @@ def test_files_that_were_refused_as_they_were_read_are_told_until_others_are_tak
     assert quality(environment, FLIGHTS).refused_files == ()
 
 
+def refuse_for_hole(environment: Environment, night: date) -> None:
+    """Record that reading was refused before it began, later than all before it."""
+    row = {
+        "run_id": "run",
+        "pipeline": "flights",
+        "stage": "ingest",
+        "first_day": night,
+        "last_day": night,
+        "status": "refused",
+        "started_at": CLOCK.next(),
+        "error": f"1 night(s) before {night} are not made, or not whole, and lack files:\n  - a",
+    }
+    ops.append(environment, "stage_runs", [row])
+
+
+def test_files_that_lack_are_not_told_as_refused_and_hide_none_that_were(
+    environment: Environment,
+) -> None:
+    refuse_for_hole(environment, SECOND)
+    assert quality(environment, FLIGHTS).refused_files == ()
+    read_files(environment, Days.of(SECOND), "refused")
+    refuse_for_hole(environment, SECOND)
+    (refused,) = quality(environment, FLIGHTS).refused_files
+    assert (refused.days, refused.says) == (Days.of(SECOND), "the file has no header")
+
+
 def test_a_failure_that_was_judged_again_and_holds_is_told_no_more(
     environment: Environment,
 ) -> None:
