@@ -87,7 +87,10 @@ def last_dropped(pipeline: Pipeline, context: Context) -> date:
             pipeline.require_days(chosen)
             return chosen.last
         calendar = replay.calendar(pipeline, Environment.read())
-        return calendar.delivered_by(due_day(pipeline, context["dag_run"]))
+        # A pipeline without it has no calendar.
+        assert pipeline.replay is not None
+        due = due_day(pipeline, context["dag_run"], pipeline.replay.drops)
+        return calendar.delivered_by(due)
     except UsageError as error:
         raise AirflowFailException(str(error)) from None
 

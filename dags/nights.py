@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.timezone import coerce_datetime
 from airflow.sdk.types import DagRunProtocol
+from airflow.timetables.interval import CronDataIntervalTimetable
 
 from pipelines import replay
 from pipelines.days import Days, parse_day
@@ -84,7 +86,7 @@ def days_to_tell(pipeline: Pipeline, context: Context) -> Days:
 
 
 def _contradiction(pipeline: Pipeline, run: DagRunProtocol, chosen: Days) -> str:
-    own = due_day(pipeline, run)
+    own = due_day(pipeline, run, pipeline.schedule)
     return (
         f"This {run.run_type} run is that of {own}, and its configuration asks for {chosen}, as "
         "that of every other run beside it. Leave 'date', 'from' and 'to' out of the configuration "
@@ -129,17 +131,25 @@ def require_known(params: Collection[str], known: Collection[str]) -> None:
             raise RunRefused(str(no_such("param of this DAG", name, known)))
 
 
-def due_day(pipeline: Pipeline, run: DagRunProtocol) -> date:
+def due_day(pipeline: Pipeline, run: DagRunProtocol, schedule: str) -> date:
     """The local day on which the run's data interval begins.
 
-    A run at 04:30 is about the day before.
+    A run at 04:30 is about the day before. For one that was triggered it is the last interval that
+    had ended at its logical date or, without one, at its moment: which one Airflow gives it, if
+    any, depends on who triggers.
+
+    Args:
+        pipeline: In whose timezone the day is.
+        run: Of a DAG of the pipeline.
+        schedule: When what the run does is due each day, as a cron expression.
     """
-    zone = ZoneInfo(pipeline.timezone)
-    if run.data_interval_start:
-        begins: datetime = run.data_interval_start
-        return begins.astimezone(zone).date()
-    moment: datetime = run.run_after
-    return moment.astimezone(zone).date() - timedelta(days=1)
+    begins: datetime | None = run.data_interval_start
+    if run.run_type not in _OF_ONE_DAY or begins is None:
+        timetable = CronDataIntervalTimetable(schedule, timezone=pipeline.timezone)
+        moment = coerce_datetime(run.logical_date or run.run_after)
+        begins = timetable.infer_manual_data_interval(run_after=moment).start
+    # Airflow's may be Pendulum's, whose days are not subtracted as others are.
+    return datetime.fromtimestamp(begins.timestamp(), ZoneInfo(pipeline.timezone)).date()
 
 
 def _due(pipeline: Pipeline, run: DagRunProtocol) -> Night:
@@ -149,7 +159,7 @@ def _due(pipeline: Pipeline, run: DagRunProtocol) -> Night:
         NothingDue: there is none.
         UsageError: what the home keeps of the replay cannot be read.
     """
-    day = due_day(pipeline, run)
+    day = due_day(pipeline, run, pipeline.schedule)
     is_recorded = pipeline.last_day is None or day <= pipeline.last_day
     if is_recorded:
         # Of a backfill over recorded dates too: they mean themselves.

@@ -60,6 +60,23 @@ def test_it_drops_the_files_up_to_the_day_that_has_ended(
 
 
 @pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    ("minutes_later", "until"),
+    [
+        (-1, "2013-04-03"),
+        (0, "2013-04-04"),
+    ],
+)
+def test_by_hand_it_drops_what_was_due_last(stub: Path, minutes_later: int, until: str) -> None:
+    # At 04:00 and not at 04:30, when the nights are due.
+    moment = DROPS + timedelta(days=3, minutes=minutes_later)
+    declared = {"date": None, "late": None, "late_minutes": 5}
+    by_hand = context(logical_date=moment, run_after=moment, declared=declared)
+    SourceOperator(pipeline=PIPELINE).execute(by_hand)
+    assert calls(stub) == [["land", "flights", "--until", until]]
+
+
+@pytest.mark.usefixtures("home")
 def test_a_late_file_comes_after_its_minutes(stub: Path) -> None:
     task = SourceOperator(pipeline=PIPELINE)
     where = asked(DROPS, date="2013-05-01", late="weather", late_minutes=7)

@@ -113,7 +113,7 @@ def test_a_schedule_past_the_archive_skips_and_a_person_past_it_is_told() -> Non
         AirflowFailException,
         match="no data for 2026-11-24: its feeds cover the days from 2012-12-31 to 2013-12-31",
     ):
-        night_of(archive, context(run_type="manual", interval_start=today))
+        night_of(archive, context(run_type="manual", logical_date=today + ONE_DAY))
     with pytest.raises(AirflowFailException, match="no data for 2014-01-01"):
         night_of(archive, context(run_type="manual", date="2014-01-01"))
 
@@ -184,7 +184,8 @@ def test_the_first_click_works_at_any_hour(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("run_type", ["scheduled", "manual", "backfill"])
 def test_after_the_last_recorded_day_there_is_nothing_to_do(run_type: str) -> None:
     late = datetime(2027, 12, 1, 9, 30, tzinfo=UTC)
-    ended = context(run_type=run_type, interval_start=late - ONE_DAY, interval_end=late)
+    asked = {"interval_start": late - ONE_DAY, "interval_end": late, "logical_date": late}
+    ended = context(run_type=run_type, **asked)
     with pytest.raises(AirflowSkipException, match="the recorded days ended with 2013-12-31"):
         night_of(PIPELINE, ended)
 
@@ -218,9 +219,33 @@ def test_a_logical_date_that_a_person_chooses_means_the_night_that_was_due_last_
     # As Airflow infers it: the last interval that has ended. That of the 29th ends at 04:30.
     chosen = datetime(2013, 5, 1, tzinfo=UTC)
     timetable = CronDataIntervalTimetable(PIPELINE.schedule, timezone=PIPELINE.timezone)
-    interval = timetable.infer_manual_data_interval(run_after=chosen)
-    manual = context(logical_date=chosen, interval_start=interval.start, interval_end=interval.end)
-    assert night_of(PIPELINE, manual).days == Days.of(date(2013, 4, 29))
+    # Airflow's form gives the interval of the logical date, its command that of today, and a
+    # program may give any.
+    for asked in (chosen, DUE):
+        interval = timetable.infer_manual_data_interval(run_after=asked)
+        given = {"interval_start": interval.start, "interval_end": interval.end}
+        for how in ("manual", "operator_triggered"):
+            manual = context(run_type=how, logical_date=chosen, run_after=DUE, **given)
+            assert night_of(PIPELINE, manual).days == Days.of(date(2013, 4, 29))
+
+
+@pytest.mark.parametrize(
+    ("moment", "day"),
+    [
+        # In New York ten past midnight, and the hour of the schedule.
+        ("2013-05-01T04:10Z", "2013-04-29"),
+        ("2013-05-01T08:29Z", "2013-04-29"),
+        ("2013-05-01T08:30Z", "2013-04-30"),
+        # An hour is skipped in the night to the 10th.
+        ("2013-03-10T08:29Z", "2013-03-08"),
+        ("2013-03-10T08:30Z", "2013-03-09"),
+    ],
+)
+def test_without_a_logical_date_it_is_the_night_that_was_due_last_when_it_was_triggered(
+    moment: str, day: str
+) -> None:
+    triggered = context(run_after=datetime.fromisoformat(moment))
+    assert night_of(PIPELINE, triggered).days == Days.of(date.fromisoformat(day))
 
 
 @pytest.mark.usefixtures("replayed")
