@@ -67,7 +67,12 @@ nights."""
 _FILES_LISTED = 5
 """Files that a message about late ones names."""
 _NOT_ACCEPTED = "not_accepted"
-_FLAGS = {"allow_gap": "--allow-gap", "retrain": "--retrain", "rescore": "--rescore"}
+_FLAGS = {
+    "allow_gap": "--allow-gap",
+    "from_start": "--from-start",
+    "retrain": "--retrain",
+    "rescore": "--rescore",
+}
 """Params of a DAG run that the command knows by the same name."""
 
 
@@ -640,8 +645,10 @@ def _span(pipeline: Pipeline, days: Days) -> list[str]:
 
 def _extent(night: Night, params: Mapping[str, Any]) -> list[str]:
     """How much is to be done: what was asked for; and a replay loads its history first."""
-    flags = [flag for name, flag in _FLAGS.items() if params.get(name)]
-    return [*flags, "--from-start"] if night.stands_for else flags
+    asked = {name for name in _FLAGS if params.get(name)}
+    if night.stands_for:
+        asked.add("from_start")
+    return [flag for name, flag in _FLAGS.items() if name in asked]
 
 
 def _not_accepted(context: Context) -> list[str]:
@@ -796,6 +803,14 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
             title="Allow gap",
             description="Go on over nights before the last that were never made and lack files; "
             "with Restate nights that were made keep their raw rows where files are gone.",
+            type="boolean",
+        ),
+        "from_start": Param(
+            False,
+            title="From start",
+            description="Catch up all nights since the pipeline's first day, though none was ever "
+            "run; otherwise those since the first that was. A replay does so by itself where no "
+            "night is chosen.",
             type="boolean",
         ),
         "retrain": Param(

@@ -98,6 +98,9 @@ class Nights:
     tables: tuple[str, ...]
     nights: tuple[Night, ...]
     """The newest first."""
+    from_start: bool
+    """Whether nights since the pipeline's first day count as missed, though nothing was published
+    yet: a run that is to make what is missing has to be told."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -169,7 +172,7 @@ def nights(environment: Environment, pipeline: Pipeline, now: datetime) -> Night
     for night in sorted(survey.nights, reverse=True):
         of_night = [cells.get((night, name), nothing[name]) for name in names]
         shown.append(ran.night(night, tuple(of_night)))
-    return Nights(tables=names, nights=tuple(shown))
+    return Nights(tables=names, nights=tuple(shown), from_start=run.from_start)
 
 
 def last_night(environment: Environment, pipeline: Pipeline, now: datetime) -> date:

@@ -86,7 +86,8 @@ def in_airflow(home: Path, program: str, *arguments: str, **variables: str) -> s
 
 _OF_A_NIGHT = {
     **dict.fromkeys(("date", "from", "to")),
-    **dict.fromkeys(("restate", "allow_gap", "retrain", "allow_mixed", "rescore"), False),
+    **dict.fromkeys(("restate", "allow_gap", "from_start"), False),
+    **dict.fromkeys(("retrain", "allow_mixed", "rescore"), False),
 }
 
 

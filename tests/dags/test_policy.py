@@ -322,6 +322,7 @@ _SWITCHES: list[set[str]] = [
     {"restate", "rescore"},
     {"allow_mixed"},
     {"approval"},
+    {"from_start"},
 ]
 
 
@@ -341,7 +342,7 @@ def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(
         result = Path("result.json")
         argv = command(task.pipeline, task.stage, night, run_id, params, result)
         arguments = parser().parse_args(argv)
-        assert arguments.from_start == bool(stands_for)
+        assert arguments.from_start == bool(stands_for or "from_start" in switches)
         assert arguments.pipeline == name
         assert arguments.retrain == ("retrain" in switches)
         assert arguments.rescore == ("rescore" in switches)
@@ -482,7 +483,8 @@ def test_a_backfill_over_some_dates_processes_exactly_these_days(name: str) -> N
 
 def test_the_form_offers_a_day_a_range_and_switches() -> None:
     params = BAG.dags["flights"].params
-    switches = ["restate", "allow_gap", "retrain", "allow_mixed", "rescore", "approval"]
+    extent = ["restate", "allow_gap", "from_start", "retrain"]
+    switches = [*extent, "allow_mixed", "rescore", "approval"]
     assert list(params) == ["date", "from", "to", "stages", *switches]
     for name in switches:
         assert params[name] is False

@@ -15,11 +15,16 @@ import pytest
 from deltalake import write_deltalake
 from playwright.sync_api import Page, Route, expect, sync_playwright
 
+from dags.nights import night_of
+from dags.tasks import plan_command
+from jobs.__main__ import parser
 from jobs.lake import model_events
 from jobs.pages.dictionary import Checked, dictionary_of
+from pipelines import replay
 from pipelines.environment import PAGES, Environment
 from pipelines.flights import PIPELINE as FLIGHTS
 from plugins.pages import app as pages
+from tests.dags.conftest import context
 from tests.e2e.test_ui import CHROMIUM, FLAGS
 from tests.jobs.test_survey import DAYS, TINY
 from tests.plugins import test_dictionary_page, test_pages
@@ -183,6 +188,35 @@ def test_a_decision_that_is_clicked_twice_is_asked_once(browser_of: Open) -> Non
     asked[-1].fulfill(content_type="application/json", body='{"says": "Done."}')
     expect(page.locator(".said")).to_have_text("Done.")
     expect(back).to_be_disabled()
+
+
+@pytest.mark.parametrize(
+    ("is_replayed", "more"),
+    [
+        (True, {"from_start": True}),
+        (False, {}),
+    ],
+)
+def test_a_night_is_triggered_as_the_page_was_asked(
+    browser_of: Open, monkeypatch: pytest.MonkeyPatch, is_replayed: bool, more: dict[str, bool]
+) -> None:
+    pipeline = FLIGHTS if is_replayed else replace(FLIGHTS, replay=None)
+    monkeypatch.setattr(pages.catalog, "pipeline", lambda name: pipeline)
+    begun = replay.file_of(FLIGHTS, Environment.read())
+    begun.parent.mkdir(parents=True)
+    begun.write_text(replay.beginning(FLIGHTS, datetime.now(UTC)).to_json())
+    page = browser_of("user", "nights")
+    page.route("**/dags/flights/dagRuns", lambda route: None)
+    # Of all that is missing, and of the last night.
+    for button in page.locator("button[data-trigger]").all()[:2]:
+        day = button.get_attribute("data-trigger")
+        with page.expect_request("**/dags/flights/dagRuns") as request:
+            button.click()
+        asked = request.value.post_data_json
+        assert asked == {"logical_date": None, "conf": {"date": day, **more}}
+        night = night_of(pipeline, context(**asked["conf"]))
+        argv = plan_command(pipeline, night, "an_id", asked["conf"], Path("result.json"))
+        assert parser().parse_args(argv).from_start == is_replayed
 
 
 def test_no_long_word_of_the_data_makes_a_page_wider_than_its_screen(

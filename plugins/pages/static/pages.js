@@ -97,9 +97,11 @@ async function trigger(button) {
   button.disabled = true;
   said.textContent = "Triggering …";
   try {
-    const night = { logical_date: null, conf: { date: button.dataset.trigger } };
+    const conf = { date: button.dataset.trigger };
+    // As many nights as the page has shown as missing.
+    if ("fromStart" in button.dataset) conf.from_start = true;
     const address = `${ROOT}/api/v2/dags/${encodeURIComponent(DAG)}/dagRuns`;
-    const run = await post(address, night);
+    const run = await post(address, { logical_date: null, conf: conf });
     openOutside(`${ROOT}/dags/${encodeURIComponent(DAG)}/runs/${encodeURIComponent(run.dag_run_id)}`);
   } catch (error) {
     said.textContent = `Not triggered: ${error.message}`;

@@ -17,10 +17,12 @@ from jobs import survey
 from jobs.commands.plan import plan
 from jobs.lake import ops, sql
 from jobs.pages.nights import Night, Nights, below_reports, nights
+from pipelines import replay
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
 from pipelines.errors import Refused
 from pipelines.flights import PIPELINE as FLIGHTS
+from pipelines.spec import Replay
 from tests.jobs.test_survey import DAYS, TINY, Home, _definitions
 
 
@@ -280,6 +282,28 @@ def test_a_refusal_that_was_overcome_is_told_no_more(home: Home) -> None:
     night = night_of(shown(home, DAYS[1]), DAYS[1])
     assert {cell.state for cell in night.cells} <= {"current", ""}
     assert night.outcome == "done"
+
+
+def test_of_a_replay_a_run_that_is_told_as_the_page_was_makes_all_that_it_shows(
+    home: Home,
+) -> None:
+    declared = replace(TINY, first_day=DAYS[0], last_day=DAYS[4])
+    played = Replay(first=DAYS[2], drops="0 4 * * *")
+    home.pipeline = replace(declared, replay=played)
+    path = replay.file_of(home.pipeline, home.environment)
+    path.parent.mkdir(parents=True)
+    now = datetime(2026, 11, 25, 20, tzinfo=UTC)
+    begun = replay.beginning(home.pipeline, now)
+    path.write_text(begun.to_json())
+    page = nights(home.environment, home.pipeline, now)
+    assert page.to_make == DAYS[2]
+    assert [night.day for night in page.nights if night.is_to_do] == DAYS[2::-1]
+    run = replace(home.run(page.to_make), from_start=page.from_start)
+    with home._stages():
+        planned = plan(run).rows
+    assert planned[0][:4] == ("tiny.readings", "missing", 3, f"{DAYS[0]}..{DAYS[2]}")
+    # Without a replay nobody loads a history: the first night is the first that was asked for.
+    assert not shown(home, DAYS[2]).from_start
 
 
 def test_a_year_of_nights_is_shown(tmp_path: Path) -> None:
