@@ -44,11 +44,11 @@ from dags.process import Ended, Process
 from dags.reports import ReportLink, url_of
 from dags.waiting import LANDED, FilesLanded, RunEnded, absent
 from pipelines.days import Days
+from pipelines.environment import Environment
 from pipelines.errors import AwaitsApproval, NotLanded, Refused, UsageError
 from pipelines.events import Event
 from pipelines.landing import expected_files
 from pipelines.model import NeuralNetwork
-from pipelines.resources import Resources
 from pipelines.spec import Pipeline, Table
 from pipelines.stages import FILE_READERS, GROUPS, PLAN, STAGES, Stage
 
@@ -310,7 +310,7 @@ class StageOperator(CommandOperator):
             on_success_callback=_success_callbacks(pipeline, stage),
             on_failure_callback=_failure_callbacks(pipeline, stage),
             on_skipped_callback=_following_callbacks(stage),
-            **_of_resources(pipeline.resources_of(stage)),
+            **_of_resources(pipeline, stage),
             **options,
         )
         self.pipeline = pipeline
@@ -710,15 +710,26 @@ def _expiry_callbacks(pipeline: Pipeline, stage: Stage) -> list[Callable[[Contex
     return [callbacks.approvals_expired] if has_deadline and expires else []
 
 
-def _of_resources(given: Resources) -> dict[str, Any]:
+def _of_resources(pipeline: Pipeline, stage: Stage) -> dict[str, Any]:
     """Where Airflow runs a task, and beside what; what is not said is Airflow's default."""
-    options: dict[str, Any] = {"executor_config": dict(given.executor_config)}
+    given = pipeline.resources_of(stage)
+    config = dict(given.executor_config)
+    # What a pipeline declares for its own goes before.
+    if stage.name == _TRAINING_STAGE and not config:
+        config = _of_training()
+    options: dict[str, Any] = {"executor_config": config}
     if given.queue:
         options["queue"] = given.queue
     if given.pool:
         options["pool"] = given.pool.name
         options["pool_slots"] = given.pool_slots
     return options
+
+
+def _of_training() -> dict[str, Any]:
+    """What the executor is told of a training: the Pod, where it is another than that of tasks."""
+    pod = Environment.read().train_pod
+    return {"pod_template_file": str(pod)} if pod else {}
 
 
 def _inlets(pipeline: Pipeline, stage: Stage) -> list[Asset]:

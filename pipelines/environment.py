@@ -764,6 +764,15 @@ class Environment:
             _absolute,
         )
     )
+    train_pod: Path | None = field(
+        metadata=setting(
+            "NIGHTSHIFT_TRAIN_POD",
+            "file with the template of the Pod in which `train` runs, such as one with GPUs, where "
+            "Airflow's tasks have Pods of their own; unset: that of the other tasks",
+            None,
+            _absolute,
+        )
+    )
     rank_executors: str = field(
         metadata=setting(
             "NIGHTSHIFT_RANK_EXECUTORS",

@@ -462,6 +462,7 @@ _TRAINING_IN_PODS = {"train.json"}
 """Where tasks have Pods of their own: templates of those in which ranks run."""
 _OF_TASKS = {"task.json", *_TRAINING_IN_PODS}
 """All templates of tasks."""
+_EXECUTOR, _TRAIN_POD = "AIRFLOW__CORE__EXECUTOR", "NIGHTSHIFT_TRAIN_POD"
 _PART = "app.kubernetes.io/component"
 _BOTH_WAYS = {"Ingress", "Egress"}
 _POD_SECONDS = 60
@@ -588,6 +589,10 @@ def _faults_of_gpus(found: Sequence[Found], are_wanted: bool) -> Iterator[str]:
         gpus = 2 if are_wanted and name in training else None
         if container["resources"]["limits"].get("nvidia.com/gpu") != gpus:
             yield f"{name} has other GPUs than {gpus}"
+        told = {one["name"]: one.get("value") for one in container.get("env") or ()}
+        is_meant = are_wanted and told.get(_EXECUTOR) == "KubernetesExecutor"
+        if (_TRAIN_POD in told) != is_meant:
+            yield f"{name} {'lacks' if is_meant else 'is told'} {_TRAIN_POD}"
         mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
         if ("/dev/shm" in mounts) != (gpus is not None):
             yield f"{name} has {gpus} GPUs, and mounts {mounts}"

@@ -106,6 +106,9 @@ envFrom:
   value: airflow.utils.net.get_host_ip_address
 {{- if include "nightshift.tasksArePods" . }}
 - {name: AIRFLOW__CORE__EXECUTOR, value: KubernetesExecutor}
+{{- if .Values.gpus }}
+- {name: NIGHTSHIFT_TRAIN_POD, value: /etc/nightshift/train.json}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- define "nightshift.api" -}}

@@ -466,6 +466,23 @@ def test_a_stage_has_the_resources_of_its_pipeline_where_that_declares_others() 
     assert (scored.pool, scored.queue) == ("default_pool", "default")
 
 
+def test_a_training_has_a_pod_of_its_own_where_the_platform_names_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_TRAIN_POD", "/etc/nightshift/train.json")
+    own = Resources(executor_config={"pod_template_file": "/own.json"})
+    plain = catalog.pipeline("weather")
+    with DAG(dag_id="other"):
+        trained = StageOperator(pipeline=plain, stage=stage("train"))
+        scored = StageOperator(pipeline=plain, stage=stage("predict"))
+    with DAG(dag_id="declared"):
+        declared = replace(plain, resources={"train": own})
+        itself = StageOperator(pipeline=declared, stage=stage("train"))
+    assert trained.executor_config == {"pod_template_file": "/etc/nightshift/train.json"}
+    assert scored.executor_config == {}
+    assert itself.executor_config == {"pod_template_file": "/own.json"}
+
+
 @pytest.mark.parametrize("name", catalog.names())
 def test_a_backfill_over_some_dates_processes_exactly_these_days(name: str) -> None:
     dag = DagSerialization.from_dict(DagSerialization.to_dict(BAG.dags[name]))

@@ -83,6 +83,7 @@ def test_nothing_set_means_a_laptop() -> None:
         rank_hosts=None,
         host_command=None,
         rank_pod=None,
+        train_pod=None,
         rank_executors="off",
         kubernetes_api="https://kubernetes.default.svc",
         kubernetes_account=Path("/var/run/secrets/kubernetes.io/serviceaccount").resolve(),
