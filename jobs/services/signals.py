@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 ASKED_BY = (signal.SIGTERM, signal.SIGHUP)
@@ -27,6 +27,36 @@ def interrupted_by(numbers: Iterable[signal.Signals]) -> Iterator[None]:
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+@contextmanager
+def interrupted_once_done(end: Callable[[], None]) -> Iterator[None]:
+    """Have Ctrl-C ask the block to end, and interrupt when it has; a second one ends the process.
+
+    For a block whose threads do the work: no interrupt reaches them, and they would go on behind
+    one that has interrupted the block. Who ignores Ctrl-C, as what a script has in the background,
+    goes on.
+
+    Args:
+        end: Has the threads end.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    asked: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        end()
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if asked:
+            raise KeyboardInterrupt
 
 
 def ignore(numbers: Iterable[signal.Signals]) -> None:

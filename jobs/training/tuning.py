@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +33,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from jobs.services import signals
 from jobs.services.home import private_home
 from jobs.training import backtest, paired
 from jobs.training.backtest import MODEL, Backtest
@@ -71,8 +75,18 @@ class _Failed(Exception):
     """A trial has failed by its settings, and others may do better."""
 
 
-class _TimeUp(Exception):
+class _CutOff(Exception):
     """A trial was cut off; the next time goes on from its last night."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _End:
+    """When trials are cut off with the night that they are at."""
+
+    deadline: float
+    """On the monotonic clock; infinite: none."""
+    told: Event
+    """A person has interrupted the tuning, or a fault has ended it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +192,7 @@ def tune(
         NightshiftError: a training failed, and not by its settings, which the next time are tried
             again, and a second fault is taken for theirs; or training rows changed meanwhile; or
             the experiment was deleted in MLflow.
+        KeyboardInterrupt: a person has interrupted it, and no trial runs any more.
     """
     if not tuning.pipeline.search:
         raise UsageError(
@@ -191,45 +206,71 @@ def tune(
     ended = len(_ended(study))
 
     faults: list[BaseException] = []
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
+    end = _End(deadline=deadline, told=Event())
 
     def judge(trial: Trial) -> float:
-        with _kept_in(faults):
-            return _judge(tuning, trial, ranks_in, deadline)
+        with _kept_in(faults, end):
+            return _judge(tuning, trial, ranks_in, end)
 
     def tell(_: optuna.Study, trial: FrozenTrial) -> None:
+        if end.told.is_set():
+            # No other is begun.
+            study.stop()
+            if _was_cut_off(trial):
+                return
         tried = _tried(tuning, trial)
-        with _kept_in(faults):
+        with _kept_in(faults, end):
             if not _was_cut_off(trial):
                 _log(tuning, trial, tried)
             told(tried)
 
-    deadline = None if seconds is None else time.monotonic() + seconds
     if ended < trials:
         # Before a trial that could not be kept.
         _experiment(tuning, client_of(tuning.environment))
-        study.optimize(
-            judge,
-            n_trials=trials - ended,
-            timeout=seconds,
-            n_jobs=at_once,
-            catch=(_Failed, _TimeUp),
-            callbacks=[tell],
-        )
+        with _interrupted(end, at_once):
+            study.optimize(
+                judge,
+                n_trials=trials - ended,
+                timeout=seconds,
+                n_jobs=at_once,
+                catch=(_Failed, _CutOff),
+                callbacks=[tell],
+            )
     if faults:
         raise faults[0]
     return _best_first(tuning, study)
 
 
 @contextmanager
-def _kept_in(faults: list[BaseException]) -> Iterator[None]:
+def _kept_in(faults: list[BaseException], end: _End) -> Iterator[None]:
     """Keep what ends the tuning: of the last trials side by side Optuna loses what they raise."""
     try:
         yield
-    except (_Failed, _TimeUp, optuna.TrialPruned):
+    except (_Failed, _CutOff, optuna.TrialPruned):
         raise
     except BaseException as error:
         faults.append(error)
+        # Optuna waits for the others.
+        end.told.set()
         raise
+
+
+def _interrupted(end: _End, at_once: int) -> AbstractContextManager[None]:
+    """Let Ctrl-C end trials; side by side they are in threads, for which Optuna waits."""
+    if at_once == 1:
+        return nullcontext()
+
+    def tell() -> None:
+        end.told.set()
+        print(
+            "\nEnding with the night that each trial is at. Ctrl-C again ends at once, and the "
+            "same command then trains these nights anew.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    return signals.interrupted_once_done(tell)
 
 
 def _study(tuning: Tuning, at_once: int) -> optuna.Study:
@@ -358,12 +399,12 @@ def _declared(tuning: Tuning) -> dict[str, Any]:
     return written
 
 
-def _judge(tuning: Tuning, trial: Trial, ranks_in: Environment, deadline: float | None) -> float:
+def _judge(tuning: Tuning, trial: Trial, ranks_in: Environment, end: _End) -> float:
     """Mean loss of a row in the backtest of the trial's settings.
 
     Raises:
         TrialPruned: it is clearly worse than others.
-        _TimeUp: it has nights left.
+        _CutOff: it has nights left.
         _Failed: its settings make no model.
         NightshiftError: what failed may be the machine.
     """
@@ -372,17 +413,19 @@ def _judge(tuning: Tuning, trial: Trial, ranks_in: Environment, deadline: float 
     if (before := _same(trial.study, trial.params)) is not None:
         return _taken_over(trial, before)
     try:
-        return _mean_loss(tuning, trial, settings, ranks_in, deadline)
+        return _mean_loss(tuning, trial, settings, ranks_in, end)
+    except NightshiftError as error:
+        why = error
+    if end.told.is_set():
+        # Ctrl-C ends ranks too.
+        raise _CutOff from why
     # Such as weights that are not finite under a rate that is too high, a network that is too
     # large, or a value that does not go with another.
-    except (Refused, NeedsMore, UsageError) as error:
-        why: NightshiftError = error
-    except NightshiftError as error:
-        # The machine may be at fault once, and would be so with all other settings too.
-        if _FAULT not in trial.user_attrs:
-            trial.set_user_attr(_FAULT, str(error))
-            raise
-        why = error
+    is_of_settings = isinstance(why, Refused | NeedsMore | UsageError)
+    # The machine may be at fault once, and would be so with all other settings too.
+    if not is_of_settings and _FAULT not in trial.user_attrs:
+        trial.set_user_attr(_FAULT, str(why))
+        raise why
     trial.set_user_attr(_REFUSED, str(why))
     raise _Failed from why
 
@@ -411,7 +454,7 @@ def _mean_loss(
     trial: Trial,
     settings: Mapping[str, Any],
     ranks_in: Environment,
-    deadline: float | None,
+    end: _End,
 ) -> float:
     asked = tuning.trial(settings)
     trial.set_user_attr(_BACKTEST, asked.digest)
@@ -427,8 +470,9 @@ def _mean_loss(
             raise optuna.TrialPruned
         # Not after a night that was done before: else little time would bring it no further.
         is_new = done.seconds is not None
-        if deadline is not None and time.monotonic() > deadline and is_new and night < last:
-            raise _TimeUp
+        is_late = is_new and time.monotonic() > end.deadline
+        if night < last and (is_late or end.told.is_set()):
+            raise _CutOff
     _require_same_rows(tuning)
     return loss
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from threading import Barrier, Event, Lock, main_thread
 from typing import Any
 
 import optuna
@@ -323,6 +328,102 @@ def test_a_fault_ends_a_tuning_side_by_side_too(
     monkeypatch.setattr(backtest, "walk", failing)
     with pytest.raises(NightshiftError, match="exit code 1"):
         _tune(environment, 2, at_once=2)
+
+
+def _press_ctrl_c() -> None:
+    signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
+    # Until the main thread has seen it.
+    time.sleep(0.5)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is not ignored, as in what a script has in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+# With more trials than run at once Optuna waits for the next to end, and else for all.
+@pytest.mark.parametrize("trials", [2, 4])
+@pytest.mark.usefixtures("interruptible")
+def test_ctrl_c_ends_trials_side_by_side_with_the_nights_that_they_are_at(
+    trials: int,
+    environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    walk = backtest.walk
+    nights: list[bool] = []
+    handlers: list[object] = []
+
+    def interrupted(asked: Backtest, ranks_in: Environment) -> Any:
+        for done in walk(asked, ranks_in):
+            nights.append(done.seconds is not None)
+            if len(nights) == 2:
+                _press_ctrl_c()
+                handlers.append(signal.getsignal(signal.SIGINT))
+            yield done
+
+    monkeypatch.setattr(backtest, "walk", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _tune(environment, trials, at_once=2, every=1)
+    assert not [one for one in threading.enumerate() if one.name.startswith("ThreadPoolExecutor")]
+    assert len(nights) < 6, "of two trials of six"
+    # A second one would end the process.
+    assert handlers == [signal.SIG_DFL]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    told = capsys.readouterr().err
+    assert "Ending with the night that each trial is at. Ctrl-C again ends at once" in told
+    assert "cut off" not in told
+    rows = _tune(environment, 2, at_once=2, every=1)
+    assert [row[1] for row in rows] == ["done", "done"]
+    assert nights.count(True) == 2 * 6, "each night is trained once"
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_ranks_that_ctrl_c_ends_count_to_no_settings(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = Barrier(2)
+
+    def ended(*_: object) -> Any:
+        if both.wait(20) == 0:
+            _press_ctrl_c()
+        both.wait(20)
+        raise NightshiftError("Rank 0 of the training was gone with exit code 3")
+
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr(backtest, "walk", ended)
+            with pytest.raises(KeyboardInterrupt):
+                _tune(environment, 3, at_once=2)
+    rows = _tune(environment, 3, at_once=2)
+    assert [row[1] for row in rows] == ["done"] * 3
+
+
+def test_a_fault_of_a_trial_ends_the_other_with_the_night_that_it_is_at(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = backtest.walk
+    first = Lock()
+    begun = Event()
+    nights: list[str] = []
+
+    def failing(asked: Backtest, ranks_in: Environment) -> Any:
+        if first.acquire(blocking=False):
+            begun.wait(20)
+            raise NightshiftError("Rank 0 of the training was gone with exit code 1")
+        for done in walk(asked, ranks_in):
+            nights.append(asked.digest)
+            begun.set()
+            time.sleep(0.5)
+            yield done
+
+    monkeypatch.setattr(backtest, "walk", failing)
+    with pytest.raises(NightshiftError, match="exit code 1"):
+        _tune(environment, 2, at_once=2, every=1)
+    assert len(nights) < 3, "of six"
 
 
 def test_settings_that_were_interrupted_in_between_have_failed_twice_all_the_same(
