@@ -231,10 +231,9 @@ class _Search:
         there = [day for day in sorted(seen) if day in days]
         if feed.is_reference:
             there = [day for day in sorted(seen) if day <= days.last][-1:]
-        known = [name for name in feed.key if row.get(name) is not None]
+        key = self._key_of(feed, there[0], row) if len(there) == 1 else {}
         rows = None
-        if known and len(there) == 1:
-            key = {name: row[name] for name in known}
+        if key:
             of_day = self._fitting(feed.name, there[0], key)
             rows = self._of_that_time(feed, of_day, at)
         table = sql_name(self._run, feed.name)
@@ -255,6 +254,19 @@ class _Search:
                 line=one["source_line"],
             )
 
+    def _key_of(self, feed: Feed, day: date, row: _Row) -> dict[str, Any]:
+        """What a row of a derived table tells of the key of its rows in a feed."""
+        key: dict[str, Any] = {}
+        for name in feed.key:
+            value = row.get(name)
+            if value is None:
+                continue
+            kind = self._of_day(feed.name, day)[name].type
+            # A transform may have put something else in the place of a column.
+            if _as(value, kind) is not None:
+                key[name] = value
+        return key
+
     def _of_that_time(
         self,
         feed: Feed,
@@ -264,8 +276,7 @@ class _Search:
         """Those of the rows whose key has that time; all of them where none has."""
         for column in feed.columns:
             if at is not None and column.name in feed.key and column.type == "timestamp":
-                there = pa.scalar(at).cast(rows[column.name].type)
-                of_then = rows.filter(pc.equal(rows[column.name], there))
+                of_then = _equal(rows, column.name, at)
                 return of_then if len(of_then) else rows
         return rows
 
@@ -285,9 +296,8 @@ class _Search:
     def _fitting(self, table: str, day: date, key: _Row) -> pa.Table:
         rows = self._of_day(table, day)
         for name, value in key.items():
-            if name in rows.column_names and len(rows):
-                wanted = pa.scalar(value).cast(rows[name].type)
-                rows = rows.filter(pc.equal(rows[name], wanted))
+            if name in rows.column_names:
+                rows = _equal(rows, name, value)
         return rows
 
     def _of_day(self, table: str, day: date) -> pa.Table:
@@ -296,6 +306,22 @@ class _Search:
             rows = snapshots.read(self._run, snapshot, Days.of(day))
             self._read[table, day] = rows
         return self._read[table, day]
+
+
+def _equal(rows: pa.Table, name: str, value: object) -> pa.Table:
+    """The rows that have the value in that column."""
+    wanted = _as(value, rows[name].type)
+    if wanted is None:
+        return rows.slice(0, 0)
+    return rows.filter(pc.equal(rows[name], wanted))
+
+
+def _as(value: object, kind: pa.DataType) -> pa.Scalar | None:
+    """The value as a column of that type holds it; None: it can hold no such value."""
+    try:
+        return pa.scalar(value).cast(kind)
+    except pa.ArrowException:
+        return None
 
 
 def _end_of(day: date, timezone: str) -> datetime:

@@ -245,6 +245,29 @@ def test_many_rows_of_a_day_are_counted(lake: Lake) -> None:
     assert told in _of(found, "visits")
 
 
+@pytest.mark.parametrize("number", ["A7", 1.5])
+def test_a_transform_may_put_something_else_in_the_place_of_a_feeds_key(
+    number: object, tmp_path: Path
+) -> None:
+    lake = Lake(tmp_path)
+    entity = {**ENTITY, "id": number}
+    lake.publish("entities", NIGHT, [{**entity, "place": "attic", "event_timestamp": MOMENT}])
+    lake.publish("planned", NIGHT, [_raw(2, id=7)])
+    lake.publish("visits", NIGHT, [_raw(3, place="attic", seen_at=NOON)])
+    in_words = {"observed_at": "2013-02-03 at noon", "seen_at": "at noon"}
+    lake.publish("hourly", NIGHT, [{**_hour(0, known_at=NOON), **in_words}])
+    training = replace(TOY.training, numeric=("of_latest",))
+    pipeline = replace(PIPELINE, views=VIEWS[:1], training=training)
+    found = behind(replace(lake.run, pipeline=pipeline), entity)
+    assert len(_of(found, "entities")) == 1
+    day = str(NIGHT)
+    planned = (day, "not listed", "toy/planned/2013-02-03.csv", None, "entity")
+    assert _of(found, "planned") == [planned]
+    # What the row has of the key tells it.
+    visit = (day, f"place=attic seen_at={NOON}", "toy/of_that_day.csv", 3, "latest")
+    assert _of(found, "visits") == [visit]
+
+
 def test_without_a_row_of_the_entity_nothing_is_told(lake: Lake) -> None:
     assert behind(lake.run, {**ENTITY, "id": 99}) == []
 
