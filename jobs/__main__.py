@@ -87,9 +87,7 @@ def in_child(argument: Mapping[str, Any]) -> int:
     Returns:
         The exit code; what went wrong is told as the command tells it.
     """
-    words, variables = argument["words"], argument["environment"]
-    for name in argument.get("not_set", ()):
-        os.environ.pop(name, None)
+    words = argument["words"]
 
     def do(environment: Environment) -> int:
         if words[0] not in FORWARDED:
@@ -103,14 +101,14 @@ def in_child(argument: Mapping[str, Any]) -> int:
         return int(arguments.command(arguments, environment))
 
     try:
-        return in_server.ended(variables, do)
+        return in_server.ended(argument, do)
     except SystemExit:
         # It was asked to end: nobody else can tell.
         return LOST
     except BaseException:  # such as a panic of a library in Rust
         import traceback
 
-        told = redacted(traceback.format_exc(), variables)
+        told = redacted(traceback.format_exc(), argument["environment"])
         print(told, file=sys.stderr, end="", flush=True)
         return LOST
 

@@ -26,8 +26,8 @@ OF_NETWORK = (*_IN_CAPITALS, *map(str.lower, _IN_CAPITALS))
 """Variables by which a channel reaches its address."""
 _WITHOUT_PROXY = ("NO_PROXY", "no_proxy")
 _AWS_SETTINGS = "AWS_CONFIG_FILE"
-_OF_TERMINAL = ("COLUMNS", "LINES", "TERM")
-"""Variables by which a person says how wide a table may be."""
+_OF_TERMINAL = ("COLUMNS", "LINES", "NO_COLOR", "TERM")
+"""Variables by which a person says how wide a table may be, and whether a bar has colours."""
 
 
 def argument(
@@ -37,17 +37,20 @@ def argument(
 
     Args:
         environment: Of the client: the stage server has the settings of `nightshift up`.
-        words: The command's.
+        words: The command's; none: of a command that has a function of its own.
         given: Variables of the client.
     """
-    own = {} if words[0] == "run" else store_credentials(given)
+    own = {} if _is_stage(words) else store_credentials(given)
+    # The server has those of the terminal in which `nightshift up` was said.
+    not_set = {*_OF_TERMINAL} - given.keys()
     # A file of settings, such as the region, is no login by itself.
-    has_login = bool(own.keys() - {_AWS_SETTINGS})
+    if own.keys() - {_AWS_SETTINGS}:
+        # Of two logins a store takes no part: keys go before a profile, and a token before none.
+        not_set |= OF_STORE - own.keys()
     return {
         "words": list(words),
         "environment": environment.variables(),
-        # Of two logins a store takes no part: keys go before a profile, and a token before none.
-        "not_set": sorted(OF_STORE - own.keys()) if has_login else [],
+        "not_set": sorted(not_set),
     }
 
 
@@ -61,7 +64,7 @@ def variables(
 
     Args:
         given: The client's.
-        words: The command's.
+        words: The command's; none: of a command that has a function of its own.
     """
     found = {name: given[name] for name in OF_NETWORK if name in given}
     for name in _OF_PROXY:
@@ -71,14 +74,14 @@ def variables(
     for name in _WITHOUT_PROXY:
         if name in found:
             found[name] = hosts_without_proxy(found[name], THIS_MACHINE)
-    if words[0] != "run":
+    if not _is_stage(words):
         found |= address_of_store(given) | store_credentials(given)
-    return {**for_ranks(given), **of_terminal(given), **found}
+    of_terminal = {name: given[name] for name in _OF_TERMINAL if name in given}
+    return {**for_ranks(given), **of_terminal, **found}
 
 
-def of_terminal(given: Mapping[str, str]) -> dict[str, str]:
-    """The variables of the client's terminal: the stage server has none."""
-    return {name: given[name] for name in _OF_TERMINAL if name in given}
+def _is_stage(words: Sequence[str]) -> bool:
+    return "run" in words[:1]
 
 
 def is_refused(code: int, said: str) -> bool:

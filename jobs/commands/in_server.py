@@ -5,12 +5,13 @@ Importing this is cheap.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from jobs.services import stage_client
-from pipelines import catalog
+from pipelines import catalog, forwarding
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
 
@@ -45,14 +46,28 @@ def in_server_or_here(
     if not stage_client.available(environment):
         tell(environment, pipeline, days, asked)
         return 0
-    argument = {
-        "environment": environment.variables(),
+    nights = {
         "pipeline": pipeline.name,
         "first": str(days.first),
         "last": str(days.last),
-        **asked,
     }
-    return stage_client.call(environment, function, argument, {})
+    return call(environment, function, {**nights, **asked})
+
+
+def call(environment: Environment, function: str, asked: Mapping[str, Any]) -> int:
+    """Have a command's function called in the stage server, as if it were done here.
+
+    Args:
+        environment: Of this process: the stage server has the settings of `nightshift up`.
+        function: The command's entry for the server, which calls `ended`; the server allows it.
+        asked: What was asked, by names of its own.
+
+    Returns:
+        Its exit code.
+    """
+    argument = forwarding.argument(environment, (), os.environ)
+    variables = forwarding.variables(os.environ, ())
+    return stage_client.call(environment, function, {**argument, **asked}, variables)
 
 
 def in_child(argument: Mapping[str, Any], tell: Tell) -> int:
@@ -66,22 +81,26 @@ def in_child(argument: Mapping[str, Any], tell: Tell) -> int:
         days = Days(parse_day(argument["first"]), parse_day(argument["last"]))
         tell(environment, catalog.pipeline(argument["pipeline"]), days, argument)
 
-    return ended(argument["environment"], tell_of_nights)
+    return ended(argument, tell_of_nights)
 
 
 def ended(
-    variables: Mapping[str, str],
+    argument: Mapping[str, Any],
     do: Callable[[Environment], int | None],
 ) -> int:
     """Do a client's work in this child of the stage server.
 
     Args:
-        variables: The client's settings: this process has those of `nightshift up`.
+        argument: As `pipelines.forwarding.argument` tells of the client: this process has the
+            settings of `nightshift up`.
         do: The work; what it returns is the exit code, None is 0.
 
     Returns:
         The exit code; what went wrong is told as the command tells it.
     """
+    variables = argument["environment"]
+    for name in argument.get("not_set", ()):
+        os.environ.pop(name, None)
     try:
         code = do(Environment.read(variables))
         sys.stdout.flush()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 from jobs.commands import in_server
 from jobs.output import refuse_one_name_twice, show, show_lines
 from jobs.services import stage_client
-from pipelines import forwarding, wire
+from pipelines import wire
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
@@ -113,13 +113,12 @@ def _answered(
         answer(environment, statements, form, output, run_id)
         return 0
     asked = {
-        "environment": environment.variables(),
         "statements": statements,
         "form": form,
         "output": output and str(output),
         "run": run_id,
     }
-    return stage_client.call(environment, FUNCTION, asked, forwarding.of_terminal(os.environ))
+    return in_server.call(environment, FUNCTION, asked)
 
 
 def _is_of_this_process(output: Path | None) -> bool:
@@ -141,7 +140,7 @@ def in_child(asked: Mapping[str, Any]) -> int:
     def do(environment: Environment) -> None:
         answer(environment, asked["statements"], asked["form"], output, asked["run"])
 
-    return in_server.ended(asked["environment"], do)
+    return in_server.ended(asked, do)
 
 
 def answer(

@@ -14,7 +14,7 @@ import pytest
 from jobs import __main__ as command
 from jobs import outcome
 from jobs.__main__ import main
-from jobs.commands import forwarding
+from jobs.commands import forwarding, in_server
 from jobs.commands.plan import Plan
 from jobs.commands.who import user
 from jobs.lake import ops
@@ -33,6 +33,8 @@ LOST = Ended(code=3, said="The process was killed by SIGKILL.")
 DIED = Ended(code=forwarding.LOST, said="")
 _OF_UP = {"AWS_ACCESS_KEY_ID": "up", "AWS_SECRET_ACCESS_KEY": "up", "AWS_SESSION_TOKEN": "up"}
 """By which a store knows the stage server."""
+_TERMINAL_OF_UP = {"COLUMNS": "200", "LINES": "50", "NO_COLOR": "1", "TERM": "xterm"}
+"""Of the shell in which it was started."""
 
 
 @pytest.fixture
@@ -333,11 +335,60 @@ def test_a_child_takes_no_part_of_its_login_from_the_server(
 
     monkeypatch.setattr(command, "_plan", plan)
     words = ["plan", "flights", "--date", DAY]
-    for name, value in {**_OF_UP, **forwarded.variables(client, words)}.items():
+    of_up = {**_OF_UP, **_TERMINAL_OF_UP}
+    for name, value in {**of_up, **forwarded.variables(client, words)}.items():
         monkeypatch.setenv(name, value)
     assert command.in_child(forwarded.argument(home, words, client)) == 0
     login = {*_OF_UP, "AWS_PROFILE"} & seen.keys()
     assert {name: seen[name] for name in login} == known
+    assert not _TERMINAL_OF_UP.keys() & seen.keys()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sql", "SELECT 1"],
+        ["explain", "flights", "--date", DAY],
+        ["rescore", "flights", "--date", DAY],
+    ],
+    ids=["sql", "explain", "rescore"],
+)
+def test_what_has_a_function_of_its_own_has_the_login_and_the_terminal_of_its_client_too(
+    words: list[str], home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[Any, dict[str, str]]] = []
+
+    def call(
+        _: Environment,
+        function: str,
+        argument: Any,
+        environ: dict[str, str],
+    ) -> int:
+        sent.append((argument, environ))
+        return 0
+
+    monkeypatch.setattr(stage_client, "available", lambda environment: True)
+    monkeypatch.setattr(stage_client, "call", call)
+    client = {
+        "AWS_PROFILE": "of this shell",
+        "AWS_ENDPOINT_URL": "http://store.example:9000",
+        "https_proxy": "http://proxy:3128",
+        "COLUMNS": "60",
+        "NO_COLOR": "1",
+    }
+    for name in (*_OF_UP, *_TERMINAL_OF_UP):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in client.items():
+        monkeypatch.setenv(name, value)
+    assert main(words) == 0
+    ((argument, environ),) = sent
+    assert environ.items() >= client.items()
+    for name in (*_OF_UP, "LINES"):
+        monkeypatch.setenv(name, "up")
+    seen: list[str] = []
+    assert in_server.ended(argument, lambda _: seen.extend(os.environ)) == 0
+    assert not {*_OF_UP, "LINES"} & {*seen}
+    assert client.keys() <= {*seen}
 
 
 def test_a_proxy_that_is_told_in_capital_letters_counts_where_the_server_has_another() -> None:
