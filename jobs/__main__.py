@@ -49,11 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _obey(grammar, argv)
     except KeyboardInterrupt:
-        print(
-            "\nInterrupted: nothing half-written was published; the same command does the rest.",
-            file=sys.stderr,
-        )
-        return 3  # as after a fault: what was asked for is not done
+        return _interrupted(_SAME_COMMAND)
     except BrokenPipeError:
         # Who reads has seen enough, such as `head`.
         return 0
@@ -75,10 +71,25 @@ def _obey(grammar: Parser, argv: Sequence[str] | None) -> int:
     arguments.command_line = sys.argv[1:] if argv is None else list(argv)
     if arguments.command not in _ENDLESS:
         outlive_readers()
-    code = int(arguments.command(arguments, Environment.read()))
+    try:
+        code = int(arguments.command(arguments, Environment.read()))
+    except KeyboardInterrupt:
+        return _interrupted(_way_on(arguments))
     # Here, where it is told that the rest has no room.
     sys.stdout.flush()
     return code
+
+
+def _way_on(arguments: argparse.Namespace) -> str:
+    """What to do after an interruption."""
+    if arguments.command in _SAID:
+        return _MAY_BE_ON_RECORD.format(pipeline=arguments.pipeline)
+    return _SAME_COMMAND
+
+
+def _interrupted(way_on: str) -> int:
+    print(f"\nInterrupted: {way_on}", file=sys.stderr)
+    return 3  # as after a fault: what was asked for is not done
 
 
 def in_child(argument: Mapping[str, Any]) -> int:
@@ -1005,8 +1016,11 @@ def _said_in_server(arguments: argparse.Namespace, environment: Environment) -> 
     # The child may be another user's.
     who = arguments.by if arguments.by is not None else user()
     code = forwarding.forward(environment, [command, f"--by={who}", *words])
-    # It may be on record. Said again, a rollback goes back one further.
-    return NightshiftError.exit_code if code == LOST else code
+    if code == LOST:
+        way_on = _MAY_BE_ON_RECORD.format(pipeline=arguments.pipeline)
+        print(f"How it ended is not known: {way_on}", file=sys.stderr)
+        return NightshiftError.exit_code
+    return code
 
 
 def _require_folder_of(result: Path | None) -> None:
@@ -1429,6 +1443,12 @@ def _demo(arguments: argparse.Namespace, environment: Environment) -> int:
 
 _ENDLESS = (_sql, _logs)
 """What may print without end, and does nothing else: it ends when nobody reads it any more."""
+_SAID = (_rollback, _approve)
+"""What a person says of a model: said again, a rollback goes back one model further."""
+_SAME_COMMAND = "nothing half-written was published; the same command does the rest."
+_MAY_BE_ON_RECORD = (
+    "it may be on record already. Look before you say it again: nightshift models {pipeline}"
+)
 
 
 if __name__ == "__main__":

@@ -252,6 +252,38 @@ def test_help_is_printed_for_every_command(
     assert f"usage: nightshift {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("words", [["rollback", "flights"], ["approve", "flights", "3"]])
+def test_what_was_said_of_a_model_and_interrupted_is_looked_at_before_it_is_said_again(
+    words: list[str],
+    empty_home: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jobs.__main__._said_in_server", interrupted)
+    assert main([*words, "--why", "w"]) == 3
+    said = capsys.readouterr().err
+    # Said again, a rollback goes back one model further.
+    assert said == (
+        "\nInterrupted: it may be on record already. Look before you say it again: "
+        "nightshift models flights\n"
+    )
+
+
+def test_what_was_interrupted_otherwise_is_gone_on_with(
+    empty_home: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jobs.night.make_true", interrupted)
+    assert main(["run", "flights", "--date", "2013-03-01"]) == 3
+    said = capsys.readouterr().err
+    assert "nothing half-written was published; the same command does the rest." in said
+
+
 def test_no_parser_takes_a_shortened_option() -> None:
     for shortened in ("--retr", "--dat=2013 03 01"):
         with pytest.raises(UsageError, match=shortened):

@@ -245,7 +245,11 @@ def test_what_needs_no_server_is_done_here_when_its_child_is_lost(
     ],
 )
 def test_what_a_person_says_of_a_model_is_said_once_and_by_them(
-    words: list[str], who: str, home: Environment, monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    who: str,
+    home: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     said: list[Any] = []
 
@@ -261,6 +265,11 @@ def test_what_a_person_says_of_a_model_is_said_once_and_by_them(
     assert main(words) == 3
     (arguments,) = said
     assert (arguments.pipeline, arguments.why, arguments.by) == ("flights", "w", who)
+    told = capsys.readouterr().err
+    assert told.endswith(
+        "How it ended is not known: it may be on record already. Look before you say it again: "
+        "nightshift models flights\n"
+    )
 
 
 def test_a_child_that_is_asked_to_end_or_comes_apart_says_so(
