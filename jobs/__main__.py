@@ -318,7 +318,7 @@ def parser() -> Parser:
         # What begins with a dash is Airflow's.
         prefix_chars="\0",
         add_help=False,
-    ).add_argument("words", nargs="*", help="what Airflow has the Pod do")
+    ).add_argument("words", nargs=argparse.REMAINDER, help="what Airflow has the Pod do")
     _grammar_of_completion(
         command("completion", "Print the script by which a shell completes commands.", _completion)
     )
@@ -343,7 +343,7 @@ def _grammar_of_logs(one: Parser) -> None:
 
 
 def _grammar_of_airflow(one: Parser) -> None:
-    one.add_argument("words", nargs="*", help="what Airflow's own command takes")
+    one.add_argument("words", nargs=argparse.REMAINDER, help="what Airflow's own command takes")
 
 
 def _grammar_of_open(one: Parser) -> None:

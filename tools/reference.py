@@ -112,7 +112,7 @@ def _value(action: argparse.Action) -> str:
     word = action.metavar or (action.dest.upper() if action.option_strings else action.dest)
     if action.choices:
         word = "|".join(map(str, action.choices))
-    shapes = {"*": "[{0} …]", "+": "{0} …", "?": "[{0}]"}
+    shapes = {"*": "[{0} …]", "+": "{0} …", "?": "[{0}]", argparse.REMAINDER: "[{0} …]"}
     return shapes.get(str(action.nargs), "{0}").format(word)
 
 

@@ -32,7 +32,7 @@ def card(environment: Environment, pipeline: Pipeline, version: str | None) -> N
     else:
         model = registry.version(version)
     folder = cards.write(environment, pipeline, registry, model)
-    print((folder / cards.TEXT).read_text(), end="")
+    print((folder / cards.TEXT).read_text(encoding="utf-8"), end="")
     print(f"Page: {folder / cards.PAGE}", file=sys.stderr)
 
 

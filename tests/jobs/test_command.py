@@ -252,6 +252,20 @@ def test_help_is_printed_for_every_command(
     assert f"usage: nightshift {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["airflow", "task"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dags", "trigger", "--conf", "{}", "x", "--", "-y"],
+        ["--", "--", "-y"],
+        ["--help"],
+        [],
+    ],
+)
+def test_every_word_behind_a_command_of_airflows_is_its_own(command: str, words: list[str]) -> None:
+    assert parser().parse_args([command, *words]).words == words
+
+
 @pytest.mark.parametrize("words", [["rollback", "flights"], ["approve", "flights", "3"]])
 def test_what_was_said_of_a_model_and_interrupted_is_looked_at_before_it_is_said_again(
     words: list[str],

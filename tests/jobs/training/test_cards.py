@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -457,6 +459,17 @@ def test_the_command_prints_the_card_of_the_model_that_serves(
     assert capsys.readouterr().out.startswith("# small, version 2: kept back")
     with pytest.raises(UsageError, match="No version of model 'small' named '9'"):
         card_command(environment, small.SMALL, "9")
+
+
+def test_the_command_reads_a_card_as_it_was_written_whatever_the_locale(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge(environment, keep(environment))
+    pipeline = replace(small.SMALL, title="How good is R²?")
+    # As Python does under a locale of one byte a character.
+    monkeypatch.setattr(io, "text_encoding", lambda given, *_: given or "latin-1")
+    card_command(environment, pipeline, None)
+    assert "How good is R²?" in capsys.readouterr().out
 
 
 def test_a_champion_that_is_gone_is_no_wrong_usage(environment: Environment) -> None:
