@@ -288,7 +288,8 @@ def _joined(rows: DataFrame, views: Sequence[_View], time: str, span: _Span) -> 
             if position not in many:
                 right = F.broadcast(right)
             # An answer has each key and time once, so no row is multiplied.
-            joined = joined.join(right, [*view.keys, time], "left")
+            keys = dict.fromkeys(view.keys)
+            joined = joined.join(right, [*keys, time], "left")
     return joined
 
 
@@ -304,12 +305,15 @@ def _with_many_answers(answers: DataFrame, span: _Span) -> set[int]:
 def _answers_of(position: int, group: _Group, answers: DataFrame, time: str) -> DataFrame:
     """The answers to one view of the group, columns named as in the result."""
     view = group.views[position]
-    keys = [_renamed(_key(i), key) for i, key in enumerate(view.keys)]
+    # A column of the entity rows that several keys are asked by is joined by once.
+    keys: dict[str, Column] = {}
+    for i, key in enumerate(view.keys):
+        keys[key] = _renamed(_key(i), key)
     values = []
     for name, column in view.features.items():
         values.append(_value_of(group, column).alias(name))
     own = answers.where(F.col(_ASKED) == position)
-    return own.select(*keys, _renamed(_AT, time), *values)
+    return own.select(*keys.values(), _renamed(_AT, time), *values)
 
 
 def _looking_up(group: _Group) -> AbstractContextManager[None]:

@@ -13,8 +13,9 @@ from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import IntegralType, StructType
 
-from features.sources import lake_source
+from features.sources import GIVEN, lake_source
 from pipelines import features as declared
 from pipelines.quoting import quoted
 
@@ -94,12 +95,15 @@ def finished(rows: DataFrame, pipeline: Pipeline) -> DataFrame:
     Feast calls what it looked up `<view>__<column>`.
     """
     columns = _columns_by_lookup(pipeline.views)
+    is_asked = any(feature.is_whole is None for feature in pipeline.features)
+    # Asked of the server only where a declaration leaves it to the table.
+    types = rows.schema if is_asked else StructType()
     values: dict[str, Column] = {}
     joined: list[str] = []
     for view in pipeline.views:
         for feature in view.features:
             name = f"{view.name}__{columns[_Lookup.of(view)][feature.looked_up]}"
-            values[feature.name] = _value(feature, name)
+            values[feature.name] = _value(feature, name, types)
             joined.append(name)
     constants: list[str] = []
     for view in pipeline.views:
@@ -109,13 +113,16 @@ def finished(rows: DataFrame, pipeline: Pipeline) -> DataFrame:
     return named.drop(*joined, *constants)
 
 
-def _value(feature: Feature, joined: str) -> Column:
+def _value(feature: Feature, joined: str, types: StructType) -> Column:
     value = F.col(quoted(joined))
     if feature.finish:
         value = F.expr(_VALUE.sub(lambda _: quoted(joined), feature.finish))
     if feature.when_unknown is not None:
         value = F.coalesce(value, F.lit(feature.when_unknown))
-    return value.cast("long" if feature.is_whole else "double")
+    is_whole = feature.is_whole
+    if is_whole is None:
+        is_whole = isinstance(types[joined].dataType, IntegralType)
+    return value.cast("long" if is_whole else "double")
 
 
 def _columns_by_lookup(
@@ -124,12 +131,16 @@ def _columns_by_lookup(
     """For each lookup, what its views read: SQL -> the name of the column that it becomes."""
     found: dict[_Lookup, dict[str, str]] = {}
     for view in views:
-        columns = found.setdefault(_Lookup.of(view), {})
+        lookup = _Lookup.of(view)
+        columns = found.setdefault(lookup, {})
+        # To Spark 'Id' and 'id' are one column.
+        given = {name.lower() for name in (*lookup.keys, *GIVEN)}
         for feature in view.features:
-            is_plain = declared.is_plain(feature.looked_up)
-            # Of an expression, a name that no column of the table has.
-            name = feature.looked_up if is_plain else f"sql_{view.name}_{feature.name}"
-            columns.setdefault(feature.looked_up, name)
+            sql = feature.looked_up
+            is_alone = declared.is_plain(sql) and sql.lower() not in given
+            # Of an expression, and of what is read besides, a name that no column of the table has.
+            name = sql if is_alone else f"sql_{view.name}_{feature.name}"
+            columns.setdefault(sql, name)
     return found
 
 
@@ -184,7 +195,10 @@ def _source(
     columns: Mapping[str, str],
 ) -> SparkSource:
     plain = [name for sql, name in columns.items() if sql == name]
-    computed = {name: sql for sql, name in columns.items() if sql != name}
+    computed: dict[str, str] = {}
+    for sql, name in columns.items():
+        if sql != name:
+            computed[name] = quoted(sql) if declared.is_plain(sql) else sql
     return lake_source(
         environment,
         name=view.name,

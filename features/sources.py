@@ -11,6 +11,9 @@ from pipelines.environment import Environment
 from pipelines.quoting import aliased, quoted
 
 PARTITION = "landed_date"
+_EVENT, _CREATED = "event_timestamp", "created_timestamp"
+GIVEN = (_EVENT, _CREATED, PARTITION)
+"""Columns that a source may give beside keys and features."""
 
 
 def lake_source(
@@ -34,9 +37,9 @@ def lake_source(
         created: SQL expression of the time at which it became known, when that can be later.
         computed: Further features: name -> SQL expression over the table.
     """
-    named = {**(computed or {}), "event_timestamp": event}
+    named = {**(computed or {}), _EVENT: event}
     if created:
-        named["created_timestamp"] = created
+        named[_CREATED] = created
     selected = [quoted(column) for column in (*columns, PARTITION)]
     selected += aliased(named)
     with warnings.catch_warnings():
@@ -45,8 +48,8 @@ def lake_source(
         return SparkSource(
             name=name,
             query=f"SELECT {', '.join(selected)} FROM {relation(environment, table)}",
-            timestamp_field="event_timestamp",
-            created_timestamp_column="created_timestamp" if created else "",
+            timestamp_field=_EVENT,
+            created_timestamp_column=_CREATED if created else "",
             date_partition_column=PARTITION,
         )
 

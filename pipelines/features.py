@@ -35,8 +35,8 @@ class Feature:
     finish: str = ""
     """SQL of the value that the model reads, over the joined row, where the looked-up value is
     `value`; empty: that value as it is."""
-    is_whole: bool = False
-    """A whole number (bigint), and not a double."""
+    is_whole: bool | None = False
+    """A whole number (bigint), and not a double; None: it is where the column looked up is."""
     when_unknown: int | None = None
     """What it is when nothing is found: 0 for a count of nothing; None: null."""
     is_required: bool = False

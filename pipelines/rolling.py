@@ -35,8 +35,8 @@ class Statistic:
     amount: str
     """The daily sum that is summed over the window."""
     per: str = ""
-    """The daily sum by which it is divided, null where that is 0; empty: it is a count. Of values
-    of which some are unknown it is the count of the known ones."""
+    """The daily sum by which it is divided, null where that is 0; empty: it is the sum itself, such
+    as a count. Of values of which some are unknown it is the count of the known ones."""
     least: float | None = None
     most: float | None = None
     doc: str = ""
@@ -161,7 +161,8 @@ def _feature(grain: Grain, statistic: Statistic, days: int) -> Feature:
     return Feature(
         name=f"{grain.name}_{statistic.name}_{days}",
         column=statistic.column(days),
-        is_whole=statistic.is_count,
+        # A sum of decimals has a fraction, and what a sum is of its SQL alone tells.
+        is_whole=None if statistic.is_count else False,
         when_unknown=0 if statistic.is_count else None,
         is_required=statistic.is_count,
         least=statistic.least,

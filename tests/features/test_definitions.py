@@ -6,13 +6,18 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
+from deltalake import write_deltalake
 from feast import FeatureService, FeatureView
 from pyspark.sql import Row, SparkSession
 
-from features import definitions
+from features import definitions, store
+from pipelines import features as declared
 from pipelines.environment import Environment
-from pipelines.features import day_end
+from pipelines.features import Feature, day_end
 from pipelines.flights import PIPELINE, ROLLING
+from pipelines.rolling import DailySum, Grain, Rolling, Statistic, rolling_views
+from pipelines.spec import Pipeline, Table
+from tests.jobs.toy import TOY
 
 ENVIRONMENT = Environment.read(
     {"NIGHTSHIFT_HOME": "/home-of-tests", "NIGHTSHIFT_LAKE": "s3://bucket/lake"}
@@ -116,3 +121,141 @@ def test_a_pipeline_without_views_has_its_rows_as_they_are(spark: SparkSession) 
     bare = replace(PIPELINE, views=())
     assert definitions.finished(spark.range(2), bare).columns == ["id"]
     assert definitions.with_constants(spark.range(2), bare).columns == ["id"]
+
+
+def _of_views(*views: declared.FeatureView) -> Pipeline:
+    """A pipeline whose views look into a table named past."""
+    past = Table(name="past", made_by="transform", key=("id",))
+    training = replace(TOY.training, numeric=declared.names(views))
+    return replace(TOY, derived=(past,), views=views, training=training)
+
+
+def _historical(
+    spark: SparkSession,
+    environment: Environment,
+    pipeline: Pipeline,
+    facts: str,
+    asked: str,
+) -> Row:
+    """The features of one row of the night of 10 June, as that ends: 04:00 of the 11th in UTC.
+
+    Facts and row are said as Spark's `SELECT` says them.
+    """
+    landed = spark.sql(f"SELECT DATE '2013-06-10' AS landed_date, * FROM ({facts})")
+    place = environment.table_path("toy.past")
+    write_deltalake(place, landed.toArrow(), partition_by=["landed_date"])
+    moment = "TIMESTAMP '2013-06-11 04:00:00Z' AS event_timestamp"
+    row = spark.sql(f"SELECT DATE '2013-06-10' AS landed_date, {moment}, {asked}")
+    (found,) = store.historical(pipeline, environment, row).collect()
+    return found
+
+
+def test_a_sum_over_a_window_is_whole_where_the_table_has_whole_numbers_and_no_decimals(
+    spark: SparkSession, environment: Environment
+) -> None:
+    rolling = Rolling(
+        sums=(
+            DailySum(name="n", sql="count(1)"),
+            DailySum(name="paid", sql="sum(CAST(amount AS DECIMAL(9, 2)))"),
+        ),
+        statistics=(
+            Statistic(name="n", amount="n"),
+            Statistic(name="paid", amount="paid", least=0),
+        ),
+        grains=(
+            Grain(
+                name="shop",
+                columns=("id",),
+                windows=(1,),
+                statistics=("n", "paid"),
+            ),
+        ),
+    )
+    views = rolling_views(rolling, table="past", max_age_hours=22)
+    facts = """
+        SELECT 'shop' AS grain, '1' AS key, TIMESTAMP '2013-06-11 04:00:00Z' AS event_timestamp,
+            3L AS n_1, CAST(12.75 AS DECIMAL(19, 2)) AS paid_1
+    """
+    pipeline = _of_views(*views)
+    known = _historical(spark, environment, pipeline, facts, "'1' AS shop_key")
+    assert (known["shop_n_1"], known["shop_paid_1"]) == (3, 12.75)
+    assert [type(known[name]) for name in ("shop_n_1", "shop_paid_1")] == [int, float]
+
+
+def test_a_sum_of_decimals_that_nobody_knows_is_zero(
+    spark: SparkSession, environment: Environment
+) -> None:
+    paid = Feature(name="paid", column="paid_1", is_whole=None, when_unknown=0)
+    view = declared.FeatureView(
+        name="shop",
+        table="past",
+        keys={"key": "key"},
+        features=(paid,),
+    )
+    facts = """
+        SELECT '1' AS key, TIMESTAMP '2013-06-11 04:00:00Z' AS event_timestamp,
+            CAST(12.75 AS DECIMAL(19, 2)) AS paid_1
+    """
+    known = _historical(spark, environment, _of_views(view), facts, "'2' AS key")
+    assert (known["paid"], type(known["paid"])) == (0, float)
+
+
+def test_the_times_of_a_fact_and_its_day_may_be_features(
+    spark: SparkSession, environment: Environment
+) -> None:
+    since = "(unix_seconds(event_timestamp) - unix_seconds(value)) / 3600"
+    view = declared.FeatureView(
+        name="evening",
+        table="past",
+        keys={"id": "id"},
+        features=(
+            Feature(name="hours_since", column="event_timestamp", finish=since),
+            Feature(name="hours_made", column="created_timestamp", finish=since),
+            Feature(name="days", column="landed_date", finish="datediff(landed_date, value) + 1"),
+        ),
+    )
+    facts = """
+        SELECT 1 AS id, TIMESTAMP '2013-06-10 20:00:00Z' AS event_timestamp,
+            TIMESTAMP '2013-06-10 22:00:00Z' AS created_timestamp
+    """
+    known = _historical(spark, environment, _of_views(view), facts, "1 AS id")
+    assert (known["hours_since"], known["hours_made"], known["days"]) == (8, 6, 1)
+
+
+def test_a_key_may_be_a_feature(spark: SparkSession, environment: Environment) -> None:
+    view = declared.FeatureView(
+        name="evening",
+        table="past",
+        keys={"hour": "hour_of_day"},
+        features=(Feature(name="last_hour", column="hour"), Feature(name="heat")),
+    )
+    facts = """
+        SELECT 7 AS hour, 61.5D AS heat, TIMESTAMP '2013-06-10 11:00:00Z' AS event_timestamp
+    """
+    known = _historical(spark, environment, _of_views(view), facts, "7 AS hour_of_day")
+    assert (known["last_hour"], known["heat"]) == (7, 61.5)
+
+
+def test_two_keys_may_be_looked_up_by_one_column_beside_another_view(
+    spark: SparkSession, environment: Environment
+) -> None:
+    within = declared.FeatureView(
+        name="within",
+        table="past",
+        keys={"origin": "airport", "dest": "airport"},
+        features=(Feature(name="flights_within", column="flights"),),
+    )
+    of_day = declared.FeatureView(
+        name="of_day",
+        table="past",
+        keys={"dest": "airport", "id": "id"},
+        features=(Feature(name="flights_of_day", column="flights"),),
+    )
+    facts = """
+        SELECT *, TIMESTAMP '2013-06-10 11:00:00Z' AS event_timestamp
+        FROM VALUES (1, 'JFK', 'JFK', 4), (2, 'JFK', 'LGA', 5), (3, 'LGA', 'JFK', 6)
+            AS (id, origin, dest, flights)
+    """
+    pipeline = _of_views(within, of_day)
+    known = _historical(spark, environment, pipeline, facts, "'JFK' AS airport, 3 AS id")
+    assert (known["flights_within"], known["flights_of_day"]) == (4, 6)

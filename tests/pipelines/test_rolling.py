@@ -46,9 +46,11 @@ def test_features_are_named_by_grain_statistic_and_window() -> None:
     assert [feature.name for feature in city] == ["city_fare_1"]
 
 
-def test_a_count_is_whole_zero_when_unknown_and_required_and_a_mean_is_none_of_it() -> None:
+def test_a_sum_is_whole_where_its_column_is_zero_when_unknown_and_required_and_a_mean_is_not() -> (
+    None
+):
     count, _, mean, _ = TRIPS.features(TRIPS.grains[0])
-    assert (count.is_whole, count.when_unknown, count.is_required) == (True, 0, True)
+    assert (count.is_whole, count.when_unknown, count.is_required) == (None, 0, True)
     assert (mean.is_whole, mean.when_unknown, mean.is_required) == (False, None, False)
     assert (mean.least, mean.most) == (0, 100_000)
 
