@@ -15,9 +15,11 @@ _WRITTEN = re.compile(
     # Of values that only some days have.
     r"|ARITHMETIC_OVERFLOW|CANNOT_PARSE_TIMESTAMP|CAST_INVALID_INPUT|CAST_OVERFLOW"
     r"|DATETIME_FIELD_OUT_OF_BOUNDS|DIVIDE_BY_ZERO|INVALID_ARRAY_INDEX|INVALID_PARAMETER_VALUE"
-    r"|NUMERIC_VALUE_OUT_OF_RANGE|REMAINDER_BY_ZERO)"
+    r"|NUMERIC_VALUE_OUT_OF_RANGE|REMAINDER_BY_ZERO|USER_RAISED_EXCEPTION)"
 )
 """How Spark's errors begin that a fault of its own, or a table that went away, never gives."""
+_RAISED = "[USER_RAISED_EXCEPTION] "
+"""Begins what `raise_error` was given: it needs no name of an error."""
 _PLACE = re.compile(r" SQLSTATE: \w+(; line \d+ pos \d+| \(line \d+, pos \d+\))?;?$")
 _SETTING = re.compile(r' If necessary set "[\w.]+" to "\w+" to bypass this error\.')
 """An advice of Spark's that nobody here can follow: its settings decide what rows say."""
@@ -196,6 +198,7 @@ def explaining(kind: type[Exception], whose: str) -> Iterator[None]:
         said = str(error).strip().partition("\n")[0]
         if not _WRITTEN.match(said):
             raise
+        said = said.removeprefix(_RAISED)
         # Without the place in a query that nobody has seen.
         raise UsageError(f"{whose}: {_SETTING.sub('', _PLACE.sub('', said))}") from error
 

@@ -287,8 +287,8 @@ class Pipeline:
     """Entity column with the date that a prediction is about: the day after the night that scores
     it."""
     entity_table: str
-    """Table whose rows are scored: `event_timestamp` (the scoring moment), the entity, and
-    every column that a feature view looks up by."""
+    """Table whose rows are scored: `event_timestamp` (the scoring moment, before the end of the day
+    after its night), the entity, and every column that a feature view looks up by."""
     outcomes: tuple[str, ...] = ()
     """Tables that its labels are made from, as the function that makes them names them."""
     training: Training

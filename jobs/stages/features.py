@@ -38,6 +38,7 @@ from jobs.lake.publications import Input, Origin
 from jobs.lake.transforms import definitions, labels_of, parameters, require_dates
 from jobs.spark.session import connect
 from jobs.stages.check import audit_and_publish
+from jobs.stages.moments import refusing_late_moments
 from jobs.survey import ranges
 from pipelines import features as declared
 from pipelines.days import Days
@@ -224,7 +225,9 @@ def _computed_entity_rows(run: Run, outcomes: _Outcomes, knowledge: Knowledge) -
         f"{', '.join(pipeline.entity)}, of the types that the labels have"
     )
     with explaining(PySparkException, whose):
-        rows = computed(_entity_rows(run, outcomes, knowledge))
+        # Those of a feed, or made before, no transform has looked at.
+        rows = refusing_late_moments(_entity_rows(run, outcomes, knowledge), pipeline)
+        rows = computed(rows)
     if outcomes.given is not None:
         _refuse_texts_beside_others(outcomes.given, rows.schema, pipeline)
     return rows

@@ -33,6 +33,7 @@ from jobs.lake.knowledge import Knowledge
 from jobs.lake.publications import Input, Origin
 from jobs.lake.transforms import Transform, definitions_of_data, require_dates, transform_of
 from jobs.spark.session import connect
+from jobs.stages.moments import refusing_late_moments
 from pipelines.days import Days
 from pipelines.errors import explaining, refuse_unless
 from pipelines.spec import PREDICTIONS
@@ -122,6 +123,8 @@ def _stage(
     with explaining(PySparkException, f"{name}.{table.name} cannot be made as {function} says"):
         rows = _rows(run, making, knowledge)
         _refuse_odd_rows(rows, run.pipeline, table, function)
+        if table.name == run.pipeline.entity_table:
+            rows = refusing_late_moments(rows, run.pipeline)
         count = tables.stage_rows(run, table.name, rows, origin=origin)
     fresh = staging.require(run, table.name)
     # For the tables that read this one.

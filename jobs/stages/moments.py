@@ -1,0 +1,46 @@
+"""A row is scored before the facts of the day after its night are known, or it is refused.
+
+Its own night has none of them. The pass that trains on the row later has: what kept them from it is
+the moment alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+
+from pipelines.features import day_end
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from pipelines.spec import Pipeline
+
+_MOMENT = "event_timestamp"
+_WHY = (
+    ", but it must lie before the end of the day after that: by then the facts of that day are "
+    "known, which no night has that scores the row. Give the scoring moment, the end of "
+    "landed_date: in a transform `scoring_moment(TIMEZONE)`. What was made before is made anew by "
+    "--restate."
+)
+
+
+def refusing_late_moments(rows: DataFrame, pipeline: Pipeline) -> DataFrame:
+    """The rows to be scored; whoever computes them is told of a moment that is too late.
+
+    By Spark while it computes them, because to look for it is a pass of its own.
+    """
+    moment = F.col(_MOMENT)
+    next_day = "date_add(landed_date, 1)"
+    too_late = moment >= F.expr(day_end(next_day, pipeline.timezone))
+    at = F.date_format(moment, "yyyy-MM-dd HH:mm:ss")
+    told = F.concat(
+        F.lit(f"{_MOMENT} is "),
+        at,
+        F.lit(" (UTC) in a row whose landed_date is "),
+        F.col("landed_date").cast("string"),
+        F.lit(_WHY),
+    )
+    refused = F.when(too_late, F.raise_error(told))
+    return rows.withColumn(_MOMENT, refused.otherwise(moment))
