@@ -1084,7 +1084,8 @@ def _last_done(run: Run) -> dict[str, dict[str, Any]]:
 
 def training_definition(pipeline: Pipeline) -> str:
     """What a model of today's declaration is, besides the rows that it learns from."""
-    return digest(pipeline.training)
+    # Of labels that come late the judged model leaves out as many days more.
+    return digest(pipeline.training, pipeline.promotion.label_lag_days)
 
 
 def ranges(nights: Iterable[date], days_apart: int = 1) -> list[Days]:

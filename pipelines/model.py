@@ -254,7 +254,7 @@ class Training:
     the held-out days for the one by which it is judged."""
     holdout_days: int = 14
     """Newest days of labels, from which the judged model learns nothing: candidate, champion and
-    baselines are compared there."""
+    baselines are compared there. Nor from the `Promotion.label_lag_days` before them."""
     validation_days: int = 7
     """Days at the end of the judged model's window kept out of its `fit`, for calibration."""
     min_rows: int = 2000
@@ -410,7 +410,9 @@ class Promotion:
     tolerance: float = 0.1
     """By how much such a candidate may be worse, in the same standard deviations."""
     label_lag_days: int = 0
-    """Days after the event by which its labels are known; then the day counts as evidence."""
+    """Days after the event by which its labels are known; then the day counts as evidence. So many
+    days before the held-out ones the judged model learns nothing from: they tell of what was not
+    known when these were scored."""
     max_slice_loss: float | None = None
     """How much worse (loss per row) the candidate may be than the champion on any slice; None:
     what the task takes for much (`jobs/training/tasks`). Harmed is a slice whose 95 % interval lies

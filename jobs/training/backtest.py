@@ -76,6 +76,7 @@ class Backtest:
         measured = {
             "window_days": training.window_days,
             "holdout_days": training.holdout_days,
+            "label_lag_days": self.pipeline.promotion.label_lag_days,
             "validation_days": training.validation_days,
             "every": self.every,
             "baselines": [asdict(baseline) for baseline in training.baselines],

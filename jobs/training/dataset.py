@@ -55,13 +55,17 @@ _FEWEST_DAYS = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """The days of labels that end with a night, cut so that no day has two uses."""
+    """The days of labels that end with a night, cut so that no day has two uses.
+
+    Between validation and held-out days lie those whose labels were not known yet when the first
+    held-out rows were scored: as many as labels come late. They are fresh, and nothing else.
+    """
 
     fit: Days
     validation: Days
     """For calibration."""
     held_out: Days
-    """Models are compared here, by what they learned from the days before."""
+    """Models are compared here, by what was known when these rows were scored."""
     fresh: Days
     """Up to the night: what the model that serves learns from, when the recipe is settled."""
 
@@ -100,13 +104,12 @@ def window(pipeline: Pipeline, as_of: date) -> Window:
     """
     training = pipeline.training
     night = Days.of(as_of)
-    before = night.shifted(-training.holdout_days).since(training.window_days - 1)
+    before = night.shifted(-_unseen_days(pipeline)).since(training.window_days - 1)
     trained = before.within(pipeline.first_day, None)
     if trained is None or len(trained) < _FEWEST_DAYS:
-        needed = training.holdout_days + _FEWEST_DAYS
         raise Refused(
-            f"No model of '{pipeline.name}' can be trained as of {as_of}: "
-            f"it takes {needed} days of labels, and they begin on {pipeline.first_day}."
+            f"No model of '{pipeline.name}' can be trained as of {as_of}: it takes "
+            f"{_fewest_days(pipeline)} days of labels, and they begin on {pipeline.first_day}."
         )
     # The newest days validate: they are most like the days to come.
     validated = _validation_days(training.validation_days, len(trained))
@@ -123,8 +126,21 @@ def window(pipeline: Pipeline, as_of: date) -> Window:
 
 def first_night(pipeline: Pipeline) -> date:
     """The first whose `window` is long enough for a model."""
-    days = pipeline.training.holdout_days + _FEWEST_DAYS
-    return pipeline.first_day + timedelta(days=days - 1)
+    return pipeline.first_day + timedelta(days=_fewest_days(pipeline) - 1)
+
+
+def _unseen_days(pipeline: Pipeline) -> int:
+    """The newest days of labels, from which the judged model learns nothing.
+
+    A held-out row is about a day as long ago as its label is late, and was scored on the evening
+    before that day: what landed later was not known then.
+    """
+    return pipeline.training.holdout_days + pipeline.promotion.label_lag_days
+
+
+def _fewest_days(pipeline: Pipeline) -> int:
+    """As many days of labels as a model takes."""
+    return _unseen_days(pipeline) + _FEWEST_DAYS
 
 
 def columns_read(training: Training) -> tuple[str, ...]:

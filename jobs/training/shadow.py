@@ -59,8 +59,9 @@ class Told:
     gains: Vector
     """By how much the champion's loss of a row lay above the challenger's, for each in order."""
     held_out: int
-    """How many of them the judged models tell: each stopped learning `holdout_days` before its own
-    night, so that it is as old beside the days as the one that would have served."""
+    """How many of them the judged models tell: each stopped learning `holdout_days`, and
+    `label_lag_days`, before its own night, so that it is as old beside the days as the one that
+    would have served."""
 
 
 def told(run: Run, registry: Registry, rivals: Rivals, held: HeldOut) -> Told:

@@ -1984,6 +1984,16 @@ def test_a_retraining_asked_for_is_done_though_all_is_current(home: Home) -> Non
     assert [name for name, _ in home.performed][:2] == ["train", "evaluate"]
 
 
+def test_labels_that_are_declared_to_come_later_have_the_night_trained_anew(home: Home) -> None:
+    home.night(DAYS[0])
+    assert home.night(DAYS[0]) == 0
+    assert home.performed == []
+    late = replace(TINY.promotion, label_lag_days=1)
+    home.pipeline = replace(TINY, promotion=late)
+    assert home.night(DAYS[0]) == 0
+    assert [name for name, _ in home.performed][:2] == ["train", "evaluate"]
+
+
 def test_a_check_by_itself_judges_what_its_run_has_staged(home: Home) -> None:
     home.night(DAYS[0])
     home.performed.clear()

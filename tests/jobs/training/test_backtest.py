@@ -55,6 +55,15 @@ def environment(tmp_path: Path) -> Environment:
     return made
 
 
+def test_a_pipeline_whose_labels_are_declared_to_come_later_has_results_of_its_own(
+    tmp_path: Path,
+) -> None:
+    promotion = replace(LINEAR.promotion, label_lag_days=1)
+    environment = small.environment_at(tmp_path)
+    late = _backtest(environment, replace(LINEAR, promotion=promotion))
+    assert late.digest != _backtest(environment).digest
+
+
 @pytest.mark.parametrize("every", [6, 7, 10**7, 10**12])
 def test_one_training_may_score_all_days_however_rare_it_is(every: int, tmp_path: Path) -> None:
     backtest = _backtest(small.environment_at(tmp_path), every=every)

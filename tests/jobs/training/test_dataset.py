@@ -15,6 +15,7 @@ from jobs.training import dataset
 from pipelines.days import Days
 from pipelines.errors import Refused, UsageError
 from pipelines.spec import TRAINING as TRAINING_TABLE
+from pipelines.spec import Pipeline
 from tests.jobs.training.small import (
     FIRST,
     LAST,
@@ -31,17 +32,52 @@ from tests.jobs.training.small import (
 )
 
 
-@given(st.integers(min_value=7, max_value=400))
-def test_no_day_has_two_uses_and_none_is_left_out(age: int) -> None:
-    as_of = FIRST + timedelta(days=age)
-    window = dataset.window(SMALL, as_of)
-    used = [*window.fit, *window.validation, *window.held_out]
+def late_by(lag: int) -> Pipeline:
+    """The pipeline, whose labels come so many days late."""
+    return replace(SMALL, promotion=replace(SMALL.promotion, label_lag_days=lag))
+
+
+@given(
+    st.integers(min_value=7, max_value=400),
+    st.integers(min_value=0, max_value=SMALL.training.holdout_days - 1),
+)
+def test_no_day_has_two_uses_and_none_is_left_out_but_those_whose_labels_come_late(
+    age: int, lag: int
+) -> None:
+    as_of = FIRST + timedelta(days=age + lag)
+    window = dataset.window(late_by(lag), as_of)
+    first_held_out = window.held_out.first
+    late = [first_held_out - timedelta(days=back) for back in range(lag, 0, -1)]
+    used = [*window.fit, *window.validation, *late, *window.held_out]
     assert used == list(Days(window.fit.first, as_of))
+    assert {*late} <= {*window.fresh}
     assert len(window.held_out) == SMALL.training.holdout_days
     assert window.fit.first >= FIRST
     assert len(window.trained) <= SMALL.training.window_days
     newest = Days.of(as_of).since(SMALL.training.window_days - 1)
     assert window.fresh == newest.within(FIRST, None)
+
+
+def test_the_judged_model_learns_nothing_that_was_not_known_when_held_out_rows_were_scored() -> (
+    None
+):
+    lag = 5
+    window = dataset.window(late_by(lag), LAST)
+    oldest_event = window.held_out.first - timedelta(days=lag)
+    scored_on = oldest_event - timedelta(days=1)
+    assert window.trained.last == scored_on
+    assert window.held_out == dataset.window(SMALL, LAST).held_out
+    assert window.fresh == dataset.window(SMALL, LAST).fresh
+
+
+def test_a_first_model_waits_as_many_days_more_as_labels_come_late() -> None:
+    lag = 5
+    night = dataset.first_night(late_by(lag))
+    assert night == dataset.first_night(SMALL) + timedelta(days=lag)
+    assert len(dataset.window(late_by(lag), night).trained) == 2
+    told = rf"it takes 13 days of labels, and they begin on {FIRST}"
+    with pytest.raises(Refused, match=told):
+        dataset.window(late_by(lag), night - timedelta(days=1))
 
 
 def test_events_whose_labels_are_declared_to_come_late_have_them_too(tmp_path: Path) -> None:
