@@ -589,7 +589,8 @@ def _faults_of_gpus(found: Sequence[Found], are_wanted: bool) -> Iterator[str]:
         gpus = 2 if are_wanted and name in training else None
         if container["resources"]["limits"].get("nvidia.com/gpu") != gpus:
             yield f"{name} has other GPUs than {gpus}"
-        told = {one["name"]: one.get("value") for one in container.get("env") or ()}
+        variables = container.get("env") or ()
+        told = {one["name"]: one.get("value") for one in variables}
         is_meant = are_wanted and told.get(_EXECUTOR) == "KubernetesExecutor"
         if (_TRAIN_POD in told) != is_meant:
             yield f"{name} {'lacks' if is_meant else 'is told'} {_TRAIN_POD}"
