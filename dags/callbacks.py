@@ -1,4 +1,4 @@
-"""What a task tells people, by the command `nightshift notify`.
+"""What a task tells people, by the commands `nightshift notify` and `announce`.
 
 A callback runs in the task's own process, once the task has ended for good or its files are late,
 or in the DAG processor when that process was lost. The DAG's own callbacks run in the DAG processor
@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol, cast
 
 from airflow.sdk import Context
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dags.nights import RunRefused
 from dags.process import level_of
@@ -42,6 +42,10 @@ class StageRefused(AirflowFailException):
 
 class FilesMissing(AirflowFailException):
     """The stage has waited for files as long as its pipeline lets it."""
+
+
+class MaintenanceTold(AirflowException):
+    """Maintenance could not clean something; of that it has told itself, by its last attempt."""
 
 
 class NotifyingTask(Protocol):
@@ -87,6 +91,15 @@ def run_timed_out(context: Context) -> None:
     command = None if is_of_stage else plan.night_command
     since = f"--since={datetime.now(UTC).isoformat()}"
     _notify(context, Event.STAGE_FAILED, since, _message(message), command=command)
+
+
+def maintenance_lost(context: Context) -> None:
+    """A maintenance has come to no end of its own, after its last attempt."""
+    exception = context.get("exception")
+    if isinstance(exception, MaintenanceTold):
+        return
+    what = "It was not done, and what is old grows until `nightshift maintain` succeeds"
+    _notify(context, Event.MAINTENANCE_FAILED, _message(f"{what}: {exception or _LOST}"))
 
 
 def feed_late(context: Context, message: str) -> None:
@@ -182,8 +195,9 @@ def _notify(
     """
     try:
         asked = command or cast(NotifyingTask, context["task"]).notify_command
+        words = asked(context, event)
         ended = subprocess.run(
-            [*asked(context, event), *more],
+            [*words, *more],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -200,4 +214,4 @@ def _notify(
         level = level_of(line, level)
         _log.log(level, "%s", line)
     if ended.returncode:
-        _log.warning("`nightshift notify` ended with exit code %s", ended.returncode)
+        _log.warning("`nightshift %s` ended with exit code %s", words[1], ended.returncode)

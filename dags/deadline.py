@@ -5,7 +5,8 @@ At that time this looks whether those of the last night are published; if not, t
 are told (`predictions_late`): how far the night has come, why, and where to see it.
 
 * **Also of a night that never began**: this DAG waits for no other. After a pause of the scheduler
-  it looks at once.
+  it looks at once. Of a declaration that cannot be read, which takes this DAG along, `declarations`
+  tells.
 * **Told once** for each night. When the night is done after all, people are told that too
   (`recovered`).
 * **No alarm for a while**: pause this DAG along with the pipeline's.

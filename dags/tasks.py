@@ -45,7 +45,7 @@ from dags.reports import ReportLink, url_of
 from dags.waiting import LANDED, FilesLanded, RunEnded, absent
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import AwaitsApproval, NotLanded, Refused, UsageError
+from pipelines.errors import AwaitsApproval, NightshiftError, NotLanded, Refused, UsageError
 from pipelines.events import Event
 from pipelines.landing import expected_files
 from pipelines.model import NeuralNetwork
@@ -111,14 +111,25 @@ def dag_arguments(pipeline: Pipeline) -> dict[str, Any]:
 
 def maintenance_arguments() -> dict[str, Any]:
     """Everything about the DAG that cleans up after all pipelines."""
+    # Far from every night, which it would only make wait.
+    about = "What is old and what nobody needs any more goes."
+    return _of_no_pipeline("maintenance", about, "0 12 * * 0")
+
+
+def declarations_arguments() -> dict[str, Any]:
+    """Everything about the DAG that looks whether all declarations can be read."""
+    about = "Tells people of a pipeline whose declaration cannot be read."
+    # In New York the hour at which predictions of the night are promised, or the one before.
+    return _of_no_pipeline("declarations", about, "0 10 * * *")
+
+
+def _of_no_pipeline(dag_id: str, description: str, cron: str) -> dict[str, Any]:
     return {
-        "dag_id": "maintenance",
-        "description": "What is old and what nobody needs any more goes.",
-        # Far from every night, which it would only make wait. Without a start and with no time to
-        # make up for, a new home does not begin with the run of last Sunday.
-        "schedule": CronTriggerTimetable(
-            "0 12 * * 0", timezone="UTC", run_immediately=timedelta(0)
-        ),
+        "dag_id": dag_id,
+        "description": description,
+        # Without a start and with no time to make up for, a new home does not begin with the run
+        # that would have been the last.
+        "schedule": CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(0)),
         "catchup": False,
         "is_paused_upon_creation": False,
         "max_active_runs": 1,
@@ -128,7 +139,7 @@ def maintenance_arguments() -> dict[str, Any]:
             "retries": 2,
             "retry_delay": timedelta(minutes=15),
         },
-        "tags": ["nightshift", "maintenance"],
+        "tags": ["nightshift", dag_id],
     }
 
 
@@ -494,6 +505,7 @@ class MaintenanceOperator(CommandOperator):
             # It may have to wait for a stage that takes long.
             execution_timeout=timedelta(hours=6),
             do_xcom_push=False,
+            on_failure_callback=[callbacks.maintenance_lost],
             **options,
         )
 
@@ -503,9 +515,38 @@ class MaintenanceOperator(CommandOperator):
         # Another one follows where this one fails.
         is_quiet = attempt.try_number <= attempt.max_tries
         ended = self._run_command(maintenance_command(is_quiet=is_quiet))
+        if not ended.exit_code:
+            return
+        is_told = ended.exit_code == NightshiftError.exit_code
+        failure = callbacks.MaintenanceTold if is_told else AirflowException
+        raise failure(f"maintain failed (exit code {ended.exit_code}): {ended.last_line}")
+
+    def notify_command(self, _: Context, event: Event) -> list[str]:
+        """The command that has the people of all pipelines told of an event of maintenance."""
+        return [str(executable()), *announcement(event)]
+
+
+class DeclarationsOperator(CommandOperator):
+    """Has people told of declarations that cannot be read, by the `nightshift` command."""
+
+    ui_color = "#f2e6dc"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            task_id="look",
+            doc_md="Look whether each pipeline's declaration can be read; have people told if not.",
+            execution_timeout=timedelta(minutes=5),
+            do_xcom_push=False,
+            **options,
+        )
+
+    def execute(self, _: Context) -> None:
+        """Run the command, which reads the declarations as they are now."""
+        ended = self._run_command(announcement(Event.DECLARATION_UNREADABLE))
         if ended.exit_code:
-            how = f"(exit code {ended.exit_code}): {ended.last_line}"
-            raise AirflowException(f"maintain failed {how}")
+            raise AirflowException(
+                f"Nobody was told (exit code {ended.exit_code}): {ended.last_line}"
+            )
 
 
 def maintenance_command(*, is_quiet: bool) -> list[str]:
@@ -515,6 +556,11 @@ def maintenance_command(*, is_quiet: bool) -> list[str]:
         is_quiet: Nobody is told of what cannot be cleaned.
     """
     return ["maintain", "--no-notify"] if is_quiet else ["maintain"]
+
+
+def announcement(event: Event) -> list[str]:
+    """Arguments of `nightshift` that have people told of an event of no run."""
+    return ["announce", "--event", str(event)]
 
 
 def command(

@@ -25,7 +25,7 @@ from pipelines import catalog
 from pipelines.days import Days, parse_day
 from pipelines.environment import JDBC_PORT, PAGES, Environment
 from pipelines.errors import NightshiftError, UsageError
-from pipelines.events import Event
+from pipelines.events import OF_NO_RUN, Event
 from pipelines.forwarding import FORWARDED, LOST
 from pipelines.redaction import redacted
 from pipelines.stages import PLAN, STAGES, select, stage
@@ -183,6 +183,9 @@ def parser() -> Parser:
     _grammar_of_plan(plan)
     _grammar_of_notify(
         command("notify", "Have people told what a run has recorded; for a scheduler.", _notify)
+    )
+    _grammar_of_announce(
+        command("announce", "Have people told of what is no run's; for a scheduler.", _announce)
     )
     _grammar_of_land(
         command(
@@ -507,6 +510,17 @@ def _grammar_of_notify(one: Parser) -> None:
         metavar="TEXT",
         help="why; of a stage that was refused or failed, if it recorded no reason",
     )
+
+
+def _grammar_of_announce(one: Parser) -> None:
+    one.add_argument(
+        "--event",
+        required=True,
+        choices=list(map(str, OF_NO_RUN)),
+        help="declaration_unreadable: of each pipeline whose declaration cannot be read, place and "
+        "reason; maintenance_failed: of one that ended before it could tell, for all pipelines",
+    )
+    one.add_argument("--message", metavar="TEXT", help="why; of a maintenance")
 
 
 def _grammar_of_sql(one: Parser) -> None:
@@ -1079,6 +1093,12 @@ def _notify(arguments: argparse.Namespace, environment: Environment) -> int:
     )
     since = parse_instant(arguments.since) if arguments.since else None
     return notify(run, Event(arguments.event), since, arguments.message, of_plan=of_plan)
+
+
+def _announce(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.announce import announce
+
+    return announce(environment, Event(arguments.event), arguments.message)
 
 
 def _land(arguments: argparse.Namespace, environment: Environment) -> int:

@@ -26,7 +26,6 @@ _Reading = Callable[[], "Sequence[Row]"]
 _LISTED = 5
 """Alarms that a recovery names."""
 _MODEL_MAKING_STAGES = ("train", outcome.PROMOTING_STAGE)
-_FILE: Channel = "log"
 _TOLD_ONCE = (Event.APPROVAL_EXPIRED, Event.ALIAS_MOVED)
 """What any run may tell that comes first: by `ops.alerts` the next one knows that people know."""
 
@@ -182,15 +181,10 @@ def _send_and_record(run: Run, notification: Notification) -> tuple[Channel, ...
 
 
 def _was_told(run: Run, failed: tuple[Channel, ...]) -> bool:
-    """Whether anybody was reached; if not, the next attempt tells it again.
+    """Whether anybody was reached; if not, the next attempt tells it again."""
+    from jobs.notifications.channels import channels_of, has_reached
 
-    The log is a file, which calls nobody: it counts where there is nothing else.
-    """
-    from jobs.notifications.channels import channels_of
-
-    channels = channels_of(run.environment, run.pipeline)
-    calling = [one for one in channels if one != _FILE] or channels
-    return any(one not in failed for one in calling)
+    return has_reached(channels_of(run.environment, run.pipeline), failed)
 
 
 def _send(run: Run, notifications: Sequence[Notification]) -> list[tuple[Channel, ...]]:

@@ -44,12 +44,17 @@ class Event(StrEnum):
     """Something could not be cleaned and grows; the rest was."""
     WAREHOUSE_FAILED = "warehouse_failed"
     """Days were published in the lake, and could not be to PostgreSQL."""
+    DECLARATION_UNREADABLE = "declaration_unreadable"
+    """The declaration of a pipeline cannot be read: none of its nights begins, and no task of it
+    can tell that."""
 
 
 ALARMS = frozenset(
     {Event.STAGE_REFUSED, Event.STAGE_FAILED, Event.FEED_MISSING, Event.PREDICTIONS_LATE}
 )
 """What a night that is done puts right."""
+OF_NO_RUN = (Event.DECLARATION_UNREADABLE, Event.MAINTENANCE_FAILED)
+"""What happens beside the runs of a pipeline."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,10 +64,10 @@ class Notification:
     event: Event
     pipeline: str
     days: str
-    """One day, or the first and last of a range: `2013-04-01`, `2013-01-01..2013-03-31`. Of
-    maintenance the day of today. Empty: of none, where what a run was asked for was refused."""
+    """One day, or the first and last of a range: `2013-04-01`, `2013-01-01..2013-03-31`. Of what
+    is no run's the day of today. Empty: of none, where what a run was asked for was refused."""
     run_id: str
-    """Of maintenance it is empty."""
+    """Of what is no run's, such as maintenance, it is empty."""
     stage: str | None
     """Or `plan`, which comes before them in Airflow; None for an event of the whole night, or of
     none."""

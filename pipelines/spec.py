@@ -78,8 +78,8 @@ RESERVED_PIPELINES = frozenset(
         *("page", "report_page", "row_rules", "suite"),
         # in `features` and `dags`.
         *("asof", "definitions", "sources", "store"),
-        *("callbacks", "deadline", "deadlines", "drops", "forwarded", "lineage", "maintenance"),
-        *("nights", "process", "reports", "scheduler", "tasks", "waiting"),
+        *("callbacks", "deadline", "deadlines", "declarations", "drops", "forwarded", "lineage"),
+        *("maintenance", "nights", "process", "reports", "scheduler", "tasks", "waiting"),
         # Modules of `jobs/commands` and `jobs/lake` that a pipeline would be mistaken for.
         *("land", "tables"),
         # Fixed parts of addresses in the UI, in place of which a pipeline's page has its name.

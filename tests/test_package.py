@@ -18,7 +18,10 @@ from pipelines.environment import ROOT, Environment
 
 _PACKAGES = ("pipelines", "jobs", "expectations", "features", "dags", "plugins", "nightshift")
 _NOT_INSTALLED = {".py", ".pyc", ".md"}
-_DAG_FILES = ("flights.py", "weather.py", "maintenance.py", "sources.py", "deadline.py")
+_DAG_FILES = (
+    *("flights.py", "weather.py"),
+    *("declarations.py", "maintenance.py", "sources.py", "deadline.py"),
+)
 _READ_DAGS = """
 import json, sys
 import dags

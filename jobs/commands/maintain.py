@@ -17,7 +17,7 @@ from jobs.services import airflow, shared_locks
 from jobs.services.leftovers import Cleaned, Rule, clean
 from pipelines.days import Days
 from pipelines.errors import NightshiftError
-from pipelines.events import Event, Notification
+from pipelines.events import Event
 from pipelines.places import is_url, place
 from pipelines.run import Run
 
@@ -71,14 +71,12 @@ def maintain(
     if is_shared:
         steps += _shared(environment, rule, {*lacking, *(one.name for one in pipelines)})
     cleaned = [Cleaned.failed(name, why) for name, why in lacking.items()]
-    with shared_locks.hold(environment, "maintenance", waiting=_WAITING):
-        for what, step in _with_progress(steps):
-            try:
-                # What came before a fault is told too.
-                cleaned.extend(step())
-            except Exception as error:
-                # What cannot be read is no reason to let other pipelines grow.
-                cleaned.append(Cleaned.failed(what, error))
+    try:
+        with shared_locks.hold(environment, "maintenance", waiting=_WAITING):
+            cleaned.extend(_cleaned(steps))
+    except Exception as error:
+        # Such as a PostgreSQL that is away: who calls this takes exit code 3 for told.
+        cleaned.append(Cleaned.failed("maintenance", error))
     told: dict[str, str] = {}
     for one in cleaned:
         if one.fault:
@@ -87,6 +85,16 @@ def maintain(
         _notify(environment, pipelines, told)
     code = NightshiftError.exit_code if told else 0
     return code, [_row(one) for one in cleaned]
+
+
+def _cleaned(steps: Sequence[_Step]) -> Iterable[Cleaned]:
+    for what, step in _with_progress(steps):
+        try:
+            # What came before a fault is told too.
+            yield from step()
+        except Exception as error:
+            # What cannot be read is no reason to let other pipelines grow.
+            yield Cleaned.failed(what, error)
 
 
 def _now_as_recorded(environment: Environment, age: timedelta) -> datetime:
@@ -135,6 +143,7 @@ def _notify(
 
     What is shared concerns them all, and that a pipeline cannot be imported, which then names none.
     """
+    from jobs.commands.announce import of_today
     from jobs.notifications.channels import send
 
     names = [pipeline.name for pipeline in pipelines]
@@ -143,15 +152,8 @@ def _notify(
         concerns = [why for what, why in told.items() if not _is_of(others, what)]
         if not concerns:
             continue
-        notification = Notification(
-            event=Event.MAINTENANCE_FAILED,
-            pipeline=pipeline.name,
-            days=str(datetime.now(UTC).date()),
-            run_id="",
-            stage=None,
-            message="\n".join(concerns),
-        )
-        send(environment, pipeline, notification)
+        text = "\n".join(concerns)
+        send(environment, pipeline, of_today(Event.MAINTENANCE_FAILED, pipeline.name, text))
 
 
 def _is_of(pipelines: Iterable[str], what: str) -> bool:

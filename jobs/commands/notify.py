@@ -16,6 +16,7 @@ _NEED_A_STAGE = (Event.ALIAS_MOVED, Event.WAREHOUSE_FAILED)
 _OF_FEEDS = (Event.FEED_LATE, Event.FEED_MISSING)
 _TOLD_BY = {
     Event.MAINTENANCE_FAILED: "`nightshift maintain`",
+    Event.DECLARATION_UNREADABLE: "`nightshift announce`",
     Event.RECOVERED: f"a night that is done ({Event.NIGHT_DONE})",
 }
 

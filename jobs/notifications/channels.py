@@ -41,6 +41,7 @@ _SETTINGS: Mapping[Channel, str | None] = {
 }
 """By channel the setting without which it tells nobody; None: it needs none. A pipeline that
 declares no channels is told by those that are set."""
+_FILE: Channel = "log"
 MOST_SECONDS = 10.0
 """For all that is told at once. A server may send a byte now and then, and a name server be silent;
 Airflow ends a callback 20 seconds after its task, and the record of it comes after this."""
@@ -78,9 +79,12 @@ class _Telling:
         return ends + [late] * (len(self._messages) - len(ends))
 
 
-def channels_of(environment: Environment, pipeline: Pipeline) -> tuple[Channel, ...]:
-    """By which the people of a pipeline are told: those that it declares, else all that are set."""
-    if pipeline.notify is not None:
+def channels_of(environment: Environment, pipeline: Pipeline | None) -> tuple[Channel, ...]:
+    """By which the people of a pipeline are told: those that it declares, else all that are set.
+
+    None is one whose declaration cannot be read.
+    """
+    if pipeline is not None and pipeline.notify is not None:
         return pipeline.notify
     return tuple(
         channel
@@ -89,8 +93,17 @@ def channels_of(environment: Environment, pipeline: Pipeline) -> tuple[Channel, 
     )
 
 
+def has_reached(channels: Sequence[Channel], failed: Sequence[Channel]) -> bool:
+    """Whether anybody was told by these channels, of which some have failed.
+
+    The log is a file, which calls nobody: it counts where there is nothing else.
+    """
+    calling = [one for one in channels if one != _FILE] or channels
+    return any(one not in failed for one in calling)
+
+
 def send(
-    environment: Environment, pipeline: Pipeline, notification: Notification
+    environment: Environment, pipeline: Pipeline | None, notification: Notification
 ) -> tuple[Channel, ...]:
     """Have every channel of the pipeline deliver the notification; never raises.
 
@@ -101,7 +114,7 @@ def send(
 
 
 def send_all(
-    environment: Environment, pipeline: Pipeline, notifications: Sequence[Notification]
+    environment: Environment, pipeline: Pipeline | None, notifications: Sequence[Notification]
 ) -> list[tuple[Channel, ...]]:
     """Have every channel of the pipeline deliver the notifications in order; never raises.
 

@@ -33,6 +33,7 @@ _HAPPENED = {
     Event.RECOVERED: "recovered",
     Event.MAINTENANCE_FAILED: "maintenance failed",
     Event.WAREHOUSE_FAILED: "PostgreSQL is behind the lake",
+    Event.DECLARATION_UNREADABLE: "no night begins",
 }
 
 

@@ -16,7 +16,7 @@ from airflow.sdk import DAG, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dags import callbacks
-from dags.tasks import OUTCOME, StageOperator, dag_arguments, night
+from dags.tasks import OUTCOME, MaintenanceOperator, StageOperator, dag_arguments, night
 from jobs.__main__ import parser
 from pipelines.environment import ROOT
 from pipelines.flights import PIPELINE
@@ -31,6 +31,7 @@ CALLBACKS = (
     callbacks.alias_followed,
     callbacks.night_watched,
     callbacks.last_stage_done,
+    callbacks.maintenance_lost,
 )
 
 
@@ -90,6 +91,13 @@ def test_a_task_whose_process_was_lost_is_told_of_by_the_dag_processor(stub: Pat
     assert "process of the task was lost" in one["message"]
     age = datetime.now(UTC) - datetime.fromisoformat(one["since"])
     assert age < timedelta(minutes=1), "what earlier attempts recorded is not its reason"
+
+
+def test_of_a_maintenance_whose_process_was_lost_people_are_told(stub: Path) -> None:
+    callbacks.maintenance_lost(context() | {"task": MaintenanceOperator()})
+    (one,) = notified(stub)
+    assert one["event"] == "maintenance_failed"
+    assert "The process of the task was lost" in one["message"]
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,11 @@ from dags.drops import SourceOperator, land_command
 from dags.nights import Night, night_of
 from dags.tasks import (
     OUTCOME,
+    DeclarationsOperator,
     MaintenanceOperator,
     PlanOperator,
     StageOperator,
+    announcement,
     command,
     late_command,
     maintenance_command,
@@ -41,7 +43,7 @@ from jobs.lake.transforms import tables_joined
 from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import ROOT
-from pipelines.events import Event
+from pipelines.events import OF_NO_RUN, Event
 from pipelines.model import Promotion
 from pipelines.resources import Pool, Resources
 from pipelines.stages import STAGES, select, stage
@@ -94,12 +96,14 @@ print(json.dumps([seconds, sorted(set(sys.argv[2].split(",")) & set(sys.modules)
 
 def test_every_dag_file_is_read_without_an_error() -> None:
     assert BAG.import_errors == {}
-    assert {path.stem for path in FILES} == {*catalog.names(), "deadline", "maintenance", "sources"}
+    shared = {"deadline", "declarations", "maintenance", "sources"}
+    assert {path.stem for path in FILES} == {*catalog.names(), *shared}
 
 
-def test_there_is_a_dag_for_each_pipeline_its_source_and_deadline_and_one_that_cleans_up() -> None:
+def test_there_is_a_dag_for_each_pipeline_its_source_and_deadline_and_two_for_all() -> None:
     beside = {f"{name}_source" for name in PLAYED} | {f"{name}_deadline" for name in PROMISED}
-    assert {dag.dag_id for dag in DAGS} == {*catalog.names(), *beside, "maintenance"}
+    of_all = {"declarations", "maintenance"}
+    assert {dag.dag_id for dag in DAGS} == {*catalog.names(), *beside, *of_all}
 
 
 @pytest.mark.parametrize("name", PROMISED)
@@ -186,12 +190,22 @@ def test_maintenance_is_one_task_with_a_command_that_the_command_line_accepts() 
         assert arguments.no_notify == is_quiet
 
 
-def test_a_new_home_does_not_begin_with_maintenance() -> None:
-    dag = DagSerialization.from_dict(DagSerialization.to_dict(BAG.dags["maintenance"]))
+@pytest.mark.parametrize("name", ["maintenance", "declarations"])
+def test_a_new_home_begins_with_no_dag_that_is_for_all(name: str) -> None:
+    dag = DagSerialization.from_dict(DagSerialization.to_dict(BAG.dags[name]))
     first = dag.next_dagrun_info(last_automated_run_info=None)
     assert first is not None
     assert first.run_after > datetime.now(UTC)
-    assert first.run_after.isoweekday() == 7
+    assert name != "maintenance" or first.run_after.isoweekday() == 7
+
+
+def test_declarations_are_looked_at_by_one_task_whose_command_is_accepted() -> None:
+    (task,) = BAG.dags["declarations"].tasks
+    assert isinstance(task, DeclarationsOperator)
+    for event in OF_NO_RUN:
+        arguments = parser().parse_args([*announcement(event), "--message=-odd\nmessage"])
+        assert arguments.event == event
+        assert arguments.message == "-odd\nmessage"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

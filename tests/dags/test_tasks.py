@@ -25,6 +25,7 @@ from dags import callbacks
 from dags.callbacks import StageRefused
 from dags.nights import Night
 from dags.tasks import (
+    DeclarationsOperator,
     MaintenanceOperator,
     StageOperator,
     command,
@@ -416,6 +417,16 @@ def test_maintenance_runs_the_command_and_is_tried_again_after_a_fault(
     with pytest.raises(AirflowException, match="exit code 3") as failed:
         MaintenanceOperator().execute(last)
     assert not isinstance(failed.value, AirflowFailException)
+
+
+def test_declarations_are_looked_at_again_while_nobody_can_be_told(
+    stub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    DeclarationsOperator().execute(context())
+    assert calls(stub) == [["announce", "--event", "declaration_unreadable"]]
+    monkeypatch.setenv("STUB_EXIT", "3")
+    with pytest.raises(AirflowException, match=r"Nobody was told \(exit code 3\): Refused: the"):
+        DeclarationsOperator().execute(context())
 
 
 @pytest.mark.parametrize("attempt", [1, 2])

@@ -1,11 +1,16 @@
 """However often a stage is tried in Airflow, people get one message of why the night failed.
 
-By Airflow's own `dag.test()`, its callbacks, the real `nightshift notify`, and a web server.
+And they are told of what no stage can tell: a maintenance that was killed, a declaration that
+cannot be read. By Airflow's own `dag.test()`, its callbacks, the real commands that have people
+told, and a web server.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.environment import ROOT
 from tests.dags.conftest import in_airflow
 
 FAILING = f"""#!{sys.executable}
@@ -44,14 +50,40 @@ from airflow.utils.db import initdb
 from dags import tasks
 initdb()
 tasks.executable = lambda: Path(sys.argv[1])
-file = os.path.join(os.environ["AIRFLOW__CORE__DAGS_FOLDER"], "flights.py")
-dag = DagBag(dag_folder=file).dags["flights"]
+name, conf = sys.argv[2], dict(word.split("=") for word in sys.argv[3:])
+file = os.path.join(os.environ["AIRFLOW__CORE__DAGS_FOLDER"], f"{name}.py")
+dag = DagBag(dag_folder=file).dags[name]
 for task in dag.tasks:
     task.retry_delay = timedelta(0)
     task.retry_exponential_backoff = 0
-run = dag.test(run_conf={"date": "2013-03-01"}, logical_date=datetime.now(UTC))
+run = dag.test(run_conf=conf, logical_date=datetime.now(UTC))
 print("\\n" + run.state)
 """
+
+MAINTAINING = f"""#!{sys.executable}
+import json, os, sys
+with open(os.environ["CALLS"], "a") as calls:
+    calls.write(json.dumps(sys.argv[1:]) + "\\n")
+if sys.argv[1] == "maintain" and int(os.environ["EXIT"]) < 0:
+    os.kill(os.getpid(), -int(os.environ["EXIT"]))
+sys.exit(int(os.environ["EXIT"]) if sys.argv[1] == "maintain" else 0)
+"""
+"""Stands for `nightshift`: `maintain` ends as it is told to, or is killed."""
+
+LOOK = f"""
+import json, os, sys
+from pathlib import Path
+from airflow.dag_processing.dagbag import DagBag
+from dags import tasks
+command = Path("nightshift")
+command.write_text("#!/bin/sh\\nexec {sys.executable} -m jobs $@\\n")
+command.chmod(0o755)
+tasks.executable = command.absolute
+bag = DagBag(dag_folder="dags", bundle_path=Path("dags"))
+bag.dags["declarations"].get_task("look").execute({{}})
+print("\\n" + json.dumps([sorted(bag.dags), [Path(file).name for file in bag.import_errors]]))
+"""
+"""Reads the DAG files of this folder, and does the task that looks at the declarations."""
 
 
 @pytest.fixture
@@ -100,9 +132,68 @@ def test_a_stage_that_is_tried_again_is_told_of_once(
     }
     airflow = tmp_path / "airflow"
     airflow.mkdir()
-    assert in_airflow(airflow, NIGHT, str(command), **variables) == "failed"
+    asked = (str(command), "flights", "date=2013-03-01")
+    assert in_airflow(airflow, NIGHT, *asked, **variables) == "failed"
     assert len(tried.read_text().splitlines()) == attempts
     assert [(one["event"], one["stage"], one["days"]) for one in messages] == [
         (event, "check_raw", "2013-03-01")
     ]
     assert messages[0]["message"].startswith("check_raw of 2013-03-01 ")
+
+
+@pytest.mark.parametrize("exit_code", [-9, 2, 3])
+def test_of_a_maintenance_that_could_not_tell_itself_people_are_told_once(
+    exit_code: int, tmp_path: Path
+) -> None:
+    command = tmp_path / "nightshift"
+    command.write_text(MAINTAINING)
+    command.chmod(0o755)
+    calls = tmp_path / "calls"
+    variables = {"CALLS": str(calls), "EXIT": str(exit_code)}
+    airflow = tmp_path / "airflow"
+    airflow.mkdir()
+    assert in_airflow(airflow, NIGHT, str(command), "maintenance", **variables) == "failed"
+    called = [json.loads(line) for line in calls.read_text().splitlines()]
+    quiet = ["maintain", "--no-notify"]
+    assert called[:3] == [quiet, quiet, ["maintain"]]
+    if exit_code == 3:
+        assert len(called) == 3, "it has told itself"
+        return
+    *words, message = called.pop()
+    assert words == ["announce", "--event", "maintenance_failed"]
+    assert f"maintain failed (exit code {exit_code})" in message
+    assert len(called) == 3
+
+
+def test_of_a_declaration_that_cannot_be_read_people_are_told_where_the_error_is(
+    posted: tuple[str, list[dict[str, str]]], tmp_path: Path
+) -> None:
+    for name in ("dags", "pipelines"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    with (tmp_path / "pipelines" / "flights.py").open("a") as declaration:
+        declaration.write("\nPIPELINE.no_such_method()\n")
+    lines = len((tmp_path / "pipelines" / "flights.py").read_text().splitlines())
+    address, messages = posted
+    looked = subprocess.run(
+        [sys.executable, "-c", LOOK],
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{tmp_path}:{ROOT}",
+            "AIRFLOW_HOME": str(tmp_path / "airflow"),
+            "NIGHTSHIFT_HOME": str(tmp_path / "home"),
+            "NIGHTSHIFT_WEBHOOK_URL": address,
+            "no_proxy": "127.0.0.1",
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert looked.returncode == 0, looked.stdout + looked.stderr
+    names, broken = json.loads(looked.stdout.splitlines()[-1])
+    assert broken == ["flights.py"]
+    assert "flights_deadline" not in names, "it cannot tell"
+    (message,) = messages
+    assert (message["event"], message["pipeline"]) == ("declaration_unreadable", "flights")
+    assert f"pipelines/flights.py, line {lines}: AttributeError" in message["message"]
+    assert f"line {lines}" in message["text"]

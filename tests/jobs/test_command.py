@@ -27,7 +27,7 @@ from tests.conftest import free_port
 COMMANDS = (
     *("up", "down", "status", "logs", "run", "land", "sql", "tables", "describe", "quality"),
     *("models", "explain", "rescore", "drift", "replay", "tune", "config", "completion", "demo"),
-    *("contract", "warehouse"),
+    *("contract", "warehouse", "announce"),
 )
 HEAVY = "pyspark tensorflow pandas airflow great_expectations feast mlflow pyarrow duckdb"
 

@@ -24,7 +24,7 @@ from jobs.training.registry import ModelVersion, Registry
 from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import UsageError
+from pipelines.errors import NightshiftError, UsageError
 from tests.jobs.lake.test_commits import FIRST, run_at, staged
 from tests.jobs.lake.test_retention import age, ids_at, publish_ids
 from tests.jobs.records import record, stage_row
@@ -251,6 +251,22 @@ def test_a_table_that_cannot_be_cleaned_is_told_and_all_else_goes_on(
     again = maintain(environment, [TOY], is_shared=False, is_dry=False, notify=False)
     assert again[0] == 3
     assert len(told.read_text().splitlines()) == 1, "who is to try again tells nobody"
+
+
+def test_a_maintenance_that_cannot_begin_is_told_too(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hold(*_: object, waiting: str) -> None:
+        raise NightshiftError("The PostgreSQL of the lock does not answer.")
+
+    monkeypatch.setattr("jobs.services.shared_locks.hold", hold)
+    code, (row,) = maintain(environment, [TOY], is_shared=True, is_dry=False)
+    assert code == 3
+    assert row == ("maintenance", None, 0, None, "failed")
+    told = environment.logs / "notifications.log"
+    (message,) = map(json.loads, told.read_text().splitlines())
+    assert (message["event"], message["pipeline"]) == ("maintenance_failed", "toy")
+    assert message["message"] == "The PostgreSQL of the lock does not answer."
 
 
 def keep(environment: Environment, folder: Path, version: int) -> ModelVersion:
