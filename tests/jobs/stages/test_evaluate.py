@@ -32,6 +32,7 @@ from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.model import GroupMean, Serving
 from pipelines.spec import Pipeline
+from tests.conftest import SOAK
 from tests.jobs.training import small
 
 NEXT = small.LAST + timedelta(days=1)
@@ -39,6 +40,15 @@ END = small.LAST + timedelta(days=45)
 SAID = Said(who="alice", why="it was odd")
 GOOD, BAD, FAIR, BAD_FIT, LEAKING = 1.0, 0.0, 0.6, 0.4, 50.0
 NONSENSE = float("nan")
+SAMPLE = [
+    pytest.param(small.SMALL, id=small.SMALL.name),
+    pytest.param(small.TWIN, id=small.TWIN.name, marks=SOAK),
+]
+"""What the gate decides follows from losses alone, whatever task they are of."""
+OF_EACH_TASK = pytest.mark.parametrize(
+    "platform", small.PIPELINES, ids=lambda pipeline: pipeline.name, indirect=True
+)
+"""For what each task has of its own: its losses, metrics, pictures and what a leak looks like."""
 
 
 class Fake:
@@ -161,12 +171,18 @@ class Platform:
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def drawn() -> None:
+    """For tests that look at the pictures and metrics that are kept with a model's run."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nights of which no picture is kept, which takes most of their time."""
-    monkeypatch.setattr(stage, "_log", lambda *_: None)
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(stage, "_log", lambda *_: None)
 
 
-@pytest.fixture(params=small.PIPELINES, ids=lambda pipeline: pipeline.name)
+@pytest.fixture(params=SAMPLE)
 def platform(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Platform:
@@ -194,6 +210,7 @@ def platform(
     return made
 
 
+@OF_EACH_TASK
 def test_the_first_good_model_becomes_champion(platform: Platform) -> None:
     platform.train(GOOD)
     result = platform.evaluate()
@@ -211,6 +228,7 @@ def test_the_first_good_model_becomes_champion(platform: Platform) -> None:
     assert json.loads(event["metrics"])["candidate"] == result["candidate"]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_candidate_whose_run_was_deleted_is_told_with_the_ways_out(platform: Platform) -> None:
     model = platform.train(GOOD)
     client = platform.registry._client
@@ -232,7 +250,6 @@ def test_a_candidate_whose_run_was_deleted_is_told_with_the_ways_out(platform: P
     assert platform.evaluate(NEXT)["serves"] == "1"
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_first_model_with_labels_of_one_held_out_day_waits_for_more(platform: Platform) -> None:
     """As where labels come late: of the held-out days one alone has any."""
     rows = small.rows_of(Days(small.FIRST, END))
@@ -255,7 +272,6 @@ def test_a_first_model_with_labels_of_one_held_out_day_waits_for_more(platform: 
     assert platform.evaluate(night)["event"] == "promoted"
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_days_are_those_of_the_event_also_where_labels_land_together(platform: Platform) -> None:
     rows = small.rows_of(Days(small.FIRST, small.LAST))
     held_out = Days(small.LAST - timedelta(days=5), small.LAST)
@@ -270,6 +286,7 @@ def test_days_are_those_of_the_event_also_where_labels_land_together(platform: P
     ("trust", "passed"),
     [(GOOD, True), (FAIR, False)],
 )
+@OF_EACH_TASK
 def test_the_quantised_variant_is_judged_beside_its_model(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, trust: float, passed: bool
 ) -> None:
@@ -310,6 +327,8 @@ def test_a_model_without_a_quantised_variant_serves_as_it_is(platform: Platform)
     assert serving.variant_of(platform.environment, asks, model) == EXACT
 
 
+@pytest.mark.usefixtures("drawn")
+@OF_EACH_TASK
 def test_an_evaluation_is_kept_with_the_models_run(platform: Platform) -> None:
     model = platform.train(GOOD)
     platform.evaluate()
@@ -323,6 +342,7 @@ def test_an_evaluation_is_kept_with_the_models_run(platform: Platform) -> None:
         assert {"held_out_candidate_r2", "held_out_persistence_rmse"} < set(kept)
 
 
+@OF_EACH_TASK
 def test_a_bad_first_model_is_refused_and_serves_nothing(platform: Platform) -> None:
     platform.train(BAD)
     with pytest.raises(
@@ -344,7 +364,7 @@ def test_a_bad_model_leaves_the_champion_serving(platform: Platform) -> None:
     assert platform.events() == [("promoted", "1", None), ("refused", "2", "1")]
 
 
-@pytest.mark.usefixtures("undrawn")
+@OF_EACH_TASK
 def test_a_better_model_takes_the_champions_place_when_days_have_shown_it(
     platform: Platform,
 ) -> None:
@@ -367,7 +387,6 @@ def test_a_better_model_takes_the_champions_place_when_days_have_shown_it(
     assert platform.champion() == winner
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_newer_fit_of_the_champions_recipe_takes_its_place_after_some_days(
     platform: Platform,
 ) -> None:
@@ -390,7 +409,6 @@ def test_a_newer_fit_of_the_champions_recipe_takes_its_place_after_some_days(
     assert json.loads(event["metrics"])["challenge"]["is_refresh"] is True
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_champion_that_has_learned_another_label_serves_no_more(
     platform: Platform, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -407,7 +425,6 @@ def test_a_champion_that_has_learned_another_label_serves_no_more(
     assert "judged as if nothing served. Version 1 has learned 'smell'" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_candidate_of_another_label_is_not_judged(platform: Platform) -> None:
     model = platform.train(GOOD)
     platform.registry._client.log_param(model.run_id, "task", "another_one")
@@ -418,7 +435,6 @@ def test_a_candidate_of_another_label_is_not_judged(platform: Platform) -> None:
     assert platform.events() == []
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_another_recipe_is_no_refresh(platform: Platform) -> None:
     platform.limits(refresh_days=1)
     platform.train(GOOD)
@@ -429,7 +445,6 @@ def test_another_recipe_is_no_refresh(platform: Platform) -> None:
         assert platform.evaluate(night)["event"] == "kept"
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_model_that_a_person_put_back_is_not_refreshed(platform: Platform) -> None:
     night = second_champion(platform)
     platform.limits(refresh_days=1, max_age_days=None)
@@ -443,7 +458,6 @@ def test_a_model_that_a_person_put_back_is_not_refreshed(platform: Platform) -> 
     )
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_model_that_a_person_puts_back_while_a_candidate_is_judged_is_not_refreshed(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -464,7 +478,6 @@ def test_a_model_that_a_person_puts_back_while_a_candidate_is_judged_is_not_refr
     assert [version for _, version, _ in platform.events()].count("7") == 1
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_model_that_a_person_put_back_is_refreshed_when_a_person_says_so(
     platform: Platform,
 ) -> None:
@@ -489,7 +502,6 @@ def _over(platform: Platform, kind: str, night: date, nights: int = 7) -> None:
     ops.append(platform.environment, "drift", rows)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_skew_of_the_night_before_holds_promotions_but_not_the_first(
     platform: Platform,
 ) -> None:
@@ -506,7 +518,6 @@ def test_a_skew_of_the_night_before_holds_promotions_but_not_the_first(
     assert platform.champion() == "1"
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_what_is_in_alarm_only_since_tonight_holds_nothing_yet(platform: Platform) -> None:
     platform.train(FAIR)
     platform.evaluate()
@@ -517,7 +528,7 @@ def test_what_is_in_alarm_only_since_tonight_holds_nothing_yet(platform: Platfor
     assert platform.evaluate(night)["event"] == "promoted"
 
 
-@pytest.mark.usefixtures("undrawn")
+@OF_EACH_TASK
 def test_lost_quality_lets_the_nights_candidate_take_the_champions_place(
     platform: Platform,
 ) -> None:
@@ -534,7 +545,6 @@ def test_lost_quality_lets_the_nights_candidate_take_the_champions_place(
     assert platform.nights(GOOD, 2, after=promoted) == ["kept", "kept"]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_where_fits_are_refreshed_each_night_lost_quality_tells_of_the_one_that_stays(
     platform: Platform,
 ) -> None:
@@ -564,7 +574,6 @@ def _reason(platform: Platform, version: str) -> str:
     return reason
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_quality_that_another_model_has_lost_speaks_not_against_the_one_put_back(
     platform: Platform,
 ) -> None:
@@ -577,7 +586,6 @@ def test_quality_that_another_model_has_lost_speaks_not_against_the_one_put_back
     assert platform.nights(FAIR, 1, after=bad) == ["kept"]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_newer_fit_takes_the_place_of_one_put_back_that_has_lost_quality_itself(
     platform: Platform,
 ) -> None:
@@ -596,7 +604,7 @@ def test_a_newer_fit_takes_the_place_of_one_put_back_that_has_lost_quality_itsel
     assert platform.nights(FAIR, 1, after=after) == ["promoted"]
 
 
-@pytest.mark.usefixtures("undrawn")
+@OF_EACH_TASK
 def test_an_equal_model_is_kept_back_and_a_worse_one_too(platform: Platform) -> None:
     platform.train(GOOD)
     platform.evaluate()
@@ -606,7 +614,7 @@ def test_an_equal_model_is_kept_back_and_a_worse_one_too(platform: Platform) -> 
     assert platform.champion() == "1"
 
 
-@pytest.mark.usefixtures("undrawn")
+@OF_EACH_TASK
 def test_a_candidate_is_scored_in_the_shadow_of_the_champion_by_what_would_have_served(
     platform: Platform,
 ) -> None:
@@ -634,7 +642,6 @@ def test_a_candidate_is_scored_in_the_shadow_of_the_champion_by_what_would_have_
         assert shadows[2][f"{name}_loss"] == pytest.approx(loss)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_days_are_measured_once_whatever_is_run_again(platform: Platform) -> None:
     platform.train(FAIR)
     platform.evaluate()
@@ -647,7 +654,6 @@ def test_days_are_measured_once_whatever_is_run_again(platform: Platform) -> Non
     assert platform.shadows() == shadows
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_day_that_was_measured_twice_counts_once(platform: Platform) -> None:
     platform.train(FAIR)
     platform.evaluate()
@@ -665,7 +671,6 @@ def test_a_day_that_was_measured_twice_counts_once(platform: Platform) -> None:
     assert before["days"] == 3
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_an_old_candidate_whose_files_are_gone_casts_no_shadow(
     platform: Platform, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -678,7 +683,6 @@ def test_an_old_candidate_whose_files_are_gone_casts_no_shadow(
     assert "has no shadow: model.keras of version 2" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("is_deleted", [False, True])
 def test_a_champion_that_is_gone_gives_way_to_a_candidate_that_is_fit(
     is_deleted: bool, platform: Platform, capsys: pytest.CaptureFixture[str]
@@ -703,7 +707,6 @@ def test_a_champion_that_is_gone_gives_way_to_a_candidate_that_is_fit(
     assert platform.champion() == "3"
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_after_a_registry_was_deleted_no_model_passes_for_one_of_before(
     platform: Platform,
 ) -> None:
@@ -722,7 +725,6 @@ def test_after_a_registry_was_deleted_no_model_passes_for_one_of_before(
     assert (told["event"], told["serves"]) == ("promoted", "4")
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_champion_that_cannot_read_the_rows_any_more_gives_way_too(
     platform: Platform, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -761,6 +763,7 @@ def test_rows_that_lack_what_is_compared_by_are_told_with_the_way_out(
         platform.evaluate()
 
 
+@OF_EACH_TASK
 def test_a_candidate_whose_predictions_are_none_is_refused(platform: Platform) -> None:
     platform.train(NONSENSE)
     for _ in range(2):
@@ -774,7 +777,7 @@ def test_a_candidate_whose_predictions_are_none_is_refused(platform: Platform) -
     assert (told["event"], told["serves"], told["candidate"]) == ("refused", "2", None)
 
 
-@pytest.mark.usefixtures("undrawn")
+@OF_EACH_TASK
 def test_a_champion_whose_predictions_are_none_gives_way(
     platform: Platform, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -790,7 +793,6 @@ def test_a_champion_whose_predictions_are_none_gives_way(
     assert "judged as if nothing served. Version 1" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_predictions_that_are_none_cast_no_shadow(
     platform: Platform, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -805,7 +807,6 @@ def test_predictions_that_are_none_cast_no_shadow(
     assert "has no shadow: Of version 2 40 of 40 predictions" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_champion_reads_features_that_are_declared_no_more(platform: Platform) -> None:
     platform.train(GOOD)
     platform.evaluate()
@@ -816,7 +817,7 @@ def test_a_champion_reads_features_that_are_declared_no_more(platform: Platform)
     assert (told["serves"], told["champion_before"]) == ("1", "1")
 
 
-@pytest.mark.usefixtures("undrawn")
+@OF_EACH_TASK
 def test_a_leaking_candidate_casts_no_shadow(platform: Platform) -> None:
     platform.train(FAIR)
     platform.evaluate()
@@ -828,7 +829,6 @@ def test_a_leaking_candidate_casts_no_shadow(platform: Platform) -> None:
     assert hows[2:] == [("held_out", "4"), ("shadow", "4")]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_another_recipe_begins_anew(platform: Platform) -> None:
     platform.train(FAIR)
     platform.evaluate()
@@ -871,7 +871,6 @@ def test_a_champion_of_long_ago_is_replaced_by_an_equal_model_after_a_bulk_load(
     assert "has served for 29 days, 28 are allowed" in told["reason"]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_champion_is_not_replaced_for_its_age_by_one_that_is_shown_to_be_worse(
     platform: Platform,
 ) -> None:
@@ -886,7 +885,6 @@ def test_a_champion_is_not_replaced_for_its_age_by_one_that_is_shown_to_be_worse
     assert platform.champion() == "1"
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_model_that_was_put_back_is_not_replaced_for_its_age_at_once(platform: Platform) -> None:
     platform.limits(max_age_days=3)
     platform.train(GOOD)
@@ -900,7 +898,6 @@ def test_a_model_that_was_put_back_is_not_replaced_for_its_age_at_once(platform:
     assert platform.nights(GOOD, 4, after) == ["kept", "kept", "kept", "promoted"]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_day_counts_when_its_labels_are_known(platform: Platform) -> None:
     platform.limits(label_lag_days=2)
     platform.train(FAIR)
@@ -910,7 +907,7 @@ def test_a_day_counts_when_its_labels_are_known(platform: Platform) -> None:
     assert [row["event_date"] for row in platform.shadows()] == days
 
 
-@pytest.mark.usefixtures("undrawn")
+@OF_EACH_TASK
 def test_a_leak_is_refused(platform: Platform) -> None:
     platform.train(LEAKING)
     with pytest.raises(Refused, match=r"must have seen the future"):
@@ -927,7 +924,6 @@ def second_champion(platform: Platform) -> date:
     return small.LAST + timedelta(days=5)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_evaluating_again_changes_nothing(platform: Platform) -> None:
     night = second_champion(platform)
     events = platform.events()
@@ -939,7 +935,6 @@ def test_evaluating_again_changes_nothing(platform: Platform) -> None:
     assert platform.champion() == "6"
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_only_champion_that_is_refused_when_its_night_is_run_again_serves_no_more(
     platform: Platform,
 ) -> None:
@@ -960,7 +955,6 @@ def test_the_only_champion_that_is_refused_when_its_night_is_run_again_serves_no
     assert platform.champion() == "1"
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_champion_that_is_refused_when_its_night_is_run_again_leaves_to_the_one_before(
     platform: Platform,
 ) -> None:
@@ -979,7 +973,6 @@ def test_a_champion_that_is_refused_when_its_night_is_run_again_leaves_to_the_on
         decide.rollback(platform.environment, platform.pipeline, "6", SAID)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_what_a_person_put_back_serves_on_whatever_the_gate_says_of_it_again(
     platform: Platform,
 ) -> None:
@@ -992,7 +985,6 @@ def test_what_a_person_put_back_serves_on_whatever_the_gate_says_of_it_again(
     assert platform.champion() == "1"
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_an_old_night_run_again_never_takes_the_alias_back(platform: Platform) -> None:
     night = second_champion(platform)
     before = night - timedelta(days=1)
@@ -1005,7 +997,6 @@ def test_an_old_night_run_again_never_takes_the_alias_back(platform: Platform) -
     assert then.version == better.version
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_an_alias_moved_by_hand_is_put_back(
     platform: Platform, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -1017,7 +1008,6 @@ def test_an_alias_moved_by_hand_is_put_back(
     assert "pointed to version 1" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_an_alias_deleted_by_hand_is_told_and_put_back(
     platform: Platform, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -1033,7 +1023,6 @@ def test_an_alias_deleted_by_hand_is_told_and_put_back(
     assert platform.evaluate(night)["alias_was_moved_to"] is None
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("alias", ["champion", "challenger"])
 def test_a_version_that_others_registered_stops_no_night(platform: Platform, alias: str) -> None:
     platform.train(GOOD)
@@ -1045,7 +1034,6 @@ def test_a_version_that_others_registered_stops_no_night(platform: Platform, ali
     assert platform.champion() == "1"
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_rollback_survives_a_rerun_of_the_night_and_a_training_from_the_same_pins(
     platform: Platform,
 ) -> None:
@@ -1059,7 +1047,6 @@ def test_a_rollback_survives_a_rerun_of_the_night_and_a_training_from_the_same_p
         platform.train(GOOD, night)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_rollback_survives_the_deletion_of_the_withdrawn_version_in_mlflow(
     platform: Platform,
 ) -> None:
@@ -1076,7 +1063,6 @@ def test_a_rollback_survives_the_deletion_of_the_withdrawn_version_in_mlflow(
     assert platform.evaluate(night)["event"] in ("kept", "promoted"), "another model is judged"
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_of_a_deleted_version_that_the_record_does_not_describe_the_persons_word_stands(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1091,7 +1077,6 @@ def test_of_a_deleted_version_that_the_record_does_not_describe_the_persons_word
     assert (again["event"], again["serves"]) == ("rolled_back", "1")
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_better_model_is_promoted_over_the_one_that_was_rolled_back_to(
     platform: Platform,
 ) -> None:
@@ -1107,7 +1092,6 @@ def test_a_better_model_is_promoted_over_the_one_that_was_rolled_back_to(
     assert platform.champion() == str(7 + first)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_an_old_night_run_again_never_takes_the_place_of_the_one_rolled_back_to(
     platform: Platform,
 ) -> None:
@@ -1139,11 +1123,9 @@ def test_a_model_that_needs_approval_awaits_a_person_who_has_the_last_word(
     assert platform.events() == [("awaiting", "1", None), ("approved", "1", None)]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_what_a_person_says_while_a_candidate_is_judged_stands(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "_log", lambda *_: None)
     platform.limits(needs_approval=True)
     platform.train(GOOD)
     platform.evaluate()
@@ -1170,7 +1152,6 @@ def test_a_run_may_ask_for_approval_where_its_pipeline_does_not(platform: Platfo
     assert (again["event"], again["serves"]) == ("approved", "1")
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_model_that_was_rejected_never_serves(platform: Platform) -> None:
     platform.train(FAIR)
     platform.evaluate()
@@ -1271,6 +1252,7 @@ def test_a_night_that_was_not_trained_tells_what_to_run(platform: Platform) -> N
         platform.evaluate()
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_champion_of_another_family_is_still_compared_with(tmp_path: Path) -> None:
     environment = small.models_at(tmp_path)
     small.publish(environment, small.rows_of(Days(small.FIRST, NEXT)))
@@ -1302,6 +1284,7 @@ def _untrained_network(registry: Registry, folder: Path) -> ModelVersion:
     )
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_candidate_has_a_card_also_when_it_is_refused(platform: Platform) -> None:
     cards = platform.environment.reports / platform.pipeline.name / "models"
     platform.train(GOOD)

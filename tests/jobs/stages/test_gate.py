@@ -33,6 +33,12 @@ WILD = small.learned_by(AGED, replace(_SHORT, learning_rate=30.0))
 """Whose weights and predictions are numbers all the same."""
 
 
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nights of which no picture is kept, which takes seconds."""
+    monkeypatch.setattr(stage, "_log", lambda *_: None)
+
+
 def shuffled() -> pa.Table:
     """Labels of other rows, on all days that any night learns from.
 
@@ -113,19 +119,11 @@ def test_a_huge_learning_rate_never_serves(rate: float, ranked: Environment) -> 
     assert serving.serving_model(ranked, registry, NIGHTS[0]) is None
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nights of which no picture is kept, which takes seconds."""
-    monkeypatch.setattr(stage, "_log", lambda *_: None)
-
-
-@pytest.mark.usefixtures("undrawn")
 def test_an_honest_network_of_that_size_serves(ranked: Environment) -> None:
     small.publish(ranked, ROWS)
     assert night(NETWORK, ranked, 0) == "promoted"
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("pipeline", "rows", "why"),
     [
