@@ -33,7 +33,7 @@ from pyspark.sql import functions as F
 
 from features.asof import AsOfOfflineStore, _bounds_of_slices
 from pipelines.errors import UsageError
-from tests.conftest import SWEEP_EXAMPLES
+from tests.conftest import SOAK, SWEEP_EXAMPLES
 
 START = datetime(2013, 3, 10, 6, 58, tzinfo=UTC)
 """Two minutes before New York's clocks skip an hour."""
@@ -268,9 +268,10 @@ def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("session", "size"),
     [
-        ("UTC", "few"),
         ("America/New_York", "few"),
-        ("Asia/Kolkata", "few"),
+        # They change no clocks.
+        pytest.param("UTC", "few", marks=SOAK),
+        pytest.param("Asia/Kolkata", "few", marks=SOAK),
         ("America/New_York", "some"),
         ("America/New_York", "many"),
     ],

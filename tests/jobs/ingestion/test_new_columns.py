@@ -27,9 +27,17 @@ from pipelines.environment import Environment
 from pipelines.errors import Refused
 from pipelines.feeds import Feed, Format, NewColumns
 from pipelines.run import Run
+from tests.conftest import SOAK
 from tests.jobs.toy import Row, drop, readings_in, run_of_feeds, write_rows
 
 FORMATS: tuple[Format, ...] = get_args(Format)
+SAMPLE = [
+    "csv",
+    "parquet",
+    pytest.param("csv_gzip", marks=SOAK),
+    pytest.param("json_lines", marks=SOAK),
+]
+"""Formats of nights as a whole: that of one row is a matter of seconds in each."""
 FIRST, SECOND, THIRD = "2013-01-01", "2013-01-02", "2013-01-03"
 _ROWS: list[Row] = [
     ("1", FIRST, "0.5", "a"),
@@ -102,7 +110,7 @@ def test_an_added_column_is_text_after_the_declared_ones_and_null_on_older_days(
     ]
 
 
-@pytest.mark.parametrize("source_format", FORMATS)
+@pytest.mark.parametrize("source_format", SAMPLE)
 def test_a_range_of_days_gives_what_its_nights_give_and_running_again_changes_nothing(
     spark: SparkSession, environment: Environment, tmp_path: Path, source_format: Format
 ) -> None:

@@ -25,9 +25,11 @@ from pipelines.features import Feature, FeatureView
 from pipelines.model import Family
 from pipelines.run import Run
 from pipelines.spec import Pipeline, Table
+from tests.conftest import SOAK
 from tests.jobs.training import small
 
 ALL_DAYS = Days(small.FIRST, small.LAST)
+NAN, INFINITE = float("nan"), float("inf")
 
 
 @pytest.mark.parametrize(
@@ -91,8 +93,16 @@ def test_a_network_that_came_apart_is_refused_at_every_attempt_and_never_kept(
     assert Registry(ranked, declared.name).versions() == []
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("broken", ["loss", "val_loss", "coefficients"])
+@pytest.mark.parametrize(
+    ("broken", "value"),
+    [
+        ("loss", NAN),
+        ("val_loss", INFINITE),
+        ("coefficients", NAN),
+        pytest.param("loss", INFINITE, marks=SOAK),
+        pytest.param("val_loss", NAN, marks=SOAK),
+    ],
+)
 def test_a_model_of_any_family_that_is_not_finite_is_refused_and_not_kept(
     broken: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +115,7 @@ def test_a_model_of_any_family_that_is_not_finite_is_refused_and_not_kept(
     def odd(*arguments: Any) -> LinearFit:
         good = fit(*arguments)
         if broken == "coefficients":
-            return replace(good, model=replace(good.model, intercept=value - value))
+            return replace(good, model=replace(good.model, intercept=value))
         return replace(good, curves={**good.curves, broken: [value]})
 
     monkeypatch.setattr(LinearFamily, "fit", odd)

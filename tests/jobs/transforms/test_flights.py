@@ -22,6 +22,7 @@ from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.feeds import Feed
 from pipelines.flights import FLIGHTS, ROLLING, SCHEDULE, TIMEZONE, WEATHER
+from tests.conftest import SOAK
 from tests.reference import flights as reference
 
 GRAINS = {grain.name: grain.columns for grain in ROLLING.grains}
@@ -35,6 +36,7 @@ HARD_DAYS = (
     "2013-12-25",
 )
 """First days with short windows, the storm of February, both changes of the clocks, Christmas."""
+INTERPRETED, COMPILED = False, True
 YEAR = Days(date(2013, 1, 1), date(2013, 12, 31))
 _DDL = {"long": "bigint"}
 """Types that Spark's SQL calls otherwise."""
@@ -131,7 +133,7 @@ def _comparable(rows: pd.DataFrame, key: list[str]) -> pd.DataFrame:
     return rows.sort_values(key, ignore_index=True).replace({None: np.nan})
 
 
-@pytest.fixture(params=[False, True], ids=["interpreted", "compiled"])
+@pytest.fixture(params=[INTERPRETED, COMPILED], ids=["interpreted", "compiled"])
 def either_way(request: pytest.FixtureRequest, shared_environment: Environment) -> Iterator[None]:
     """Spark interprets a night's queries, and compiles those of a year."""
     plan_for(shared_environment, many_rows=request.param)
@@ -186,13 +188,19 @@ def _keys(rows: pd.DataFrame, names: tuple[str, ...]) -> pd.Series:
 
 @pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize(
-    ("first", "last"),
+    ("either_way", "first", "last"),
     [
-        ("2013-01-01", "2013-01-03"),
-        ("2013-02-08", "2013-02-09"),
-        ("2013-03-09", "2013-03-10"),
-        ("2013-11-03", "2013-11-03"),
+        (COMPILED, "2013-01-01", "2013-01-03"),
+        (COMPILED, "2013-02-08", "2013-02-09"),
+        (COMPILED, "2013-03-09", "2013-03-10"),
+        (COMPILED, "2013-11-03", "2013-11-03"),
+        (INTERPRETED, "2013-01-01", "2013-01-03"),
+        (INTERPRETED, "2013-11-03", "2013-11-03"),
+        # Of whole windows one is slow enough.
+        pytest.param(INTERPRETED, "2013-02-08", "2013-02-09", marks=SOAK),
+        pytest.param(INTERPRETED, "2013-03-09", "2013-03-10", marks=SOAK),
     ],
+    indirect=["either_way"],
 )
 def test_rolling_rates_are_those_of_the_reference_over_windows_cut_row_by_row(
     spark: SparkSession, first: str, last: str

@@ -24,6 +24,7 @@ from jobs.training.families.neural_network.network import load
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 from pipelines.model import NeuralNetwork, Precision
+from tests.conftest import SOAK
 from tests.jobs.training.families.neural_network import faulty_rank
 from tests.jobs.training.small import NETWORK, data_of, environment_at, job_of
 
@@ -35,7 +36,7 @@ def _fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launchers, "FUNCTION", function)
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("mixed_float16", marks=SOAK)])
 def test_ranks_that_are_killed_go_on_to_the_very_weights_of_an_undisturbed_training(
     ranked: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
 ) -> None:

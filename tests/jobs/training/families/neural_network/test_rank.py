@@ -24,13 +24,14 @@ from jobs.training.families.neural_network.rendezvous import Place
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused
 from pipelines.model import NeuralNetwork, Training
+from tests.conftest import SOAK
 from tests.jobs.training.small import NETWORK, TRAINING, TWIN, data_of, job_of
 
 Weights = list[np.ndarray]
 ENDLESS = replace(NETWORK, epochs=100_000)
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=SOAK), 4])
 def test_more_ranks_make_the_same_model_dropout_and_all(
     ranked: Environment, tmp_path: Path, ranks: int
 ) -> None:
@@ -74,7 +75,7 @@ def test_gradients_that_are_sent_as_halves_make_nearly_the_same_model(
     "settings",
     [
         replace(NETWORK, precision="mixed_bfloat16"),
-        replace(NETWORK, precision="mixed_float16"),
+        pytest.param(replace(NETWORK, precision="mixed_float16"), marks=SOAK),
         replace(NETWORK, precision="mixed_float16", accumulated_batches=2, batch_size=32),
     ],
 )
