@@ -5,8 +5,9 @@ Equal to the pandas reference, blind to what came later, the same bulk or nightl
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -49,6 +50,7 @@ from pipelines.feeds import Feed
 from pipelines.flights import PIPELINE
 from pipelines.run import Run
 from pipelines.stages import stage
+from tests.conftest import SOAK
 from tests.jobs.toy import READINGS, TOY
 from tests.reference import flights as reference
 
@@ -56,7 +58,9 @@ WINTER = Days(date(2012, 12, 31), date(2013, 1, 4))
 SPRING = Days(date(2013, 2, 8), date(2013, 3, 11))
 AUTUMN = Days(date(2013, 10, 4), date(2013, 11, 3))
 """From long enough before 2013-03-10 and 2013-11-03, when the clocks change, for whole windows of
-28 days."""
+28 days. Those of autumn are loaded by `make soak` alone: `test_flights.py` of the transforms has
+them always."""
+BEFORE, CHANGE = date(2013, 3, 9), date(2013, 3, 10)
 YEAR_END = Days(date(2013, 12, 31), date(2013, 12, 31))
 
 
@@ -125,7 +129,8 @@ def loaded(
     environment = replace(shared_environment, lake=str(folder / "lake"), landing=folder / "landing")
     # As a run of so many days does.
     plan_for(environment, many_rows=True)
-    load(environment, WINTER, SPRING, AUTUMN, YEAR_END)
+    autumn = [AUTUMN] if os.environ.get("SOAK") else []
+    load(environment, WINTER, SPRING, *autumn, YEAR_END)
     plan_for(environment, many_rows=False)
     return environment
 
@@ -137,14 +142,16 @@ def copied(loaded: Environment, tmp_path: Path) -> Environment:
     return replace(loaded, lake=str(tmp_path / "lake"))
 
 
-@pytest.fixture(autouse=True)
-def no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def no_gate() -> Iterator[None]:
     """What is judged and how is tested elsewhere."""
 
     def publish_all(run: Run, names: list[str]) -> dict[str, int]:
         return {name: tables.publish(run, name).rows for name in names}
 
-    monkeypatch.setattr(features, "audit_and_publish", publish_all)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "audit_and_publish", publish_all)
+        yield
 
 
 def joined(environment: Environment, first: str, last: str | None = None) -> Run:
@@ -153,6 +160,18 @@ def joined(environment: Environment, first: str, last: str | None = None) -> Run
     run = run_of(environment, "features", days)
     features.features(run)
     return run
+
+
+@pytest.fixture(scope="module")
+def in_one_pass(loaded: Environment) -> Mapping[str, pd.DataFrame]:
+    """Training and scoring rows of the two nights around the change of the clocks in spring."""
+    run = joined(loaded, str(BEFORE), str(CHANGE))
+    return {name: rows_of(run, name) for name in ("scoring", "training")}
+
+
+def of_night(rows: pd.DataFrame, night: date) -> pd.DataFrame:
+    """Those of one night."""
+    return rows[rows["landed_date"] == night].reset_index(drop=True)
 
 
 def rows_of(run: Run, name: str, day: str | None = None) -> pd.DataFrame:
@@ -185,7 +204,11 @@ def _plain(rows: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.mark.parametrize(
     ("first", "last"),
-    [("2013-01-01", "2013-01-03"), ("2013-03-09", "2013-03-10"), ("2013-11-02", "2013-11-03")],
+    [
+        ("2013-01-01", "2013-01-03"),
+        ("2013-03-09", "2013-03-10"),
+        pytest.param("2013-11-02", "2013-11-03", marks=SOAK),
+    ],
 )
 def test_both_tables_are_what_pandas_finds(loaded: Environment, first: str, last: str) -> None:
     run = joined(loaded, first, last)
@@ -212,12 +235,13 @@ def test_the_tables_have_the_declared_columns_and_no_others(loaded: Environment)
     assert set(tables.staged(run, "training").columns) == {*declared, "late"}
 
 
-def test_one_pass_over_some_nights_gives_what_the_nights_give(loaded: Environment) -> None:
-    bulk = joined(loaded, "2013-03-09", "2013-03-10")
-    for day in ("2013-03-09", "2013-03-10"):
-        night = joined(loaded, day)
-        for name in ("scoring", "training"):
-            assert_same(rows_of(bulk, name, day), rows_of(night, name))
+def test_one_pass_over_some_nights_gives_what_the_nights_give(
+    in_one_pass: Mapping[str, pd.DataFrame], loaded: Environment
+) -> None:
+    for day in (BEFORE, CHANGE):
+        night = joined(loaded, str(day))
+        for name, rows in in_one_pass.items():
+            assert_same(of_night(rows, day), rows_of(night, name))
 
 
 def test_a_flight_is_trained_on_with_the_features_it_was_scored_with(loaded: Environment) -> None:
@@ -229,12 +253,12 @@ def test_a_flight_is_trained_on_with_the_features_it_was_scored_with(loaded: Env
     assert_same(both.merge(scored), both.merge(trained.drop(columns="late")))
 
 
-def test_nothing_after_the_scoring_moment_matters(copied: Environment) -> None:
-    night = date(2013, 3, 9)
-    tomorrow = date(2013, 3, 10)
-    before = joined(copied, str(night), str(tomorrow))
-    scored = rows_of(before, "scoring", str(night))
-    trained = rows_of(before, "training")
+def test_nothing_after_the_scoring_moment_matters(
+    in_one_pass: Mapping[str, pd.DataFrame], copied: Environment
+) -> None:
+    night, tomorrow = BEFORE, CHANGE
+    scored = of_night(in_one_pass["scoring"], night)
+    trained = in_one_pass["training"]
     known = trained[trained["landed_date"] == night]
     of_both_days = trained[trained["flight_date"] <= tomorrow]
 
@@ -300,8 +324,7 @@ def remove_everything_after(environment: Environment, night: date) -> None:
 def test_one_pass_makes_every_table_of_a_night_blind_to_the_raw_rows_of_the_next(
     copied: Environment,
 ) -> None:
-    night = date(2013, 3, 9)
-    tomorrow = date(2013, 3, 10)
+    night, tomorrow = BEFORE, CHANGE
     run = run_of(copied, "transform", Days(night, tomorrow))
     names = [table.name for table in PIPELINE.derived]
     before = {name: _by_day(tables.read(run, name, run.days)) for name in names}
@@ -337,12 +360,11 @@ def change_everything_that_lands_on(environment: Environment, day: date) -> None
         tables.publish(run, feed.name)
 
 
-def test_nothing_that_arrived_after_the_scoring_moment_matters(copied: Environment) -> None:
-    night = date(2013, 3, 9)
-    tomorrow = date(2013, 3, 10)
-    first = joined(copied, str(night), str(tomorrow))
-    before = {name: rows_of(first, name) for name in ("scoring", "training")}
-
+def test_nothing_that_arrived_after_the_scoring_moment_matters(
+    in_one_pass: Mapping[str, pd.DataFrame], copied: Environment
+) -> None:
+    night, tomorrow = BEFORE, CHANGE
+    before = in_one_pass
     correct_everything_of(copied, night, known=tomorrow)
     again = joined(copied, str(night), str(tomorrow))
     scored = rows_of(again, "scoring")
@@ -400,32 +422,37 @@ def test_labels_are_counted_and_cancelled_flights_are_kept_without_one(loaded: E
     assert expected["late"].isna().any()
 
 
-@pytest.mark.parametrize("about", [date.min, date(1970, 1, 1)])
 def test_an_outcome_of_before_all_nights_is_counted_and_has_nothing_read(
-    loaded: Environment, monkeypatch: pytest.MonkeyPatch, about: date
+    loaded: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = run_of(loaded, "features", Days.of(AUTUMN.last))
+    run = run_of(loaded, "features", Days.of(SPRING.last))
     amounts.start()
     before = features.features(run)
     read = amounts.counted().rows_read
+    for about in (date.min, date(1970, 1, 1)):
+        monkeypatch.setattr("jobs.transforms.flights.labels", _with_one_about(about))
+        amounts.start()
+        made = features.features(run)
+        assert amounts.counted().rows_read == read
+        assert made["training_rows"] == before["training_rows"]
+        assert made["outcomes_never_scored"] == before["outcomes_never_scored"] + 1
+
+
+def _with_one_about(day: date) -> Callable[[DataFrame], DataFrame]:
+    """The labels of flights, and one more."""
 
     def labels(flights: DataFrame) -> DataFrame:
         told = flight_labels(flights)
-        old = told.limit(1).withColumn("flight_date", F.lit(about))
+        old = told.limit(1).withColumn("flight_date", F.lit(day))
         return told.unionByName(old)
 
-    monkeypatch.setattr("jobs.transforms.flights.labels", labels)
-    amounts.start()
-    made = features.features(run)
-    assert amounts.counted().rows_read == read
-    assert made["training_rows"] == before["training_rows"]
-    assert made["outcomes_never_scored"] == before["outcomes_never_scored"] + 1
+    return labels
 
 
 def test_an_event_of_long_ago_that_is_told_anew_has_its_own_evening_read_alone(
     copied: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    long_ago, night = date(2013, 1, 2), AUTUMN.last
+    long_ago, night = date(2013, 1, 2), SPRING.last
     evening, evening_before = (day - timedelta(days=1) for day in (long_ago, night))
     scored = rows_of(joined(copied, str(evening)), "scoring").drop(columns="landed_date")
     run = run_of(copied, "features", Days.of(night))
