@@ -41,8 +41,8 @@ sys.exit(int(os.environ["EXIT"]))
 """
 """Stands for `nightshift`: `check_raw` ends as it is told to; what notifies is the real one."""
 
-NIGHT = """
-import os, sys
+RUNS = """
+import json, os, sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from airflow.dag_processing.dagbag import DagBag
@@ -50,15 +50,20 @@ from airflow.utils.db import initdb
 from dags import tasks
 initdb()
 tasks.executable = lambda: Path(sys.argv[1])
-name, conf = sys.argv[2], dict(word.split("=") for word in sys.argv[3:])
-file = os.path.join(os.environ["AIRFLOW__CORE__DAGS_FOLDER"], f"{name}.py")
-dag = DagBag(dag_folder=file).dags[name]
-for task in dag.tasks:
-    task.retry_delay = timedelta(0)
-    task.retry_exponential_backoff = 0
-run = dag.test(run_conf=conf, logical_date=datetime.now(UTC))
-print("\\n" + run.state)
+states = []
+for name, conf, variables in json.loads(sys.argv[2]):
+    os.environ.update(variables)
+    file = os.path.join(os.environ["AIRFLOW__CORE__DAGS_FOLDER"], f"{name}.py")
+    dag = DagBag(dag_folder=file).dags[name]
+    for task in dag.tasks:
+        task.retry_delay = timedelta(0)
+        task.retry_exponential_backoff = 0
+    run = dag.test(run_conf=conf, logical_date=datetime.now(UTC))
+    states.append(run.state)
+print("\\n" + json.dumps(states))
 """
+REFUSED, FAILED = "2013-03-01", "2013-03-02"
+"""Nights whose check ends with 1, which Airflow doesn't try again, and with 3, which it does."""
 
 MAINTAINING = f"""#!{sys.executable}
 import json, os, sys
@@ -108,61 +113,60 @@ def posted() -> Iterator[tuple[str, list[dict[str, str]]]]:
     server.server_close()
 
 
-@pytest.mark.parametrize(
-    ("exit_code", "attempts", "event"), [(1, 1, "stage_refused"), (3, 3, "stage_failed")]
-)
 def test_a_stage_that_is_tried_again_is_told_of_once(
-    exit_code: int,
-    attempts: int,
-    event: str,
-    posted: tuple[str, list[dict[str, str]]],
-    tmp_path: Path,
+    posted: tuple[str, list[dict[str, str]]], tmp_path: Path
 ) -> None:
     command = tmp_path / "nightshift"
     command.write_text(FAILING)
     command.chmod(0o755)
     address, messages = posted
-    tried = tmp_path / "attempts"
     variables = {
         "NIGHTSHIFT_HOME": str(tmp_path / "home"),
         "NIGHTSHIFT_WEBHOOK_URL": address,
         "no_proxy": "127.0.0.1",
-        "ATTEMPTS": str(tried),
-        "EXIT": str(exit_code),
     }
     airflow = tmp_path / "airflow"
     airflow.mkdir()
-    asked = (str(command), "flights", "date=2013-03-01")
-    assert in_airflow(airflow, NIGHT, *asked, **variables) == "failed"
-    assert len(tried.read_text().splitlines()) == attempts
+    nights = []
+    for code, night in ((1, REFUSED), (3, FAILED)):
+        told = {"EXIT": str(code), "ATTEMPTS": str(tmp_path / night)}
+        nights.append(("flights", {"date": night}, told))
+    ended = in_airflow(airflow, RUNS, str(command), json.dumps(nights), **variables)
+    assert json.loads(ended) == ["failed", "failed"]
+    tried = [(tmp_path / night).read_text().split() for night in (REFUSED, FAILED)]
+    assert list(map(len, tried)) == [1, 3]
     assert [(one["event"], one["stage"], one["days"]) for one in messages] == [
-        (event, "check_raw", "2013-03-01")
+        ("stage_refused", "check_raw", REFUSED),
+        ("stage_failed", "check_raw", FAILED),
     ]
-    assert messages[0]["message"].startswith("check_raw of 2013-03-01 ")
+    for one in messages:
+        assert one["message"].startswith(f"check_raw of {one['days']} ")
 
 
-@pytest.mark.parametrize("exit_code", [-9, 2, 3])
-def test_of_a_maintenance_that_could_not_tell_itself_people_are_told_once(
-    exit_code: int, tmp_path: Path
-) -> None:
+def test_of_a_maintenance_that_could_not_tell_itself_people_are_told_once(tmp_path: Path) -> None:
     command = tmp_path / "nightshift"
     command.write_text(MAINTAINING)
     command.chmod(0o755)
-    calls = tmp_path / "calls"
-    variables = {"CALLS": str(calls), "EXIT": str(exit_code)}
+    codes = (-9, 2, 3)
+    runs = [
+        ("maintenance", {}, {"EXIT": str(code), "CALLS": str(tmp_path / str(code))})
+        for code in codes
+    ]
     airflow = tmp_path / "airflow"
     airflow.mkdir()
-    assert in_airflow(airflow, NIGHT, str(command), "maintenance", **variables) == "failed"
-    called = [json.loads(line) for line in calls.read_text().splitlines()]
+    ended = in_airflow(airflow, RUNS, str(command), json.dumps(runs))
+    assert json.loads(ended) == ["failed"] * 3
     quiet = ["maintain", "--no-notify"]
-    assert called[:3] == [quiet, quiet, ["maintain"]]
-    if exit_code == 3:
-        assert len(called) == 3, "it has told itself"
-        return
-    *words, message = called.pop()
-    assert words == ["announce", "--event", "maintenance_failed"]
-    assert f"maintain failed (exit code {exit_code})" in message
-    assert len(called) == 3
+    for code in codes:
+        lines = (tmp_path / str(code)).read_text().splitlines()
+        called = [json.loads(line) for line in lines]
+        assert called[:3] == [quiet, quiet, ["maintain"]]
+        told = called[3:]
+        # Of 3 it has told itself.
+        assert len(told) == (code != 3)
+        for *words, message in told:
+            assert words == ["announce", "--event", "maintenance_failed"]
+            assert f"maintain failed (exit code {code})" in message
 
 
 def test_of_a_declaration_that_cannot_be_read_people_are_told_where_the_error_is(
