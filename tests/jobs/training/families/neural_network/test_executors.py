@@ -28,7 +28,7 @@ from jobs.training.families.neural_network.wanted import End, Line
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
 from tests.jobs.training.families.neural_network.losing import train_and_lose
-from tests.jobs.training.small import NETWORK, data_of, environment_at, job_of
+from tests.jobs.training.small import NETWORK, data_of, job_of
 
 DROPPING = replace(NETWORK, dropout=0.3, ranks=2)
 ENDLESS = replace(NETWORK, epochs=100_000)
@@ -70,7 +70,11 @@ def test_two_executors_train_the_model_of_two_ranks_on_one_machine(
 
 
 def test_an_executor_that_is_lost_costs_only_the_steps_since_the_last_checkpoint(
-    two_executors: Cluster, spread: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    two_executors: Cluster,
+    spread: Environment,
+    ranked: Environment,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     def lose() -> None:
         executor, _ = two_executors.executors()
@@ -81,34 +85,8 @@ def test_an_executor_that_is_lost_costs_only_the_steps_since_the_last_checkpoint
     undisturbed = tmp_path / "undisturbed"
     undisturbed.mkdir()
     job.write(undisturbed, replace(work, checkpoint=undisturbed / "checkpoint"))
-    launch(environment_at(tmp_path), undisturbed, 2, timeout_seconds=240)
+    launch(ranked, undisturbed, 2, timeout_seconds=240)
     assert outcome.history["loss"] == job.read_outcome(undisturbed).history["loss"]
-
-
-def test_a_worker_that_is_gone_for_good_leaves_the_training_to_the_others(
-    shared_environment: Environment,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(executors, "_REPLACED_SECONDS", 10)
-    with cluster(shared_environment, tmp_path / "cluster") as made:
-
-        def lose() -> None:
-            executor, _ = made.executors()
-            made.workers[0].kill()
-            executor.kill()
-
-        here = replace(
-            made.environment,
-            rank_executors="on",
-            rendezvous_address=LOOPBACK,
-            jobs=tmp_path / "jobs",
-        )
-        folder = tmp_path / "job"
-        folder.mkdir()
-        train_and_lose(here, folder, capfd, "task-0", lose)
-    assert job.read_outcome(folder).ranks == 1
 
 
 def test_ranks_end_and_leave_spark_free_when_time_is_up(
@@ -233,6 +211,7 @@ def test_a_cluster_that_is_away_is_told_and_waited_for_no_longer_than_ranks_are(
     spread: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executors, "_START_SECONDS", 3)
+    monkeypatch.setattr(executors, "_GONE_SECONDS", 1)
     free = threading.Event()
 
     def wait(environment: Environment) -> None:
@@ -319,3 +298,22 @@ def _soon(line: Line, number: int) -> bool:
     while not line.is_held(number) and time.monotonic() < deadline:
         time.sleep(0.01)
     return line.is_held(number)
+
+
+def test_a_worker_that_is_gone_for_good_leaves_the_training_to_the_others(
+    two_executors: Cluster,
+    spread: Environment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The last one: it leaves half of the cluster that all tests here share."""
+    monkeypatch.setattr(executors, "_REPLACED_SECONDS", 10)
+
+    def lose() -> None:
+        executor, _ = two_executors.executors()
+        two_executors.workers[0].kill()
+        executor.kill()
+
+    train_and_lose(spread, tmp_path, capfd, "task-0", lose)
+    assert job.read_outcome(tmp_path).ranks == 1

@@ -39,6 +39,7 @@ from jobs.training.families.neural_network.told import told_by_variables
 from jobs.version import source_hash
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, Refused, UsageError
+from tests.conftest import SOAK
 from tests.hosts import NAMES, Network, ip, kill_all_in, make_host, two_hosts
 from tests.jobs.training.families.neural_network.losing import train_and_lose
 from tests.jobs.training.small import NETWORK, data_of, environment_at, job_of
@@ -102,7 +103,11 @@ def test_two_hosts_train_the_model_of_two_ranks_on_one(
 
 
 def test_a_host_that_is_lost_is_left_out_and_the_training_goes_on(
-    network: Network, apart: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    network: Network,
+    apart: Environment,
+    ranked: Environment,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     left, lost = network.hosts
 
@@ -118,7 +123,7 @@ def test_a_host_that_is_lost_is_left_out_and_the_training_goes_on(
     undisturbed = tmp_path / "undisturbed"
     undisturbed.mkdir()
     job.write(undisturbed, replace(work, checkpoint=undisturbed / "checkpoint"))
-    launch(environment_at(tmp_path), undisturbed, 1, timeout_seconds=240)
+    launch(ranked, undisturbed, 1, timeout_seconds=240)
     expected = job.read_outcome(undisturbed).history["loss"]
     np.testing.assert_allclose(outcome.history["loss"], expected, rtol=1e-3)
 
@@ -227,7 +232,13 @@ def test_other_libraries_are_refused() -> None:
         alike.require_alike({**here, "keras": "1.2"})
 
 
-@pytest.mark.parametrize("leads", ["127.0.1.1 {}\n", ""], ids=["to itself", "nowhere"])
+@pytest.mark.parametrize(
+    "leads",
+    [
+        pytest.param("127.0.1.1 {}\n", id="to itself"),
+        pytest.param("", id="nowhere", marks=SOAK),
+    ],
+)
 def test_ranks_find_each_other_wherever_the_names_of_their_hosts_lead(
     network: Network, apart: Environment, tmp_path: Path, leads: str
 ) -> None:
