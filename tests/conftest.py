@@ -36,6 +36,8 @@ _SAME_LAKE = ("tests/expectations", "tests/object_store")
 SWEEP_EXAMPLES = 60 if os.environ.get("SOAK") else 4
 """Hypothesis examples of a test marked `soak`: a short sample in `make test`, a long sweep in `make
 soak`."""
+STEP = 1 if os.environ.get("SOAK") else 3
+"""How far a test marked `soak` goes at once where something dies at any step."""
 OF_INSTALLATIONS = ("NIGHTSHIFT_", "AIRFLOW", "SPARK_", "MLFLOW_")
 """How variables begin that would lead to another installation than a test's own."""
 SOAK = [

@@ -32,6 +32,7 @@ from jobs.warehouse.shape import TEXTS, shape_of
 from pipelines.environment import ROOT
 from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.spec import PREDICTIONS
+from tests.conftest import STEP
 from tests.jobs.toy import READINGS, SENSORS
 from tests.jobs.warehouse.lake import (
     FEW_DAYS,
@@ -329,6 +330,7 @@ def test_one_that_waits_for_a_newer_one_to_be_written_does_not_replace_it(lake: 
     lake.require_same({FIRST: "newest"})
 
 
+@pytest.mark.soak
 def test_a_client_that_dies_at_any_step_leaves_each_day_whole(lake: Lake) -> None:
     lake.publish_predictions(*FEW_DAYS[:2])
     steps = steps_of(lake)
@@ -339,7 +341,7 @@ def test_a_client_that_dies_at_any_step_leaves_each_day_whole(lake: Lake) -> Non
         connection.pgconn.finish()
         raise Killed
 
-    for step in range(1, steps + 1):
+    for step in range(1, steps + 1, STEP):
         with after_step(step, die), pytest.raises(Killed):
             lake.catch_up()
         require_rows_of_what_is_recorded(lake)
@@ -348,6 +350,7 @@ def test_a_client_that_dies_at_any_step_leaves_each_day_whole(lake: Lake) -> Non
         lake.do(NOTHING)
 
 
+@pytest.mark.soak
 def test_a_server_that_is_killed_at_any_step_has_each_day_whole_after_its_recovery(
     lake: Lake, postgres: Postgres
 ) -> None:
@@ -359,7 +362,7 @@ def test_a_server_that_is_killed_at_any_step_has_each_day_whole_after_its_recove
     steps = len(done)
     assert steps > 15
     before = "new"
-    for step in range(1, steps + 1):
+    for step in range(1, steps + 1, STEP):
         salt = f"step {step}"
         lake.publish_predictions(FEW_DAYS[0], salt=salt)
         with after_step(step, lambda _: postgres.kill()):
