@@ -10,31 +10,43 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from playwright.sync_api import FrameLocator, Locator, Page, expect
+from playwright.sync_api import Browser, FrameLocator, Locator, Page, expect
 
 from jobs.lake import model_events
 from pipelines.environment import PAGES, PAGES_ADDRESS
 from tests.e2e import test_ui
 from tests.e2e.conftest import NIGHT, Installation
-from tests.e2e.test_ui import log_in, write
+from tests.e2e.test_ui import log_in, new_window, write
 
 pytestmark = test_ui.pytestmark
-page = test_ui.page
+browser = test_ui.browser
 PHONE = {"width": 390, "height": 800}
 
 
+@pytest.fixture(scope="module")
+def session(browser: Browser, installation: Installation, first_night: str) -> Any:
+    """What a browser keeps of somebody who has signed in once."""
+    window = new_window(browser, installation)
+    log_in(window, installation)
+    kept = window.context.storage_state()
+    window.context.close()
+    return kept
+
+
 @pytest.fixture
-def signed_in(page: Page, installation: Installation, first_night: str) -> Iterator[Page]:
-    """A browser of somebody who is signed in, with no fault of a script or of the policy."""
+def signed_in(browser: Browser, installation: Installation, session: Any) -> Iterator[Page]:
+    """A window of somebody who is signed in, with no fault of a script or of the policy."""
     faults: list[str] = []
+    page = new_window(browser, installation, storage_state=session)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on(
         "console",
         lambda said: faults.append(said.text) if _is_refusal(said.text) else None,
     )
-    log_in(page, installation)
-    expect(page.get_by_role("link", name="Dags").first).to_be_visible()
+    page.goto("/")
+    expect(page.get_by_role("link", name="Dags").first).to_be_visible(timeout=60_000)
     yield page
+    page.context.close()
     assert faults == []
 
 

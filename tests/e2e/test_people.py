@@ -21,7 +21,7 @@ from tests.e2e import people, test_ui
 from tests.e2e.conftest import Installation, inherited_variables
 
 pytestmark = pytest.mark.timeout(2400)
-page = test_ui.page
+browser, page = test_ui.browser, test_ui.page
 _START_SECONDS = 300
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from jobs.services.secrets import secret
 from pipelines.stages import STAGES
@@ -40,19 +40,34 @@ FLAGS = [
 RUN_MILLISECONDS = 600_000
 
 
-@pytest.fixture
-def page(installation: Installation) -> Iterator[Page]:
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for all tests of a file, which takes seconds to start."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(
-            viewport={"width": 1500, "height": 950},
-            base_url=f"http://127.0.0.1:{installation.environment.airflow_port}",
-        )
-        page.set_default_timeout(60_000)
         # Beside other tests an answer that comes at once may take more than the usual five seconds.
         expect.set_options(timeout=30_000)
-        yield page
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, installation: Installation) -> Iterator[Page]:
+    """A window in which nobody is signed in, whatever the test before did."""
+    page = new_window(browser, installation)
+    yield page
+    page.context.close()
+
+
+def new_window(browser: Browser, installation: Installation, **session: Any) -> Page:
+    """A window that shares nothing with others; `storage_state` is what another one kept."""
+    context = browser.new_context(
+        viewport={"width": 1500, "height": 950},
+        base_url=f"http://127.0.0.1:{installation.environment.airflow_port}",
+        **session,
+    )
+    context.set_default_timeout(60_000)
+    return context.new_page()
 
 
 def log_in(page: Page, installation: Installation) -> None:
@@ -222,13 +237,12 @@ def sees_that_it_waits(
 ) -> None:
     """In a window of its own, so that nobody is signed in in the other."""
     assert page.context.browser is not None
-    url = f"http://127.0.0.1:{installation.environment.airflow_port}"
-    window = page.context.browser.new_page(base_url=url)
+    window = new_window(page.context.browser, installation)
     log_in(window, installation)
     window.goto(f"/dags/flights/runs/{quote(run_id)}")
     expect(window.get_by_text("Deferred", exact=True).first).to_be_visible(timeout=60_000)
     screenshot(window, "5-late-file")
-    window.close()
+    window.context.close()
 
 
 def with_temperature(file: Path, degrees: str) -> int:
