@@ -181,6 +181,22 @@ def weather_lake(
 
 
 @pytest.fixture(scope="session")
+def weather_with_features(
+    weather_lake: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> Environment:
+    """A copy of the lake, in which the next night has come as far as its training."""
+    from jobs.commands.land import land
+    from tests import weather
+
+    copied = weather.copied(weather_lake, tmp_path_factory.mktemp("next night"))
+    days = Days.of(weather.TOMORROW)
+    land(weather.WEATHER, copied, days)
+    run = Run(pipeline=weather.WEATHER, days=days, environment=copied)
+    weather.make_true(run, weather.DATA)
+    return copied
+
+
+@pytest.fixture(scope="session")
 def _postgres() -> Iterator[Postgres]:
     from tools.setup.machine import postgres_programs
 

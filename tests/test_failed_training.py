@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from jobs import night
-from jobs.commands.land import land
 from jobs.lake import sql
 from jobs.training.families.neural_network import launchers
 from jobs.training.registry import Registry
@@ -59,17 +58,6 @@ _SAMPLE, *_OTHERS = FAULTS
 NAMES = [_SAMPLE, *(pytest.param(name, marks=SOAK) for name in _OTHERS)]
 
 
-@pytest.fixture(scope="module")
-def ready(weather_lake: Environment, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """A copy of the lake, in which a night has come as far as its training."""
-    copied = _copy(weather_lake, tmp_path_factory.mktemp("ready"))
-    land(WEATHER, copied, Days.of(TOMORROW))
-    run = Run(pipeline=WEATHER, days=Days.of(TOMORROW), environment=copied)
-    with performed_here():
-        assert night.make_true(run, STAGES[:5], notify=False) == 0
-    return copied
-
-
 def _copy(environment: Environment, folder: Path) -> Environment:
     copied = replace(environment, lake=str(folder / "lake"))
     shutil.copytree(environment.lake, copied.lake)
@@ -111,13 +99,13 @@ def _require_red_and_scored(environment: Environment, run_id: str, fault: Fault)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_training_that_ends_badly_leaves_the_night_to_the_champion(
-    ready: Environment,
+    weather_with_features: Environment,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
     fault = FAULTS[name]
-    environment = _copy(ready, tmp_path)
+    environment = _copy(weather_with_features, tmp_path)
     # What is searched for are settings of the linear family.
     learned = replace(WEATHER.training, family=fault.settings)
     monkeypatch.setattr("pipelines.weather.PIPELINE", replace(WEATHER, training=learned, search={}))
@@ -129,9 +117,9 @@ def test_a_training_that_ends_badly_leaves_the_night_to_the_champion(
 
 
 def test_a_disk_that_is_full_leaves_the_night_to_the_champion(
-    ready: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weather_with_features: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environment = _copy(ready, tmp_path)
+    environment = _copy(weather_with_features, tmp_path)
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
