@@ -42,7 +42,10 @@ class DeadlineOperator(CommandOperator):
             AirflowSkipException: no night has been due yet.
         """
         require_known(context["params"], _params())
-        night = night_of(self.pipeline, context)
+        by = self.pipeline.predictions_by
+        # A pipeline without it has no such DAG.
+        assert by is not None
+        night = night_of(self.pipeline, context, _schedule(by))
         self.log.info("%s", night)
         if _is_before_the_first(self.pipeline, night):
             raise AirflowSkipException(f"The replay of '{self.pipeline.name}' began on this day.")
@@ -69,9 +72,7 @@ def deadline_arguments(pipeline: Pipeline, by: time) -> dict[str, Any]:
         "dag_id": f"{pipeline.name}{DEADLINE_SUFFIX}",
         "description": f"Tells people if '{pipeline.name}' has not predicted by {by:%H:%M}.",
         # After a pause of the scheduler, the last deadline that has passed is looked at.
-        "schedule": CronDataIntervalTimetable(
-            f"{by.minute} {by.hour} * * *", timezone=pipeline.timezone
-        ),
+        "schedule": CronDataIntervalTimetable(_schedule(by), timezone=pipeline.timezone),
         "start_date": datetime.combine(pipeline.first_day, datetime.min.time(), zone),
         "catchup": False,
         "is_paused_upon_creation": False,
@@ -86,6 +87,10 @@ def deadline_arguments(pipeline: Pipeline, by: time) -> dict[str, Any]:
         "tags": ["nightshift", "deadline", f"{pipeline.name}{DEADLINE_SUFFIX}"],
         "params": _params(),
     }
+
+
+def _schedule(by: time) -> str:
+    return f"{by.minute} {by.hour} * * *"
 
 
 def _params() -> dict[str, Param]:

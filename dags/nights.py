@@ -45,11 +45,17 @@ class Night:
         return f"Night of {self.days}{replayed}"
 
 
-def night_of(pipeline: Pipeline, context: Context) -> Night:
+def night_of(pipeline: Pipeline, context: Context, schedule: str | None = None) -> Night:
     """What the DAG run processes: the days of its params, else the one that its schedule means.
 
     Days that a person has chosen decide, whatever the logical date of their run is: Airflow's form
     fills that with the moment of the click.
+
+    Args:
+        pipeline: Whose night it is.
+        context: Airflow's.
+        schedule: When what the run does is due each day, as a cron expression; None: as the nights
+            are.
 
     Raises:
         RunRefused: the params make no sense, the pipeline has no such days, or the run has a day of
@@ -62,7 +68,7 @@ def night_of(pipeline: Pipeline, context: Context) -> Night:
         chosen = chosen_days(context["params"])
         if chosen and run.run_type in _OF_ONE_DAY:
             raise UsageError(_contradiction(pipeline, run, chosen))
-        night = Night(days=chosen) if chosen else _due(pipeline, run)
+        night = Night(days=chosen) if chosen else _due(pipeline, run, schedule)
         pipeline.require_days(night.days)
     except replay.NothingDue as nothing:
         raise AirflowSkipException(str(nothing)) from None
@@ -152,14 +158,14 @@ def due_day(pipeline: Pipeline, run: DagRunProtocol, schedule: str) -> date:
     return datetime.fromtimestamp(begins.timestamp(), ZoneInfo(pipeline.timezone)).date()
 
 
-def _due(pipeline: Pipeline, run: DagRunProtocol) -> Night:
+def _due(pipeline: Pipeline, run: DagRunProtocol, schedule: str | None = None) -> Night:
     """The night that is due when nobody has asked for another.
 
     Raises:
         NothingDue: there is none.
         UsageError: what the home keeps of the replay cannot be read.
     """
-    day = due_day(pipeline, run, pipeline.schedule)
+    day = due_day(pipeline, run, schedule or pipeline.schedule)
     is_recorded = pipeline.last_day is None or day <= pipeline.last_day
     if is_recorded:
         # Of a backfill over recorded dates too: they mean themselves.

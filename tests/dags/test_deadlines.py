@@ -72,6 +72,25 @@ def test_at_its_hour_the_command_is_asked_for_the_night_that_was_due(stub: Path)
 
 
 @pytest.mark.usefixtures("replayed")
+@pytest.mark.parametrize(
+    ("minutes_later", "night"),
+    [
+        # The night has been due since 04:30, and its predictions are not promised yet.
+        (-1, "2013-04-01"),
+        (0, "2013-04-02"),
+    ],
+)
+def test_by_hand_it_looks_for_the_predictions_that_were_promised_last(
+    stub: Path, minutes_later: int, night: str
+) -> None:
+    moment = SIX + ONE_DAY + timedelta(minutes=minutes_later)
+    by_hand = context(logical_date=moment, run_after=moment, declared={"date": None})
+    DeadlineOperator(pipeline=PIPELINE).execute(by_hand)
+    (argv,) = map(json.loads, stub.read_text().splitlines())
+    assert parser().parse_args(argv).last == night
+
+
+@pytest.mark.usefixtures("replayed")
 def test_a_night_that_was_due_before_the_replay_began_is_not_missed(stub: Path) -> None:
     with pytest.raises(AirflowSkipException, match="the replay of 'flights' began"):
         look(SIX - ONE_DAY)
