@@ -98,7 +98,7 @@ def _params() -> dict[str, Param]:
         "date": Param(
             None,
             title="Night",
-            description="The day whose night must have predicted. Leave empty for yesterday.",
+            description="The day whose night must have predicted. Leave empty for the last one.",
             type=["null", "string"],
             format="date",
         ),

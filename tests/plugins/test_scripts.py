@@ -208,7 +208,9 @@ def test_a_night_is_triggered_as_the_page_was_asked(
     page = browser_of("user", "nights")
     page.route("**/dags/flights/dagRuns", lambda route: None)
     # Of all that is missing, and of the last night.
-    for button in page.locator("button[data-trigger]").all()[:2]:
+    buttons = page.locator("button[data-trigger]").all()[:2]
+    assert len(buttons) == 2
+    for button in buttons:
         day = button.get_attribute("data-trigger")
         with page.expect_request("**/dags/flights/dagRuns") as request:
             button.click()
