@@ -82,7 +82,7 @@ def maintain(
         if one.fault:
             _, told[one.what] = explain(one.fault, environment.variables())
     if notify and not rule.is_dry:
-        _notify(environment, pipelines, told)
+        _notify(environment, pipelines, lacking, told)
     code = NightshiftError.exit_code if told else 0
     return code, [_row(one) for one in cleaned]
 
@@ -137,11 +137,13 @@ def _last_on_record(environment: Environment) -> datetime | None:
 def _notify(
     environment: Environment,
     pipelines: Sequence[Pipeline],
+    lacking: Iterable[str],
     told: Mapping[str, str],
 ) -> None:
     """Have the people of each pipeline told what failed of it.
 
     What is shared concerns them all, and that a pipeline cannot be imported, which then names none.
+    Where none can be, people are told by all channels that are set.
     """
     from jobs.commands.announce import of_today
     from jobs.notifications.channels import send
@@ -154,6 +156,10 @@ def _notify(
             continue
         text = "\n".join(concerns)
         send(environment, pipeline, of_today(Event.MAINTENANCE_FAILED, pipeline.name, text))
+    if not pipelines and told:
+        text = "\n".join(told.values())
+        for name in lacking:
+            send(environment, None, of_today(Event.MAINTENANCE_FAILED, name, text))
 
 
 def _is_of(pipelines: Iterable[str], what: str) -> bool:

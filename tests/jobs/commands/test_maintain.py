@@ -269,6 +269,18 @@ def test_a_maintenance_that_cannot_begin_is_told_too(
     assert message["message"] == "The PostgreSQL of the lock does not answer."
 
 
+def test_a_maintenance_of_pipelines_none_of_which_can_be_read_is_told_too(
+    environment: Environment,
+) -> None:
+    lacking = {"toy": UsageError("pipelines/toy.py, line 7: NameError")}
+    code, _ = maintain(environment, [], lacking, is_shared=True, is_dry=False)
+    assert code == 3
+    told = environment.logs / "notifications.log"
+    (message,) = map(json.loads, told.read_text().splitlines())
+    assert (message["event"], message["pipeline"]) == ("maintenance_failed", "toy")
+    assert message["message"] == "pipelines/toy.py, line 7: NameError"
+
+
 def keep(environment: Environment, folder: Path, version: int) -> ModelVersion:
     """Register a model that pins this version of the training table."""
     files = folder / "files"
