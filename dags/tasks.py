@@ -774,8 +774,9 @@ def _of_resources(pipeline: Pipeline, stage: Stage) -> dict[str, Any]:
 
 def _of_training() -> dict[str, Any]:
     """What the executor is told of a training: the Pod, where it is another than that of tasks."""
-    pod = Environment.read().train_pod
-    return {"pod_template_file": str(pod)} if pod else {}
+    # By itself: another setting that makes no sense would keep every DAG from being read.
+    pod = os.environ.get(Environment.settings()["train_pod"].variable)
+    return {"pod_template_file": pod} if pod else {}
 
 
 def _inlets(pipeline: Pipeline, stage: Stage) -> list[Asset]:

@@ -484,6 +484,8 @@ def test_a_training_has_a_pod_of_its_own_where_the_platform_names_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NIGHTSHIFT_TRAIN_POD", "/etc/nightshift/train.json")
+    # DAGs are read whatever else is set; the plan of a night tells it.
+    monkeypatch.setenv("NIGHTSHIFT_RANKS", "many")
     own = Resources(executor_config={"pod_template_file": "/own.json"})
     plain = catalog.pipeline("weather")
     with DAG(dag_id="other"):

@@ -133,7 +133,7 @@ def test_a_scheduler_that_is_told_to_end_has_its_executor_end() -> None:
 def test_workers_of_a_scheduler_that_has_ended_end_too(how: str, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     ending = scheduler(how, str(pids))
-    while not pids.exists():
+    while ending.poll() is None and not pids.exists():
         time.sleep(0.05)
     # One that is gone has done what is asked for.
     named = [int(pid) for pid in pids.read_text().split()]
