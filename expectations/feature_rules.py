@@ -69,7 +69,7 @@ def _when_outside(column: str, feature: Feature) -> str:
         bounds.append(f"`{column}` < {feature.least}")
     if feature.most is not None:
         bounds.append(f"`{column}` > {feature.most}")
-    elif bounds and feature.is_whole is False:
+    elif bounds and not feature.is_whole:
         # Spark's NaN is above every number, so that only an upper bound refuses it.
         bounds.append(f"isnan(`{column}`)")
     if not bounds:

@@ -83,10 +83,15 @@ def test_a_feature_may_have_a_name_that_sql_reads_otherwise(spark: SparkSession,
     assert missing[MISSING] == name
 
 
+# Without a word on whether it is whole it is what its column is, which may be doubles.
+@pytest.mark.parametrize("is_whole", [False, None], ids=["double", "as its column"])
 @pytest.mark.parametrize("bounded", [["least"], ["most"], ["least", "most"]])
-def test_what_is_no_number_lies_in_no_range(spark: SparkSession, bounded: list[str]) -> None:
+def test_what_is_no_number_lies_in_no_range(
+    spark: SparkSession, bounded: list[str], is_whole: bool | None
+) -> None:
     bounds = {"least": 0, "most": 9}
-    amount = Feature(name="amount", **{name: bounds[name] for name in bounded})
+    within = {name: bounds[name] for name in bounded}
+    amount = Feature(name="amount", is_whole=is_whole, **within)
     view = FeatureView(
         name="few",
         table="readings",
