@@ -673,7 +673,7 @@ class Survey:
     def _whole_nights(self) -> set[date]:
         """Those of which every daily feed is published."""
         published = [set(self._known(name)) for name in self.daily_feeds]
-        return set.intersection(*published) if published else set()
+        return set.intersection(*published)
 
     def _is_whole_without(self, feeds: Set[str], night: date) -> bool:
         """Whether feeds that were declared later have nothing to tell of a night that was made.

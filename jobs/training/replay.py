@@ -246,6 +246,7 @@ def _window(pinned: _Pinned, night: date) -> Window:
     return Window(
         fit=_days(pinned["fit_days"]),
         validation=validation,
+        # With the days of labels that come late, which are not pinned: nothing is compared here.
         held_out=Days(validation.last + timedelta(days=1), night),
         fresh=_days(pinned["fresh_days"]),
     )
