@@ -22,7 +22,7 @@ _WHY = (
     ", but it must lie before the end of the day after that: by then the facts of that day are "
     "known, which no night has that scores the row. Give the scoring moment, the end of "
     "landed_date: in a transform `scoring_moment(TIMEZONE)`. What was made before is made anew by "
-    "--restate."
+    "--restate, from its first night on: each night reads rows of the evenings before it."
 )
 
 

@@ -140,6 +140,23 @@ def test_rows_of_an_entity_table_that_no_transform_has_looked_at_are_refused_too
     assert not tables.is_staged(run, "training")
 
 
+def test_a_night_made_anew_alone_is_refused_for_the_evening_before_and_told_from_where_to_begin(
+    spark: SparkSession, environment: Environment
+) -> None:
+    _publish_readings(spark, environment)
+    making = _run(environment, "transform")
+    told = state(tables.read(making, "readings", DAYS), DAYS)
+    is_old = F.col("landed_date") == F.lit(DAYS.first)
+    moment = F.when(is_old, F.col("event_timestamp")).otherwise(scoring_moment(TOY.timezone))
+    mended = told.withColumn("event_timestamp", moment)
+    tables.stage_rows(making, "state", mended, origin=Origin())
+    tables.publish(making, "state")
+    run = _run(environment, "features", Days(date(2013, 1, 2), DAYS.last))
+    why = "landed_date is 2013-01-01, .* by --restate, from its first night on"
+    with pytest.raises(UsageError, match=why):
+        features.features(run)
+
+
 def test_one_pass_gives_what_nights_give_where_the_moment_lies_in_the_morning_after(
     spark: SparkSession, environment: Environment
 ) -> None:
