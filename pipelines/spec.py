@@ -113,6 +113,8 @@ RESERVED_SUFFIXES = (SOURCE_SUFFIX, DEADLINE_SUFFIX)
 """Of a pipeline's name in those of the DAGs that are made for it beside its own."""
 _LEAST_AGE_HOURS = 31 * 24
 """Of rows of a reference file, which may well not change for a month."""
+_OF_LANDING = re.compile(r"\blanded_date\b", re.IGNORECASE)
+"""SQL by which a row holds from the day on that it landed on."""
 _MOST_HOURS = 24
 """That a night may wait for its files: while it does, the next one does not begin."""
 _MONTHS = (
@@ -626,7 +628,7 @@ class Pipeline:
         """Refuse an age that rows of a file that changes seldom soon have."""
         references = {feed.name for feed in self.feeds if feed.is_reference}
         # With an event of their own, rows are as old as that.
-        holds_as_landed = view.table in references and "landed_date" in view.event
+        holds_as_landed = view.table in references and bool(_OF_LANDING.search(view.event))
         age = view.max_age_hours
         is_short = age is not None and age < _LEAST_AGE_HOURS
         refuse_unless(

@@ -311,7 +311,10 @@ _FAR = replace(_PLACED, features=_PLACED.features[1:])
 """The same view without that feature."""
 
 
-@pytest.mark.parametrize("event", ["landed_date", day_end("landed_date", TOY.timezone)])
+@pytest.mark.parametrize(
+    "event",
+    ["landed_date", "Landed_Date", day_end("landed_date", TOY.timezone)],
+)
 def test_rows_of_a_reference_file_do_not_become_too_old_within_a_month(event: str) -> None:
     view = replace(_FAR, event=event, max_age_hours=743)
     message = (
@@ -324,6 +327,8 @@ def test_rows_of_a_reference_file_do_not_become_too_old_within_a_month(event: st
     # These are as old as they say themselves.
     dated = SENSORS.with_new(["seen_at"])
     _with_view(replace(view, event="seen_at"), dated)
+    named = SENSORS.with_new(["first_landed_date"])
+    _with_view(replace(view, event="first_landed_date"), named)
     # Each day has files of these.
     _with_view(replace(view, table="readings", features=(Feature(name="taken"),)))
 
