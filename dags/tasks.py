@@ -759,11 +759,10 @@ def _expiry_callbacks(pipeline: Pipeline, stage: Stage) -> list[Callable[[Contex
 def _of_resources(pipeline: Pipeline, stage: Stage) -> dict[str, Any]:
     """Where Airflow runs a task, and beside what; what is not said is Airflow's default."""
     given = pipeline.resources_of(stage)
-    config = dict(given.executor_config)
-    # What a pipeline declares for its own goes before.
-    if stage.name == _TRAINING_STAGE and not config:
-        config = _of_training()
-    options: dict[str, Any] = {"executor_config": config}
+    platforms = _of_training() if stage.name == _TRAINING_STAGE else {}
+    # What a pipeline declares goes before. A `pod_override` alone Airflow lays over the template,
+    # which is still to be the one with GPUs.
+    options: dict[str, Any] = {"executor_config": {**platforms, **given.executor_config}}
     if given.queue:
         options["queue"] = given.queue
     if given.pool:

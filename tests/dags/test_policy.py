@@ -494,9 +494,18 @@ def test_a_training_has_a_pod_of_its_own_where_the_platform_names_one(
     with DAG(dag_id="declared"):
         declared = replace(plain, resources={"train": own})
         itself = StageOperator(pipeline=declared, stage=stage("train"))
+    elsewhere = Resources(executor_config={"pod_override": "another node"})
+    with DAG(dag_id="overridden"):
+        declared = replace(plain, resources={"train": elsewhere})
+        overridden = StageOperator(pipeline=declared, stage=stage("train"))
     assert trained.executor_config == {"pod_template_file": "/etc/nightshift/train.json"}
     assert scored.executor_config == {}
     assert itself.executor_config == {"pod_template_file": "/own.json"}
+    # Airflow lays it over that Pod.
+    assert overridden.executor_config == {
+        "pod_template_file": "/etc/nightshift/train.json",
+        "pod_override": "another node",
+    }
 
 
 @pytest.mark.parametrize("name", catalog.names())
