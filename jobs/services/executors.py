@@ -151,7 +151,10 @@ def _missing_of_kubernetes(environment: Environment) -> list[str]:
     if not template:
         missing.append(f"{_TEMPLATE}, a file with the template of these Pods")
     elif not os.access(template, os.R_OK):
-        missing.append(f"{_TEMPLATE}={template}, of which there is no file that can be read")
+        missing.append(_unreadable(_TEMPLATE, template))
+    if (pod := environment.train_pod) and not os.access(pod, os.R_OK):
+        variable = Environment.settings()["train_pod"].variable
+        missing.append(_unreadable(variable, str(pod)))
     is_inside = _is_yes(os.environ.get(_IN_CLUSTER, "True"))
     if is_inside and not os.environ.get(OF_CLUSTER):
         missing.append(
@@ -159,6 +162,10 @@ def _missing_of_kubernetes(environment: Environment) -> list[str]:
             "cluster (AIRFLOW__KUBERNETES_EXECUTOR__CONFIG_FILE)"
         )
     return missing
+
+
+def _unreadable(variable: str, template: str) -> str:
+    return f"{variable}={template}, of which there is no file that can be read"
 
 
 def _is_yes(value: str) -> bool:

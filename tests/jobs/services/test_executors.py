@@ -163,6 +163,12 @@ def test_what_tasks_in_pods_need_is_told_all_at_once(
 def test_a_template_that_is_not_there_is_named(
     of_kubernetes: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    lacking = replace(of_kubernetes, train_pod=Path("/nowhere/train.json"))
+    said = "NIGHTSHIFT_TRAIN_POD=/nowhere/train.json, of which there is no file"
+    with pytest.raises(UsageError, match=said):
+        executors.require_all(lacking)
+    # Only schedulers read them.
+    executors.require_all(replace(lacking, services="airflow-api,dag-processor"))
     monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE", "/nowhere/task.json")
     with pytest.raises(UsageError, match="/nowhere/task.json, of which there is no file"):
         executors.require_all(of_kubernetes)
