@@ -361,6 +361,10 @@ _REFUSED: Mapping[str, Sequence[str]] = {
         *_IMAGE,
         *("--set", "environment.AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=mysql://a@b.org:hunter2@db/x"),
     ),
+    "environment.AIRFLOW__CELERY__BROKER_URL: a secret belongs into the Secret": (
+        *_IMAGE,
+        *("--set", "environment.AIRFLOW__CELERY__BROKER_URL=redis://night:hun ter2@queue/0"),
+    ),
     "environment.HTTPS_PROXY: a secret belongs into the Secret": (
         *_IMAGE,
         *("--set", "environment.HTTPS_PROXY=http://hunter2@proxy.example.org:3128"),
