@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from tests.documents import Command, commands, documents
 pytestmark = pytest.mark.policy
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _PIP = re.compile(r"pip install ([^`\n]+)")
+_WRITTEN = re.compile(r"\bcat >>? ([\w-]+\.env)\b")
+"""Variables of a platform, such as its keys, in the working folder."""
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _COMMANDS = chain.from_iterable(map(commands, documents()))
 SHOWN = [one for one in _COMMANDS if one.words[:1] == ["nightshift"]]
@@ -102,6 +105,15 @@ def test_what_installs_the_chart_with_databases_elsewhere_lets_it_reach_them() -
     assert len(with_secret) == 2
     for words in with_secret:
         assert any(word.startswith("networkPolicy.egress=") for word in words)
+
+
+def test_git_ignores_what_is_written_with_secrets_in_a_checkout() -> None:
+    texts = [document.read_text() for document in documents()]
+    written = {name for text in texts for name in _WRITTEN.findall(text)}
+    assert written >= {"nightshift.env", "shared.env"}
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    known = [name for name in written if any(fnmatch(name, one) for one in ignored)]
+    assert sorted(known) == sorted(written)
 
 
 @pytest.mark.parametrize(
