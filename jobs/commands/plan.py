@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.commands.result import write_json
 from pipelines import catalog
 from pipelines.days import Days
 from pipelines.errors import NightshiftError, Refused
@@ -142,7 +142,7 @@ def write_result(plan: Plan, path: Path) -> None:
         "summary": plan.summary,
         "rows": [dict(zip(HEADER, row, strict=True)) for row in plan.rows],
     }
-    path.write_text(json.dumps(result))
+    write_json(path, result)
 
 
 def prepare_run(run: Run, plan: Plan, dag_run: str) -> None:

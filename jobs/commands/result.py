@@ -66,7 +66,12 @@ def write_result(
         "kept": [str(days) for days in kept],
         "to_tell": _to_tell(run, code),
     }
-    text = json.dumps(result, default=str)
+    write_json(path, result)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write what a scheduler reads: where no file is yet, whole or not at all."""
+    text = json.dumps(content, default=str)
     if path.exists():
         # It may be a pipe, or the one file that one may write in its folder.
         path.write_text(text)

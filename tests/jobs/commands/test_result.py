@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from jobs import outcome
+from jobs.commands.plan import Plan
+from jobs.commands.plan import write_result as write_plan
 from jobs.commands.run import perform
 from jobs.lake import ops
 from pipelines.catalog import pipeline
@@ -232,6 +234,8 @@ def test_a_result_is_written_whole_or_not_at_all(
     monkeypatch.setattr(Path, "write_bytes", write_half)
     file = tmp_path / "result.json"
     assert perform(run, lambda: 1, "table", file) == 1
+    with pytest.raises(OSError, match="No space left on device"):
+        write_plan(Plan(rows=[], has_work=False), file)
     assert not list(tmp_path.glob("*result*"))
 
 
