@@ -73,10 +73,16 @@ def _obey(grammar: Parser, argv: Sequence[str] | None) -> int:
         outlive_readers()
     try:
         code = int(arguments.command(arguments, Environment.read()))
+        # Here, where it is told that the rest has no room.
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return _interrupted(_way_on(arguments))
-    # Here, where it is told that the rest has no room.
-    sys.stdout.flush()
+    except Exception as error:
+        if arguments.command not in _SAID:
+            raise
+        from jobs.night import explain
+
+        return _ended(arguments, explain(error)[0])
     return code
 
 
@@ -85,6 +91,17 @@ def _way_on(arguments: argparse.Namespace) -> str:
     if arguments.command in _SAID:
         return _MAY_BE_ON_RECORD.format(pipeline=arguments.pipeline)
     return _SAME_COMMAND
+
+
+def _ended(arguments: argparse.Namespace, code: int) -> int:
+    """The exit code of what was said of a model; of a fault is told that it may be on record.
+
+    The fault itself may say to run it again, as that of a disk without room for what is printed.
+    """
+    if code in (LOST, NightshiftError.exit_code):
+        print(f"How it ended is not known: {_way_on(arguments)}", file=sys.stderr)
+        return NightshiftError.exit_code
+    return code
 
 
 def _interrupted(way_on: str) -> int:
@@ -1030,11 +1047,7 @@ def _said_in_server(arguments: argparse.Namespace, environment: Environment) -> 
     # The child may be another user's.
     who = arguments.by if arguments.by is not None else user()
     code = forwarding.forward(environment, [command, f"--by={who}", *words])
-    if code == LOST:
-        way_on = _MAY_BE_ON_RECORD.format(pipeline=arguments.pipeline)
-        print(f"How it ended is not known: {way_on}", file=sys.stderr)
-        return NightshiftError.exit_code
-    return code
+    return None if code is None else _ended(arguments, code)
 
 
 def _require_folder_of(result: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -283,6 +284,23 @@ def test_what_was_said_of_a_model_and_interrupted_is_looked_at_before_it_is_said
     assert said == (
         "\nInterrupted: it may be on record already. Look before you say it again: "
         "nightshift models flights\n"
+    )
+
+
+@pytest.mark.usefixtures("empty_home")
+def test_what_was_said_of_a_model_and_could_not_be_printed_is_looked_at_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rollback(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("jobs.commands.decide.rollback", rollback)
+    assert main(["rollback", "flights", "--why", "w"]) == 3
+    disk, *_, last = capsys.readouterr().err.splitlines()
+    assert disk.startswith("Fault: A disk is full") and "run it again" in disk
+    assert last == (
+        "How it ended is not known: it may be on record already. Look before you say it again: "
+        "nightshift models flights"
     )
 
 

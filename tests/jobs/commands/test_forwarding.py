@@ -30,6 +30,7 @@ from pipelines.stages import stage
 
 DAY = "2013-01-05"
 LOST = Ended(code=3, said="The process was killed by SIGKILL.")
+FAILED = Ended(code=3, said="")
 DIED = Ended(code=forwarding.LOST, said="")
 _OF_UP = {"AWS_ACCESS_KEY_ID": "up", "AWS_SECRET_ACCESS_KEY": "up", "AWS_SESSION_TOKEN": "up"}
 """By which a store knows the stage server."""
@@ -236,6 +237,7 @@ def test_what_needs_no_server_is_done_here_when_its_child_is_lost(
     assert done == [what]
 
 
+@pytest.mark.parametrize("ended", [LOST, FAILED], ids=["killed", "failed"])
 @pytest.mark.parametrize(
     ("words", "who"),
     [
@@ -247,6 +249,7 @@ def test_what_needs_no_server_is_done_here_when_its_child_is_lost(
 def test_what_a_person_says_of_a_model_is_said_once_and_by_them(
     words: list[str],
     who: str,
+    ended: Ended,
     home: Environment,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -255,7 +258,7 @@ def test_what_a_person_says_of_a_model_is_said_once_and_by_them(
 
     def lost(environment: Environment, function: str, argument: Any, environ: Any) -> Ended:
         said.append(command.parser().parse_args(argument["words"]))
-        return LOST
+        return ended
 
     monkeypatch.setattr(stage_client, "available", lambda environment: True)
     monkeypatch.setattr(stage_client, "called", lost)
