@@ -41,7 +41,8 @@ class Event(StrEnum):
     RECOVERED = "recovered"
     """What people were told of one or more `ALARMS` is right again."""
     MAINTENANCE_FAILED = "maintenance_failed"
-    """Something could not be cleaned and grows; the rest was."""
+    """Something could not be cleaned and grows; the rest was, unless it could not begin, or was
+    ended."""
     WAREHOUSE_FAILED = "warehouse_failed"
     """Days were published in the lake, and could not be to PostgreSQL."""
     DECLARATION_UNREADABLE = "declaration_unreadable"

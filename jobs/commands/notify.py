@@ -15,9 +15,9 @@ from pipelines.run import Run
 _NEED_A_STAGE = (Event.ALIAS_MOVED, Event.WAREHOUSE_FAILED)
 _OF_FEEDS = (Event.FEED_LATE, Event.FEED_MISSING)
 _TOLD_BY = {
-    Event.MAINTENANCE_FAILED: "`nightshift maintain`",
-    Event.DECLARATION_UNREADABLE: "`nightshift announce`",
-    Event.RECOVERED: f"a night that is done ({Event.NIGHT_DONE})",
+    Event.MAINTENANCE_FAILED: "`nightshift maintain` tells it, or else `nightshift announce`",
+    Event.DECLARATION_UNREADABLE: "`nightshift announce` tells it",
+    Event.RECOVERED: f"a night that is done ({Event.NIGHT_DONE}) tells it",
 }
 
 
@@ -81,7 +81,7 @@ def _notification(
     if recorded and (run.stage or event not in _NEED_A_STAGE):
         return recorded(run)
     if event in _TOLD_BY:
-        raise UsageError(f"--event {event} is not yours to tell: {_TOLD_BY[event]} tells it.")
+        raise UsageError(f"--event {event} is not yours to tell: {_TOLD_BY[event]}.")
     if of_plan:
         return outcome.of_plan(run, event, message or outcome.NO_REASON)
     if run.stage is None and event is Event.STAGE_FAILED and message:

@@ -257,7 +257,8 @@ def test_a_channel_that_fails_is_a_fault_of_this_command(
     [
         (["stage_failed"], "needs --stage"),
         (["recovered"], "not yours to tell: a night that is done (night_done) tells it"),
-        (["maintenance_failed"], "not yours to tell: `nightshift maintain` tells it"),
+        (["maintenance_failed"], "not yours to tell: `nightshift maintain` tells it, or else"),
+        (["declaration_unreadable"], "not yours to tell: `nightshift announce` tells it."),
         (["stage_failed", "--stage", "trian"], "Did you mean 'train'"),
         (["stage_failed", "--stage", "train", "--since=yesterday"], "is not an instant"),
     ],
