@@ -85,9 +85,8 @@ class FeatureView:
     An earlier one lets training see what no night could: facts of the files of the day after."""
     max_age_hours: int | None = None
     """Older facts count as none; None: any age will do. With it a fact that lands more than a day
-    before it holds, such as a forecast of next week, may not be found. By the day
-    that it landed on a row of a reference file is as old as the last change of the file: leave it
-    out there."""
+    before it holds, such as a forecast of next week, may not be found. By the day that it landed on
+    a row of a reference file is as old as the last change of the file: leave it out there."""
     past_days: int = 1
     """Days up to its own that a row of the table is about: so many must its `window_days` be."""
     doc: str = ""

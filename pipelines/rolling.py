@@ -6,12 +6,16 @@ and key) and windows (figures over the days that end with a day).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import product
 
 from pipelines.errors import refuse_unless
 from pipelines.features import Feature, FeatureView
 from pipelines.kinds import refuse_odd_kinds
+
+_COUNT = re.compile(r"count(_if)?\([^()]*\)", re.IGNORECASE)
+"""SQL of a daily sum that is whole, whatever the table holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +29,11 @@ class DailySum:
 
     def __post_init__(self) -> None:
         refuse_odd_kinds(f"DailySum '{self.name}'", self)
+
+    @property
+    def is_whole(self) -> bool | None:
+        """True where it counts; None: only its table tells whether it is whole."""
+        return bool(_COUNT.fullmatch(self.sql.strip())) or None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,16 +162,20 @@ class Rolling:
     def features(self, grain: Grain) -> tuple[Feature, ...]:
         """The features of a grain: `<grain>_<statistic>_<days>`."""
         known = {one.name: one for one in self.statistics}
-        read = product(grain.statistics, grain.windows)
-        return tuple(_feature(grain, known[name], days) for name, days in read)
+        sums = {one.name: one for one in self.sums}
+        made = []
+        for name, days in product(grain.statistics, grain.windows):
+            statistic = known[name]
+            made.append(_feature(grain, statistic, sums[statistic.amount], days))
+        return tuple(made)
 
 
-def _feature(grain: Grain, statistic: Statistic, days: int) -> Feature:
+def _feature(grain: Grain, statistic: Statistic, amount: DailySum, days: int) -> Feature:
     return Feature(
         name=f"{grain.name}_{statistic.name}_{days}",
         column=statistic.column(days),
-        # A sum of decimals has a fraction, and what a sum is of its SQL alone tells.
-        is_whole=None if statistic.is_count else False,
+        # A sum of decimals has a fraction.
+        is_whole=amount.is_whole if statistic.is_count else False,
         when_unknown=0 if statistic.is_count else None,
         is_required=statistic.is_count,
         least=statistic.least,

@@ -156,10 +156,12 @@ def test_a_sum_over_a_window_is_whole_where_the_table_has_whole_numbers_and_no_d
     rolling = Rolling(
         sums=(
             DailySum(name="n", sql="count(1)"),
+            DailySum(name="items", sql="sum(items)"),
             DailySum(name="paid", sql="sum(CAST(amount AS DECIMAL(9, 2)))"),
         ),
         statistics=(
             Statistic(name="n", amount="n"),
+            Statistic(name="items", amount="items"),
             Statistic(name="paid", amount="paid", least=0),
         ),
         grains=(
@@ -167,19 +169,20 @@ def test_a_sum_over_a_window_is_whole_where_the_table_has_whole_numbers_and_no_d
                 name="shop",
                 columns=("id",),
                 windows=(1,),
-                statistics=("n", "paid"),
+                statistics=("n", "items", "paid"),
             ),
         ),
     )
     views = rolling_views(rolling, table="past", max_age_hours=22)
     facts = """
         SELECT 'shop' AS grain, '1' AS key, TIMESTAMP '2013-06-11 04:00:00Z' AS event_timestamp,
-            3L AS n_1, CAST(12.75 AS DECIMAL(19, 2)) AS paid_1
+            3L AS n_1, 7L AS items_1, CAST(12.75 AS DECIMAL(19, 2)) AS paid_1
     """
     pipeline = _of_views(*views)
     known = _historical(spark, environment, pipeline, facts, "'1' AS shop_key")
-    assert (known["shop_n_1"], known["shop_paid_1"]) == (3, 12.75)
-    assert [type(known[name]) for name in ("shop_n_1", "shop_paid_1")] == [int, float]
+    found = [known[f"shop_{name}_1"] for name in ("n", "items", "paid")]
+    assert found == [3, 7, 12.75]
+    assert list(map(type, found)) == [int, int, float]
 
 
 def test_a_sum_of_decimals_that_nobody_knows_is_zero(

@@ -46,13 +46,28 @@ def test_features_are_named_by_grain_statistic_and_window() -> None:
     assert [feature.name for feature in city] == ["city_fare_1"]
 
 
-def test_a_sum_is_whole_where_its_column_is_zero_when_unknown_and_required_and_a_mean_is_not() -> (
-    None
-):
+def test_a_count_is_whole_zero_when_unknown_and_required_and_a_mean_is_not() -> None:
     count, _, mean, _ = TRIPS.features(TRIPS.grains[0])
-    assert (count.is_whole, count.when_unknown, count.is_required) == (None, 0, True)
+    assert (count.is_whole, count.when_unknown, count.is_required) == (True, 0, True)
     assert (mean.is_whole, mean.when_unknown, mean.is_required) == (False, None, False)
     assert (mean.least, mean.most) == (0, 100_000)
+
+
+@pytest.mark.parametrize(
+    ("sql", "is_whole"),
+    [
+        ("count(1)", True),
+        (" COUNT_IF(delay > 15) ", True),
+        ("count(DISTINCT plane)", True),
+        ("sum(seats)", None),
+        ("count(delay) / count(1)", None),
+        ("count(1) * 0.5", None),
+    ],
+)
+def test_what_only_counts_is_whole_and_of_any_other_sum_its_table_tells(
+    sql: str, is_whole: bool | None
+) -> None:
+    assert DailySum(name="one", sql=sql).is_whole is is_whole
 
 
 def test_every_count_is_kept_and_a_mean_only_where_it_is_read() -> None:
