@@ -6,11 +6,10 @@ After the other tests here: the nights of the demo have run by then.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -25,9 +24,6 @@ WALK = (
     "docs/tutorial/1-a-first-night.md",
     "docs/tutorial/2-a-red-night.md",
 )
-_DEMO_NIGHT = date(2013, 4, 1)
-"""What NIGHT is to who has typed `make demo`, which loads more than is loaded here."""
-_DAY = re.compile(r"\b2013-\d\d-\d\d\b")
 _ANOTHER_INSTALLATION = ("make",)
 """What sets up and starts all of it: the tests themselves do."""
 
@@ -57,9 +53,8 @@ def typed(
     if not (folder / "var").exists():
         (folder / "var").symlink_to(installation.environment.home)
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    text = _here(shown.text).replace("/tmp/", f"{folder}/")
     return subprocess.run(
-        [str(shutil.which("bash")), "-c", text],
+        [str(shutil.which("bash")), "-c", shown.text.replace("/tmp/", f"{folder}/")],
         env={**installation.variables, "PATH": programs},
         cwd=folder,
         capture_output=True,
@@ -67,12 +62,3 @@ def typed(
         check=False,
         timeout=900,
     )
-
-
-def _here(text: str) -> str:
-    """The text with as many days after NIGHT as it has after that of the demo."""
-
-    def shifted(found: re.Match[str]) -> str:
-        return str(NIGHT + (date.fromisoformat(found[0]) - _DEMO_NIGHT))
-
-    return _DAY.sub(shifted, text)
