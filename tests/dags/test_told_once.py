@@ -148,10 +148,10 @@ def test_of_a_maintenance_that_could_not_tell_itself_people_are_told_once(tmp_pa
     command.write_text(MAINTAINING)
     command.chmod(0o755)
     codes = (-9, 2, 3)
-    runs = [
-        ("maintenance", {}, {"EXIT": str(code), "CALLS": str(tmp_path / str(code))})
-        for code in codes
-    ]
+    runs = []
+    for code in codes:
+        told = {"EXIT": str(code), "CALLS": str(tmp_path / str(code))}
+        runs.append(("maintenance", {}, told))
     airflow = tmp_path / "airflow"
     airflow.mkdir()
     ended = in_airflow(airflow, RUNS, str(command), json.dumps(runs))
@@ -161,10 +161,10 @@ def test_of_a_maintenance_that_could_not_tell_itself_people_are_told_once(tmp_pa
         lines = (tmp_path / str(code)).read_text().splitlines()
         called = [json.loads(line) for line in lines]
         assert called[:3] == [quiet, quiet, ["maintain"]]
-        told = called[3:]
+        announced = called[3:]
         # Of 3 it has told itself.
-        assert len(told) == (code != 3)
-        for *words, message in told:
+        assert len(announced) == (code != 3)
+        for *words, message in announced:
             assert words == ["announce", "--event", "maintenance_failed"]
             assert f"maintain failed (exit code {code})" in message
 
