@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from jobs.commands import completion, forwarding, in_server
 from jobs.commands.parser import Parser
@@ -46,23 +46,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_streams()
     grammar = parser()
     completion.complete(grammar)
+    arguments: argparse.Namespace | None = None
     try:
-        return _obey(grammar, argv)
+        arguments = _parsed(grammar, argv)
+        code = int(arguments.command(arguments, Environment.read()))
+        # Here, where it is told that the rest has no room.
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        return _interrupted(_SAME_COMMAND)
-    except BrokenPipeError:
-        # Who reads has seen enough, such as `head`.
-        return 0
-    except Exception as error:  # the last border before the shell
+        print(f"\nInterrupted: {_way_on(arguments)}", file=sys.stderr)
+        return 3  # as after a fault: what was asked for is not done
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and not _is_said(arguments):
+            # Who reads has seen enough, such as `head`.
+            return 0
         from jobs.night import explain
 
-        return explain(error)[0]
+        return _ended(arguments, explain(error)[0])
     finally:
         lose_what_cannot_be_written()
+    return code
 
 
-def _obey(grammar: Parser, argv: Sequence[str] | None) -> int:
-    """Do what the words say, and write all that is printed; returns the exit code."""
+def _parsed(grammar: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """What the words say."""
     try:
         arguments = grammar.parse_args(argv)
     except SystemExit:  # --help and --version end so
@@ -71,42 +77,33 @@ def _obey(grammar: Parser, argv: Sequence[str] | None) -> int:
     arguments.command_line = sys.argv[1:] if argv is None else list(argv)
     if arguments.command not in _ENDLESS:
         outlive_readers()
-    try:
-        code = int(arguments.command(arguments, Environment.read()))
-        # Here, where it is told that the rest has no room.
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _interrupted(_way_on(arguments))
-    except Exception as error:
-        if arguments.command not in _SAID:
-            raise
-        from jobs.night import explain
-
-        return _ended(arguments, explain(error)[0])
-    return code
+    return arguments
 
 
-def _way_on(arguments: argparse.Namespace) -> str:
-    """What to do after an interruption."""
-    if arguments.command in _SAID:
+def _is_said(arguments: argparse.Namespace | None) -> TypeGuard[argparse.Namespace]:
+    """Whether it is what a person says of a model: said again, a rollback goes one model further.
+
+    None: the words were not read yet.
+    """
+    return arguments is not None and arguments.command in (_rollback, _approve)
+
+
+def _way_on(arguments: argparse.Namespace | None) -> str:
+    """What to do after a command that has not come to its end."""
+    if _is_said(arguments):
         return _MAY_BE_ON_RECORD.format(pipeline=arguments.pipeline)
-    return _SAME_COMMAND
+    return "nothing half-written was published; the same command does the rest."
 
 
-def _ended(arguments: argparse.Namespace, code: int) -> int:
-    """The exit code of what was said of a model; of a fault is told that it may be on record.
+def _ended(arguments: argparse.Namespace | None, code: int) -> int:
+    """The exit code of a command; after a fault of what is said of a model it may be on record.
 
     The fault itself may say to run it again, as that of a disk without room for what is printed.
     """
-    if code in (LOST, NightshiftError.exit_code):
-        print(f"How it ended is not known: {_way_on(arguments)}", file=sys.stderr)
-        return NightshiftError.exit_code
-    return code
-
-
-def _interrupted(way_on: str) -> int:
-    print(f"\nInterrupted: {way_on}", file=sys.stderr)
-    return 3  # as after a fault: what was asked for is not done
+    if not _is_said(arguments) or code not in (LOST, NightshiftError.exit_code):
+        return code
+    print(f"How it ended is not known: {_way_on(arguments)}", file=sys.stderr)
+    return NightshiftError.exit_code
 
 
 def in_child(argument: Mapping[str, Any]) -> int:
@@ -1476,9 +1473,6 @@ def _demo(arguments: argparse.Namespace, environment: Environment) -> int:
 
 _ENDLESS = (_sql, _logs)
 """What may print without end, and does nothing else: it ends when nobody reads it any more."""
-_SAID = (_rollback, _approve)
-"""What a person says of a model: said again, a rollback goes back one model further."""
-_SAME_COMMAND = "nothing half-written was published; the same command does the rest."
 _MAY_BE_ON_RECORD = (
     "it may be on record already. Look before you say it again: nightshift models {pipeline}"
 )

@@ -553,9 +553,7 @@ def _faults_of_network(found: Sequence[Found], settings: Sequence[str]) -> Itera
 def _faults_of_meeting(found: Sequence[Found], settings: Sequence[str]) -> Iterator[str]:
     """Ranks elsewhere than in the Pod of their stage are told where that is, and no others are."""
     are_elsewhere = _ON_EXECUTORS in settings or "apart.ranks.where=pods" in settings
-    specs = [one.get("spec", {}) for one in found]
-    templates = [spec["template"] for spec in specs if "template" in spec]
-    for template in [*templates, *_asked_for(found)]:
+    for template in [*_made(found), *_asked_for(found)]:
         (container,) = template["spec"]["containers"]
         variables = {one["name"] for one in container.get("env") or ()}
         # Stages run where the driver is told of its cluster.
@@ -579,16 +577,17 @@ def _faults_of_disks(found: Sequence[Found], settings: Sequence[str]) -> Iterato
 
 def _faults_of_gpus(found: Sequence[Found], are_wanted: bool) -> Iterator[str]:
     """They are for Pods that train, and these share memory for NCCL."""
-    specs = [one.get("spec", {}) for one in found]
-    templates = [spec["template"] for spec in specs if "template" in spec]
     asked = _asked_for_by_file(found)
     tasks = {file: one for file, one in asked.items() if _part_of(one) == _TASK}
     if tasks and tasks.keys() != _OF_TASKS:
         yield f"templates of tasks are {sorted(tasks)}, and not {sorted(_OF_TASKS)}"
     # Where tasks have Pods of their own, no other trains.
     training = _TRAINING_IN_PODS if tasks else _TRAINING
-    named = [(one["spec"]["containers"][0]["name"], one) for one in templates]
-    for name, template in [*named, *tasks.items()]:
+    named: list[tuple[str, Found]] = [*tasks.items()]
+    for template in _made(found):
+        (container,) = template["spec"]["containers"]
+        named.append((container["name"], template))
+    for name, template in named:
         (container,) = template["spec"]["containers"]
         gpus = 2 if are_wanted and name in training else None
         if container["resources"]["limits"].get("nvidia.com/gpu") != gpus:
@@ -635,9 +634,7 @@ def _faults_of(
     found: Sequence[Found],
     rights: Mapping[str, Set[Right]],
 ) -> Iterator[str]:
-    specs = [one.get("spec", {}) for one in found]
-    templates = [spec["template"] for spec in specs if "template" in spec]
-    templates += _asked_for(found)
+    templates = [*_made(found), *_asked_for(found)]
     yield from _faults_of_rights(found, templates, rights)
     for template in templates:
         yield from _against_restricted(template["spec"])
@@ -662,6 +659,12 @@ def _faults_of(
         if templates not in meant:
             yield "what is not named is not refused to every Pod by a NetworkPolicy"
         yield from _faults_of_flows(policies, templates)
+
+
+def _made(found: Sequence[Found]) -> list[Found]:
+    """Templates of the Pods that Kubernetes makes by itself."""
+    specs = [one.get("spec", {}) for one in found]
+    return [spec["template"] for spec in specs if "template" in spec]
 
 
 def _asked_for(found: Sequence[Found]) -> list[Found]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from types import ModuleType
@@ -84,13 +84,23 @@ def _run(environment: Environment, name: str, days: Days = DAYS) -> Run:
     return Run(pipeline=PIPELINE, days=days, environment=environment).at(stage(name))
 
 
+def _publish(environment: Environment, made_by: str, table: str, rows: DataFrame) -> None:
+    run = _run(environment, made_by)
+    tables.stage_rows(run, table, rows, origin=Origin())
+    tables.publish(run, table)
+
+
 def _publish_readings(spark: SparkSession, environment: Environment) -> None:
     """A reading a day, the day's number."""
     rows = [(1, day, float(day.day), day) for day in DAYS]
     frame = spark.createDataFrame(rows, "id int, taken date, amount double, landed_date date")
-    run = _run(environment, "ingest")
-    tables.stage_rows(run, "readings", frame, origin=Origin())
-    tables.publish(run, "readings")
+    _publish(environment, "ingest", "readings", frame)
+
+
+def _publish_unseen(environment: Environment, change: Callable[[DataFrame], DataFrame]) -> None:
+    """Rows of `state` whose moments no transform has looked at."""
+    readings = tables.read(_run(environment, "transform"), "readings", DAYS)
+    _publish(environment, "transform", "state", change(state(readings, DAYS)))
 
 
 def _asked(spark: SparkSession, hours: str) -> DataFrame:
@@ -130,10 +140,7 @@ def test_rows_of_an_entity_table_that_no_transform_has_looked_at_are_refused_too
     spark: SparkSession, environment: Environment
 ) -> None:
     _publish_readings(spark, environment)
-    making = _run(environment, "transform")
-    given = state(tables.read(making, "readings", DAYS), DAYS)
-    tables.stage_rows(making, "state", given, origin=Origin())
-    tables.publish(making, "state")
+    _publish_unseen(environment, lambda given: given)
     run = _run(environment, "features")
     with pytest.raises(UsageError, match=f"^toy.state must give landed_date, .*: {TOO_LATE}"):
         features.features(run)
@@ -144,13 +151,9 @@ def test_a_night_made_anew_alone_is_refused_for_the_evening_before_and_told_from
     spark: SparkSession, environment: Environment
 ) -> None:
     _publish_readings(spark, environment)
-    making = _run(environment, "transform")
-    told = state(tables.read(making, "readings", DAYS), DAYS)
     is_old = F.col("landed_date") == F.lit(DAYS.first)
     moment = F.when(is_old, F.col("event_timestamp")).otherwise(scoring_moment(TOY.timezone))
-    mended = told.withColumn("event_timestamp", moment)
-    tables.stage_rows(making, "state", mended, origin=Origin())
-    tables.publish(making, "state")
+    _publish_unseen(environment, lambda given: given.withColumn("event_timestamp", moment))
     run = _run(environment, "features", Days(date(2013, 1, 2), DAYS.last))
     why = "landed_date is 2013-01-01, .* by --restate, from its first night on"
     with pytest.raises(UsageError, match=why):
