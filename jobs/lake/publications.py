@@ -20,6 +20,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
@@ -435,15 +436,21 @@ _Made = dict[int, Publication]
 """By the number of its row in `ops.publications` what was made of it."""
 _MADE: dict[str, tuple[int, _Made]] = {}
 """By path or URL of the record, for the reading of it that is known."""
-_NUMBER = "number"
-"""Of a row in the record: rows that are added come after all others."""
 
 
 class _Recorded:
     """Rows of `ops.publications`, of each of which a process makes a publication once."""
 
-    def __init__(self, rows: pa.Table, made: _Made) -> None:
+    def __init__(self, rows: pa.Table, numbers: pa.Int64Array, made: _Made) -> None:
+        """Choose rows, and read none of them yet: the inputs take longest, and few are asked for.
+
+        Args:
+            rows: The whole record.
+            numbers: Of those that are meant, in order: rows that are added come after all others.
+            made: What was made of the record's rows.
+        """
         self._rows = rows
+        self.numbers = numbers
         self._made = made
 
     @classmethod
@@ -455,18 +462,17 @@ class _Recorded:
         if reading != kept.reading:
             made = {}
             _MADE[place] = kept.reading, made
-        numbers = pa.array(range(kept.rows.num_rows), pa.int64())
-        return cls(kept.rows.append_column(_NUMBER, numbers), made)
+        return cls(kept.rows, pa.array(np.arange(kept.rows.num_rows)), made)
 
     def __len__(self) -> int:
-        return int(self._rows.num_rows)
+        return len(self.numbers)
 
-    def __getitem__(self, column: str) -> pa.ChunkedArray:
-        return self._rows[column]
+    def __getitem__(self, column: str) -> pa.Array:
+        return self._rows[column].take(self.numbers).combine_chunks()
 
-    def where(self, is_meant: pa.ChunkedArray) -> _Recorded:
+    def where(self, is_meant: pa.BooleanArray) -> _Recorded:
         """Those of which it is true."""
-        return _Recorded(self._rows.filter(is_meant), self._made)
+        return _Recorded(self._rows, self.numbers.filter(is_meant), self._made)
 
     def of_table(self, name: str) -> _Recorded:
         """Those about the table of that SQL name."""
@@ -479,12 +485,12 @@ class _Recorded:
             days: Partition dates that are asked for; None: all.
         """
         asked = self if days is None else self._of_days(days)
-        numbers = asked[_NUMBER].to_pylist()
+        numbers = asked.numbers.to_pylist()
         unmade = [number not in self._made for number in numbers]
         if any(unmade):
             new = asked.where(pa.array(unmade))
             made = _from_rows(new)
-            self._made.update(zip(new[_NUMBER].to_pylist(), made, strict=True))
+            self._made.update(zip(new.numbers.to_pylist(), made, strict=True))
         return [self._made[number] for number in numbers]
 
     def _of_days(self, days: Days) -> _Recorded:
@@ -501,8 +507,8 @@ def _recorded(environment: Environment, table: str) -> _Recorded:
 def _from_rows(recorded: _Recorded) -> list[Publication]:
     # Column by column: by rows it takes more than twice as long, most of it for days in structs.
     names = [name for name in Publication.__dataclass_fields__ if name != "inputs"]
-    columns = [_values(recorded[name].combine_chunks()) for name in names]
-    inputs = _inputs_of(recorded["inputs"].combine_chunks())
+    columns = [_values(recorded[name]) for name in names]
+    inputs = _inputs_of(recorded["inputs"])
     return [
         Publication(**dict(zip(names, values, strict=True)), inputs=given)
         for *values, given in zip(*columns, inputs, strict=True)
@@ -536,7 +542,7 @@ def _values(column: pa.Array) -> list[Any]:
 
 def _identities(recorded: _Recorded) -> set[tuple[date, int, datetime]]:
     """What `_identity` tells of the publications that these rows record."""
-    columns = [recorded[name].combine_chunks() for name in ("day", "version", "published_at")]
+    columns = [recorded[name] for name in ("day", "version", "published_at")]
     return set(zip(*map(_values, columns), strict=True))
 
 
