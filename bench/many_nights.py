@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,8 @@ from bench.harness import OURS, Measured
 from bench.home import Home
 from jobs.lake.stored import stored_tables
 from jobs.output import show
+from jobs.services.definitions import services
+from jobs.services.secrets import private_folder
 from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -47,6 +50,8 @@ YOUNG, _OLD = "young", "old"
 """The two homes."""
 _HISTORY_DAYS = 49
 """Made in one pass before the first night: enough labels to train on."""
+_SPARK = "spark"
+"""The service that the homes share."""
 _MEASURED = "many_nights.jsonl"
 """In the home: a line a night."""
 _COMPARED = 10
@@ -97,7 +102,7 @@ def main() -> int:
     young: list[Night] = []
     # On the same disk.
     with TemporaryDirectory(dir=file.parent.parent) as folder:
-        home = Home(Path(folder))
+        home = _beside_its_spark(Environment.read(), Path(folder))
         with home.up():
             early = Days(history.first, nights[_COMPARED - 1])
             nightshift("land", WEATHER.name, *named(early), variables=home.variables)
@@ -112,6 +117,17 @@ def main() -> int:
     print(report.table(told))
     report.keep(told)
     return 0
+
+
+def _beside_its_spark(old: Environment, folder: Path) -> Home:
+    """A young home that asks the old one's Spark server as if it were its own."""
+    home = Home(folder)
+    others = [one.name for one in services(home.environment) if one.name != _SPARK]
+    home.variables["NIGHTSHIFT_SERVICES"] = ",".join(others)
+    home.variables["NIGHTSHIFT_SPARK_PORT"] = str(old.spark_port)
+    private_folder(home.environment.home)
+    shutil.copytree(old.secrets, home.environment.secrets)
+    return home
 
 
 def _read(file: Path) -> list[Night]:
