@@ -167,7 +167,7 @@ OPS_VIEWS: Mapping[str, View] = {
                 SELECT row_number() OVER () AS id, * FROM {_PUBLICATIONS}
             ),
             given AS MATERIALIZED (
-                SELECT id, pipeline, unnest(inputs) AS source FROM published
+                SELECT id, pipeline, published_at, unnest(inputs) AS source FROM published
             ),
             seen AS MATERIALIZED (
                 SELECT given.id, behind.id AS made_of
@@ -177,6 +177,8 @@ OPS_VIEWS: Mapping[str, View] = {
                     AND behind.table_name = given.source.name
                     AND behind.day BETWEEN given.source.first_day AND given.source.last_day
                     AND behind.version <= coalesce(given.source.version, behind.version)
+                    -- What changed nothing bears the version of rows that were there before.
+                    AND (behind.changed OR behind.published_at <= given.published_at)
                     AND (
                         given.source.known_by IS NULL
                         OR behind.known_day IS NULL
@@ -191,7 +193,7 @@ OPS_VIEWS: Mapping[str, View] = {
                     )
                 QUALIFY 1 = row_number() OVER (
                     PARTITION BY given.id, given.source, behind.day
-                    ORDER BY behind.version DESC, behind.attempt DESC
+                    ORDER BY behind.version DESC, behind.published_at DESC
                 )
             ),
             reached AS (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipelines.environment import ROOT, Environment
 FIRST, SECOND = date(2013, 1, 1), date(2013, 1, 2)
 RAW, SUMS, SCORING = "small.batches", "small.sums", "small.scoring"
 DAYS = 4
+MORNING = datetime(2013, 1, 1, 5, tzinfo=UTC)
 Row = dict[str, Any]
 Told = tuple[object, ...]
 
@@ -43,9 +44,22 @@ def _published(
         "version": version,
         "attempt": version + 1,
         "run_id": f"run of {version}",
+        "changed": True,
+        "published_at": MORNING + timedelta(minutes=version),
         "known_day": known,
         "inputs": list(inputs),
     }
+
+
+def _confirmed(
+    row: Row,
+    at: int,
+    known: date | None,
+    *inputs: Mapping[str, Any],
+) -> Row:
+    """What a run tells of rows that were in force already, at a minute of that morning."""
+    told = {"known_day": known, "inputs": list(inputs), "run_id": f"run at {at}"}
+    return {**row, **told, "changed": False, "published_at": MORNING + timedelta(minutes=at)}
 
 
 def _file(day: date, digest: str) -> Row:
@@ -95,6 +109,53 @@ def test_a_correction_is_behind_what_was_published_after_it(environment: Environ
     assert _behind(environment, "small.predictions", SECOND) == [(3, "old")]
 
 
+def test_what_is_told_of_a_file_later_is_not_behind_what_was_served_before(
+    environment: Environment,
+) -> None:
+    first = Days.of(FIRST)
+    landed = _published(RAW, FIRST, 1, FIRST, _file(FIRST, "as landed"))
+    rows = [
+        landed,
+        _published(SCORING, FIRST, 2, FIRST, _rows(RAW, first, 1, FIRST)),
+        # The file has landed again, with the same rows in other bytes.
+        _confirmed(landed, 3, FIRST, _file(FIRST, "landed again")),
+        _published(SCORING, SECOND, 4, SECOND, _rows(RAW, first, 1, SECOND)),
+    ]
+    ops.append(environment, "publications", rows)
+    assert _behind(environment, RAW, FIRST) == [(1, "as landed"), (1, "landed again")]
+    assert _behind(environment, SCORING, FIRST) == [(2, "as landed")]
+    assert _behind(environment, SCORING, SECOND) == [(4, "landed again")]
+
+
+def test_a_correction_that_is_restated_as_it_is_was_not_behind_what_was_served_before(
+    environment: Environment,
+) -> None:
+    first = Days.of(FIRST)
+    correction = _published(RAW, FIRST, 2, SECOND, _file(FIRST, "new"))
+    of_first = [_rows(RAW, first, 2, FIRST)]
+    rows = [
+        _published(RAW, FIRST, 1, FIRST, _file(FIRST, "old")),
+        correction,
+        _published(SCORING, FIRST, 3, FIRST, *of_first),
+        _confirmed(correction, 4, FIRST, _file(FIRST, "new")),
+        _published(SCORING, FIRST, 5, FIRST, *of_first),
+    ]
+    ops.append(environment, "publications", rows)
+    assert _behind(environment, SCORING, FIRST) == [(3, "old"), (5, "new")]
+
+
+def test_a_clock_that_was_set_back_hides_no_rows_from_what_was_made_of_them(
+    environment: Environment,
+) -> None:
+    landed = _published(RAW, FIRST, 1, FIRST, _file(FIRST, "landed"))
+    of_landed = _rows(RAW, Days.of(FIRST), 1, FIRST)
+    made = _published(SCORING, FIRST, 0, FIRST, of_landed)
+    ops.append(environment, "publications", [landed, made])
+    assert _behind(environment, SCORING, FIRST) == [(0, "landed")]
+    found = lineage.behind(environment, "small", SCORING, Days.of(FIRST), 0)
+    assert [one.name for one in found] == [RAW, SCORING, "small/batches"]
+
+
 def test_the_files_of_another_pipeline_are_its_own(environment: Environment) -> None:
     row = _published(RAW, FIRST, 1, FIRST, _file(FIRST, "own"))
     inputs = [_rows(RAW, Days.of(FIRST), 1, None)]
@@ -115,12 +176,13 @@ _PUBLICATIONS = st.lists(
         st.integers(0, 2),
         st.one_of(st.none(), st.integers(0, 5)),
         _KNOWN,
+        st.booleans(),
     ),
     min_size=1,
     max_size=14,
 )
 """Each of a table: its day, from when it is known, and of what it was made: of how many days more,
-in which version, and known by when."""
+in which version, and known by when. And whether it brings rows, if its day has some already."""
 
 
 @given(drawn=_PUBLICATIONS)
@@ -134,28 +196,36 @@ def test_the_view_tells_what_lineage_follows(
     rows = list(_distinct(drawn))
     ops.append(lake, "publications", rows)
     told: dict[Told, set[object]] = {}
-    asked = "SELECT table_name, day, version, digest FROM ops.files_behind"
+    asked = "SELECT table_name, day, run_id, digest FROM ops.files_behind"
     for *of, digest in query(lake, asked)[1]:
         told.setdefault(tuple(of), set()).add(digest)
     for row in rows:
-        table, day, version = row["table_name"], row["day"], row["version"]
-        found = lineage.behind(lake, "small", table, Days.of(day), version)
+        table, day = row["table_name"], row["day"]
+        version, at = row["version"], row["published_at"]
+        found = lineage.behind(lake, "small", table, Days.of(day), version, at)
         digests = set().union(*(one.digests for one in found))
-        assert told.get((table, day, version), set()) == digests
+        assert told.get((table, day, row["run_id"]), set()) == digests
 
 
 def _distinct(drawn: Sequence[Any]) -> list[Row]:
-    """The publications, each in the next version of its table."""
+    """The publications, one a minute; each that brings rows in the next version of its table."""
     below = {SUMS: RAW, SCORING: SUMS}
     rows: list[Row] = []
-    for number, (table, place, known, more, version, known_by) in enumerate(drawn):
+    for number, (table, place, known, more, version, known_by, brings) in enumerate(drawn):
         day = FIRST + timedelta(days=place)
         made_of = _file(day, f"file {number}")
         if table in below:
             days = Days(day - timedelta(days=more), day)
             made_of = _rows(below[table], days, version, _day(known_by))
-        published = sum(row["table_name"] == table for row in rows)
-        rows.append(_published(table, day, published, _day(known), made_of))
+        own = [row for row in rows if row["table_name"] == table]
+        of_day = [row for row in own if row["day"] == day]
+        if of_day and not brings:
+            rows.append(_confirmed(of_day[-1], number, _day(known), made_of))
+            continue
+        published = sum(row["changed"] for row in own)
+        row = _published(table, day, published, _day(known), made_of)
+        at = MORNING + timedelta(minutes=number)
+        rows.append({**row, "run_id": f"run at {number}", "published_at": at})
     return rows
 
 
