@@ -56,6 +56,8 @@ class Left:
     versions: dict[str, int | None] = field(default_factory=dict)
     """For each table of the run's pipeline its Delta version when the run ended, by SQL name; None:
     the table was first published later."""
+    ended: dict[str, datetime] = field(default_factory=dict)
+    """By pipeline when the run's last stage of it ended."""
     notes: list[str] = field(default_factory=list)
     """For each pipeline of which it did not do all stages: which it did not, and what they make.
     And tables that the run must have had, and that are not there as they were."""
@@ -154,6 +156,7 @@ def _add(
         raise UsageError(_unfinished(environment, rows, progress.undone))
     ended = max(map(_end, rows))
     run_id = rows[0]["run_id"]
+    found.ended[rows[0]["pipeline"]] = ended
     not_done = [row["stage"] for row in progress.stopped] + progress.left_out
     whole = {row["stage"] for row in rows if row["status"] in _WHOLE}
     unmade = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -75,6 +75,7 @@ def history(
     name: str,
     version: int | None = None,
     filtered: Collection[str] = (),
+    at: datetime | None = None,
 ) -> arrow.FileSystemDataset:
     """Every version of each day: of predictions all that were served, else all that a night sees.
 
@@ -85,6 +86,7 @@ def history(
         name: SQL name of the table.
         version: Of the table: what was in force until then; None: until now.
         filtered: See `dataset_of`.
+        at: When that version was read; see `publications.by_then`.
 
     Returns:
         The table's columns, then `known_date` (the night from which the version is known),
@@ -97,7 +99,7 @@ def history(
     # Opened before the record is asked, which may tell of later versions meanwhile.
     newest = _table(environment, name, version)
     (day,) = newest.metadata().partition_columns
-    current, superseded = _revisions(environment, name, newest.version())
+    current, superseded = _revisions(environment, name, newest.version(), at)
     rows = _rows(environment, name, newest, filtered=filtered)
     _refuse_own_columns(name, rows.schema.names)
     files = list(_told(rows, day, current, is_in_force=True))
@@ -205,7 +207,7 @@ def _rows(
 
 
 def _revisions(
-    environment: Environment, name: str, newest: int
+    environment: Environment, name: str, newest: int, at: datetime | None
 ) -> tuple[_Revisions, dict[int, _Revisions]]:
     """The revisions in force, and by version those that were in force in it and are not now."""
     current: _Revisions = {}
@@ -213,7 +215,7 @@ def _revisions(
     there: Counter[date] = Counter()
     versions: dict[date, int] = {}
     superseded: dict[int, _Revisions] = {}
-    for one in _publications(environment, name, newest):
+    for one in _publications(environment, name, newest, at):
         before = current.get(one.day)
         if before is not None:
             superseded.setdefault(versions[one.day], {})[one.day] = before
@@ -224,17 +226,20 @@ def _revisions(
     return current, superseded
 
 
-def _publications(environment: Environment, name: str, newest: int) -> list[Publication]:
+def _publications(
+    environment: Environment, name: str, newest: int, at: datetime | None = None
+) -> list[Publication]:
     """Those that are told as revisions: of predictions all, for what was served stays.
 
     Args:
         environment: Whose lake it is.
         name: SQL name of the table.
         newest: Its version after which nothing counts, nor hides what was before it.
+        at: When that was read; see `publications.by_then`.
     """
     is_served = _is_served(name)
     ask = publications.revisions if is_served else publications.of_table
-    until = [one for one in ask(environment, name) if one.version <= newest]
+    until = publications.by_then(ask(environment, name), newest, at)
     return until if is_served else visible(until)
 
 

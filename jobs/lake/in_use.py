@@ -78,12 +78,19 @@ class InUse:
         version: int,
         nights: Sequence[date | None],
     ) -> None:
-        """Add a day as these nights saw it in a version."""
+        """Add a day as these nights saw it in a version, whenever that was.
+
+        What brought no rows may have been told since, such as that a correction is known earlier:
+        then what the night sees today is not what it saw. Nobody knows by the version alone, so
+        both are added.
+        """
         told = [one for one in self._days_of(table)[day] if one.version <= version]
         for night in nights:
             seen = [one for one in told if night is None or one.is_known_by(night)]
-            if seen:
-                self._add_all_of(table, day, seen[-1].version)
+            for one in reversed(seen):
+                self._add_all_of(table, day, one.version)
+                if one.changed:
+                    break
 
     def _add_all_of(self, table: str, day: date, version: int) -> None:
         """Add the rows of a day of that version: several publications may tell of them."""

@@ -127,6 +127,14 @@ class Publication:
         is_known = self.known_day is None or self.known_day <= night
         return is_known or (self.day == night and self.is_of_own_night)
 
+    def is_told_by(self, at: datetime | None) -> bool:
+        """Whether it was on record at an instant, for who read its version then; None: any.
+
+        One that brought rows was, as its version tells. One that changed nothing bears the version
+        of the rows that it tells of, and may have come long after.
+        """
+        return self.changed or at is None or self.published_at <= at
+
 
 Publications = Mapping[date, Publication]
 """Those in force, by partition date."""
@@ -214,6 +222,22 @@ def latest(publications: Iterable[Publication]) -> dict[date, Publication]:
     for one in sorted(publications, key=_order):
         found[one.day] = one
     return found
+
+
+def by_then(
+    told: Iterable[Publication],
+    version: int,
+    at: datetime | None,
+) -> list[Publication]:
+    """Those that counted for who read the table in a version.
+
+    Args:
+        told: Publications of the table.
+        version: Delta version.
+        at: When it was read: what was told of its rows since, such as that they are known from an
+            earlier night, counts not. None: nobody knows, and it counts.
+    """
+    return [one for one in told if one.version <= version and one.is_told_by(at)]
 
 
 def revisions(environment: Environment, name: str) -> list[Publication]:
@@ -408,6 +432,15 @@ class Told(Sequence[Publication]):
         newest = [pc.max(rows["attempt"]) for rows in read]
         recorded = [attempt.as_py() or 0 for attempt in newest]
         return max([*recorded, *(one.attempt for one in self.unrecorded)])
+
+    @property
+    def last_instant(self) -> datetime | None:
+        """When the last one was published; None: there is none."""
+        recorded: datetime | None = pc.max(self._recorded["published_at"]).as_py()
+        instants = [one.published_at for one in self.unrecorded]
+        if recorded is not None:
+            instants.append(recorded)
+        return max(instants, default=None)
 
     @property
     def first_lost(self) -> int | None:

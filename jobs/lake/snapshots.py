@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,6 +44,9 @@ class Snapshot:
     """Delta version, after which nothing counts."""
     night: date
     """That sees them: of each day the last version that was known by then."""
+    taken_at: datetime | None = None
+    """When: what was told later of rows that were there, such as that they are known from an
+    earlier night, counts not. None: nobody knows, and it counts."""
 
 
 def newest(run: Run, table: str) -> Snapshot:
@@ -52,7 +55,13 @@ def newest(run: Run, table: str) -> Snapshot:
     Raises:
         NightshiftError: the table has never been published.
     """
-    return Snapshot(table=table, version=version(run, table), night=run.night)
+    return Snapshot(
+        table=table,
+        version=version(run, table),
+        night=run.night,
+        # By the record and not by the clock, which may have been set back since.
+        taken_at=publications.told(run, table).last_instant,
+    )
 
 
 def versions(run: Run, snapshot: Snapshot) -> set[int]:
@@ -138,7 +147,7 @@ def _other_versions(
     run: Run, snapshot: Snapshot, days: Days, told: Sequence[Publication]
 ) -> dict[date, int | None]:
     """Days of which the night sees an older version than the snapshot's, or none, with that."""
-    by_then = [one for one in told if one.version <= snapshot.version]
+    by_then = publications.by_then(told, snapshot.version, snapshot.taken_at)
     knowledge = Knowledge(run, {snapshot.table: by_then})
     seen = knowledge.seen_by(snapshot.table, snapshot.night)
     found = {}

@@ -25,6 +25,7 @@ import pyarrow as pa
 from duckdb.sqltypes import DuckDBPyType
 
 from jobs.lake import as_left, as_of, datasets, dictionary
+from jobs.lake.as_left import Left
 from jobs.lake.ops_views import OPS_VIEWS
 from jobs.lake.store_faults import explain_store_fault
 from jobs.lake.stored import stored_tables
@@ -368,16 +369,15 @@ class Session:
             self._open_pasts(known, {shown: found}, filtered)
         return self._database.sql(f"FROM memory.{_quoted_table(shown)}")
 
-    def _tables(self) -> tuple[Mapping[str, int | None], list[str]]:
-        """Versions of tables that a run has left, and the names of all tables."""
+    def _tables(self) -> tuple[Left, list[str]]:
+        """What a run has left, and the names of all tables."""
         known = tables(self._environment)
         if self._run_id is None:
-            return {}, known
+            return Left(), known
         left = as_left.versions(self._environment, self._run_id, known)
         self._note(left.notes)
-        versions = left.versions
         # What was first published after the run was not there for it.
-        return versions, [name for name in known if versions.get(name, 0) is not None]
+        return left, [name for name in known if left.versions.get(name, 0) is not None]
 
     def _note(self, notes: list[str]) -> None:
         """Say once what the run has not done, beside the rows."""
@@ -389,7 +389,7 @@ class Session:
         self,
         statements: str,
         most: int | None,
-        left: Mapping[str, int | None],
+        left: Left,
         known: Sequence[str],
     ) -> Iterator[duckdb.Statement]:
         """The statements, with the tables open that they may read."""
@@ -464,7 +464,7 @@ class Session:
     def _open_if_it_can_be(
         self,
         known: Sequence[str],
-        left: Mapping[str, int | None],
+        left: Left,
         names: Collection[str],
     ) -> None:
         """Open what is listed, or behind what the person has made: one stops none of the others."""
@@ -481,7 +481,7 @@ class Session:
     def _open(
         self,
         known: Sequence[str],
-        left: Mapping[str, int | None],
+        left: Left,
         named: Sequence[str],
         filtered: Collection[str] = (),
     ) -> None:
@@ -492,8 +492,7 @@ class Session:
         views = [name for name in named if name in OPS_VIEWS]
         read = chain.from_iterable(OPS_VIEWS[name].reads for name in views)
         for name in {*named, *read}.difference(views):
-            version = left.get(name.removesuffix(HISTORY_SUFFIX))
-            self._show_as(name, _dataset(self._environment, name, version, filtered))
+            self._show_as(name, _dataset(self._environment, name, left, filtered))
         for name in views:
             self._opener.execute(f"CREATE OR REPLACE VIEW memory.{name} AS {OPS_VIEWS[name].query}")
 
@@ -964,12 +963,13 @@ def _gives_rows(statement: duckdb.Statement) -> bool:
     return statement.expected_result_type == [duckdb.ExpectedResultType.QUERY_RESULT]
 
 
-def _dataset(
-    environment: Environment, name: str, version: int | None, filtered: Collection[str]
-) -> object:
+def _dataset(environment: Environment, name: str, left: Left, filtered: Collection[str]) -> object:
     table = name.removesuffix(HISTORY_SUFFIX)
+    version = left.versions.get(table)
     if table != name and _has_history(table):
-        return datasets.history(environment, table, version, filtered)
+        pipeline, _ = _schema_and_view(table)
+        at = left.ended.get(pipeline)
+        return datasets.history(environment, table, version, filtered, at)
     return datasets.in_force(environment, name, version, filtered)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,18 @@ from jobs.version import code_version
 from pipelines.days import Days
 
 if TYPE_CHECKING:
+    from jobs.lake.snapshots import Snapshot
     from jobs.training.candidate import Recipe
     from jobs.training.families import ModelFamily
     from pipelines.model import Training
     from pipelines.run import Run
 
 _HERE = Path(__file__).parent
-_ORIGIN = ("table", "table_version", "code_version", "window_days", "decides_nothing", "machine")
+_TAKEN_AT = "table_taken_at"
+_ORIGIN = (
+    *("table", "table_version", _TAKEN_AT, "code_version"),
+    *("window_days", "decides_nothing", "machine"),
+)
 """Where the rows and the code can be found again, what the training ran on, how the days were
 chosen that are pinned themselves, and settings that do not change the model. A newer version of the
 table with the same rows makes the same model."""
@@ -47,6 +53,7 @@ def pins(run: Run, recipe: Recipe) -> dict[str, object]:
     return {
         "table": recipe.snapshot.table,
         "table_version": recipe.snapshot.version,
+        **_taken_at(recipe.snapshot),
         "code_version": code_version(),
         "as_of": str(run.days.last),
         "fit_days": str(days.fit),
@@ -76,6 +83,21 @@ def how(training: Training, family: ModelFamily, settings: Any) -> dict[str, obj
     }
 
 
+def taken_at(pinned: Mapping[str, Any]) -> datetime | None:
+    """When the rows were looked up that are pinned; None: it is not said.
+
+    Raises:
+        ValueError: it is no instant.
+    """
+    said = pinned.get(_TAKEN_AT)
+    return None if said is None else datetime.fromisoformat(said)
+
+
+def _taken_at(snapshot: Snapshot) -> dict[str, object]:
+    # Said only where it is known: models of before it was pinned stay what they were.
+    return {} if snapshot.taken_at is None else {_TAKEN_AT: snapshot.taken_at.isoformat()}
+
+
 def _laid_out(recipe: Recipe) -> dict[str, object]:
     """That Spark has laid the rows out, and the code that decided over their order."""
     if not recipe.on_spark:
@@ -103,7 +125,7 @@ def _rows(run: Run, recipe: Recipe) -> str:
     snapshot, days = recipe.snapshot, recipe.days.all
     told = publications.every(run, snapshot.table)
     # What was published after that version is not read.
-    by_then = [one for one in told if one.version <= snapshot.version]
+    by_then = publications.by_then(told, snapshot.version, snapshot.taken_at)
     knowledge = Knowledge(run, {snapshot.table: by_then})
     if not any(day in days for day in knowledge.latest(snapshot.table)):
         # Nobody has recorded what they say, so that any new version may say something else.

@@ -193,7 +193,12 @@ def _as_pinned(environment: Environment, pipeline: Pipeline, pinned: _Pinned) ->
     # What `tune` may try is said of what is declared today.
     then = replace(pipeline, training=training, search={})
     run = Run(pipeline=then, days=Days.of(night), environment=environment)
-    snapshot = Snapshot(table=pinned["table"], version=int(pinned["table_version"]), night=night)
+    snapshot = Snapshot(
+        table=pinned["table"],
+        version=int(pinned["table_version"]),
+        night=night,
+        taken_at=pins.taken_at(pinned),
+    )
     # As they are: the environment may name another number of ranks today.
     recipe = Recipe(
         family=family_of(declared.name),

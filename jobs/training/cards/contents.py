@@ -16,6 +16,7 @@ from jobs.training import paired
 from jobs.training.cards.card import Card, Section, Table
 from jobs.training.comparison import CANDIDATE, CHAMPION
 from jobs.training.families.light import QUANTISED
+from jobs.training.pins import taken_at
 from jobs.training.tasks import task_of
 from pipelines.days import Days, parse_day
 from pipelines.spec import TRAINING
@@ -428,7 +429,8 @@ def _lineage(known: _Sources) -> Section:
     days = Days(parse_day(first), parse_day(last or first))
     table = f"{known.pipeline.name}.{known.pins.get('table', TRAINING)}"
     version = int(known.pins["table_version"])
-    found = lineage.behind(known.environment, known.pipeline.name, table, days, version)
+    at = taken_at(known.pins)
+    found = lineage.behind(known.environment, known.pipeline.name, table, days, version, at)
     rows = []
     for source in found:
         period = f"{min(source.days)} to {max(source.days)}"

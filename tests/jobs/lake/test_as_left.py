@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 
 from jobs.lake import as_left, datasets, ops, retention
 from jobs.lake.commits import publish
+from jobs.lake.publications import Origin
 from jobs.lake.sql import query
 from jobs.services.leftovers import Rule
 from pipelines.days import Days
@@ -120,6 +121,23 @@ def test_the_history_ends_with_the_run(tmp_path: Path) -> None:
         (1, 1, False),
         (2, 2, True),
     ]
+
+
+def test_the_history_tells_what_was_known_when_the_run_ended(tmp_path: Path) -> None:
+    found = night(tmp_path, "found")
+    publish(found, "readings", staged(found, {FIRST: [1]}))
+    late = Origin(known={FIRST: SECOND})
+    publish(found, "readings", staged(found, {FIRST: [2]}, origin=late))
+    end(found)
+    # The correction is restated as it is: from now on nobody sees the rows of before.
+    restated = night(tmp_path, "restated")
+    publish(restated, "readings", staged(restated, {FIRST: [2]}))
+    end(restated)
+    told = "SELECT id, known_date, revision FROM toy.readings_history ORDER BY id"
+    before, correction = (1, FIRST, 1), (2, SECOND, 2)
+    assert query(found.environment, told, "found")[1] == [before, correction]
+    for run_id in ("restated", None):
+        assert query(found.environment, told, run_id)[1] == [(2, FIRST, 1)]
 
 
 def test_of_runs_that_overlap_each_sees_what_it_has_published(tmp_path: Path) -> None:

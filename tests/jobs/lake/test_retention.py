@@ -142,6 +142,24 @@ def test_what_a_model_saw_of_a_day_that_was_corrected_after_its_night_stays(
     assert snapshots.read(run, model, DAY)["id"].to_pylist() == [0]
 
 
+def test_what_a_model_saw_stays_when_a_correction_is_restated_as_it_is(tmp_path: Path) -> None:
+    run = run_at(tmp_path, DAY)
+    night = run_at(tmp_path, Days.of(SECOND))
+    made_of(run, TABLE, 1, None)
+    made_of(run, TABLE, 2, None, SECOND + timedelta(days=1))
+    model = snapshots.newest(night, TABLE)
+    files = snapshots.files(night, model, DAY)
+    made_of(run, TABLE, 2, None)
+    age(run, TABLE)
+    (cleaned,) = retention.clean_tables(run, [model], rule())
+    # What was staged to say the same once more.
+    assert cleaned.deleted == 1
+    assert snapshots.read(night, model, DAY)["id"].to_pylist() == [1]
+    assert snapshots.files(night, model, DAY) == files
+    now = snapshots.newest(night, TABLE)
+    assert snapshots.read(night, now, DAY)["id"].to_pylist() == [2]
+
+
 def test_predictions_that_were_served_stay_and_what_they_were_made_from(tmp_path: Path) -> None:
     run = run_at(tmp_path, DAY)
     for number in (1, 2, 3):
@@ -210,6 +228,27 @@ def test_what_stands_behind_predictions_that_were_served_stays_through_every_tab
     assert ids_at(run, TABLE, 4) == [5]
     assert ids_at(run, "scoring", 0) == [1]
     assert ids_at(run, "scoring", 1) == [3]
+
+
+def test_what_was_served_keeps_what_is_behind_it_when_a_correction_is_restated_as_it_is(
+    tmp_path: Path,
+) -> None:
+    run = run_at(tmp_path, DAY)
+    made_of(run, TABLE, 1, None)
+    made_of(run, TABLE, 2, None, SECOND)
+    made_of(run, "scoring", 1, TABLE)
+    made_of(run, "predictions", 1, "scoring")
+    # No row of the day changes: it is known earlier from now on.
+    assert made_of(run, TABLE, 2, None) == 1
+    made_of(run, "scoring", 2, TABLE)
+    made_of(run, TABLE, 3, None)
+    made_of(run, TABLE, 4, None)
+    age(run, TABLE)
+    # What was staged to say the same once more, and the rows that nothing was made from.
+    assert clean(run, TABLE).deleted == 2
+    assert ids_at(run, TABLE, 0) == [1]
+    assert ids_at(run, TABLE, 1) == [2]
+    assert ids_at(run, TABLE, 3) == [4]
 
 
 def test_what_stands_behind_predictions_stays_through_a_table_that_is_declared_no_more(

@@ -29,6 +29,7 @@ from pipelines.errors import NightshiftError, UsageError
 from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
+MORNING = datetime(2013, 1, 8, 5, tzinfo=UTC)
 EVIL = "<script>alert(1)</script> | *odd* [x](y)\n# and more"
 
 
@@ -379,6 +380,8 @@ def published(
         "run_id": f"r{version}",
         "code_version": f"c{version}",
         "inputs": [dict(one) for one in inputs],
+        "changed": True,
+        "published_at": MORNING + timedelta(hours=version),
     }
 
 
@@ -440,6 +443,31 @@ def test_the_lineage_tells_what_the_night_knew(environment: Environment) -> None
     found = lineage.behind(environment, "small", "small.training", Days.of(day), 3)
     digests = {one.name: one.digests for one in found}
     assert digests["small/batches"] == {"old"}
+
+
+def test_the_lineage_is_that_of_the_hour_when_the_rows_were_looked_up(
+    environment: Environment,
+) -> None:
+    day, later = date(2013, 1, 8), date(2013, 1, 9)
+    raw = "small.batches"
+    files = [made_of(f"small/{name}.csv", day, digest=name) for name in "abcd"]
+    landed = published(raw, day, 1, files[0])
+    learned = published("small.training", day, 2, made_of(raw, day, 1))
+    confirmed = {"changed": False, "published_at": MORNING + timedelta(hours=3)}
+    rows = [
+        landed,
+        learned,
+        landed | confirmed | {"inputs": files[1:2]},
+        published("small.training", later, 4, made_of(raw, day, 1)),
+        learned | confirmed | {"inputs": files[2:], "published_at": MORNING + timedelta(hours=5)},
+    ]
+    ops.append(environment, "publications", rows)
+    of_then = {"table_version": 4, "table_taken_at": str(MORNING + timedelta(hours=4))}
+    text = text_of(environment, keep(environment, PINS | of_then))
+    # Rows that two publications tell of are counted once.
+    assert "| small.batches | 2013-01-08 to 2013-01-08 | 100 |  | c1 |" in text
+    named = [name for name in "abcd" if f"| small/{name}.csv | " in text]
+    assert named == ["a", "b"]
 
 
 def test_the_command_prints_the_card_of_the_model_that_serves(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -15,7 +16,8 @@ from mlflow.tracking import MlflowClient
 
 from jobs.commands.replay import HEADER
 from jobs.commands.replay import replay as replay_command
-from jobs.lake import model_events, ops
+from jobs.lake import model_events, ops, publications
+from jobs.lake.publications import Publication
 from jobs.stages import train as stage
 from jobs.training import pins
 from jobs.training.explanations import METHODS
@@ -33,9 +35,9 @@ ALL_DAYS = Days(small.FIRST, small.LAST)
 LINEAR = small.learned_by(small.SMALL, small.LINEAR)
 
 
-def trained(environment: Environment, pipeline: Pipeline = LINEAR) -> None:
+def trained(environment: Environment, pipeline: Pipeline = LINEAR, seed: int = 1) -> None:
     """Version 1 of the pipeline, trained by the stage."""
-    small.publish(environment, small.rows_of(ALL_DAYS), pipeline=pipeline)
+    small.publish(environment, small.rows_of(ALL_DAYS, seed=seed), pipeline=pipeline)
     stage.train(small.run_of(environment, "train", pipeline=pipeline))
 
 
@@ -111,6 +113,44 @@ def test_rows_that_were_published_later_are_not_learned_from(
     small.publish(environment, small.rows_of(ALL_DAYS, seed=9))
     code, _, words = replayed(environment, capsys)
     assert (code, "Not as then" in words) == (0, False)
+
+
+def test_a_correction_that_is_restated_as_it_is_later_is_not_learned_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = small.models_at(tmp_path)
+    run = small.run_of(environment, "train")
+    small.publish(environment, small.rows_of(ALL_DAYS))
+    first = _published(small.LAST, 0, known=small.LAST)
+    correction = _published(small.LAST, 1, known=small.LAST + timedelta(days=1))
+    publications.record(run, "training", [first, correction])
+    trained(environment, seed=9)
+    registry = Registry(environment, "small")
+    (made_from,) = registry.pinned()
+    assert made_from.taken_at == correction.published_at
+    restated = _published(small.LAST, 1, known=small.LAST)
+    publications.record(run, "training", [replace(restated, changed=False)])
+    assert registry.pinned() == {made_from}
+    code, _, words = replayed(environment, capsys)
+    assert (code, "Not as then" in words) == (0, False)
+
+
+def _published(day: date, version: int, known: date) -> Publication:
+    return Publication(
+        day=day,
+        version=version,
+        attempt=version,
+        run_id="r1",
+        stage="features",
+        rows=40,
+        checksum=str(version),
+        definition="one",
+        inputs=(),
+        changed=True,
+        code_version="1",
+        published_at=publications.now(),
+        known_day=known,
+    )
 
 
 def test_other_code_that_gives_other_weights_is_told(
