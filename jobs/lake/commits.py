@@ -386,9 +386,14 @@ def _publications(
             published_at=publications.now(known.get(day)),
             known_day=known_day if is_new else _earlier(known_day, known[day].known_day),
         )
-        if is_new or _origin(one) != _origin(known[day]):
+        if is_new or _says_more(one, known[day]):
             found.append(one)
     return found
+
+
+def _says_more(one: Publication, known: Publication) -> bool:
+    """Whether the same rows follow from something else, by an attempt that is not late."""
+    return one.attempt > known.attempt and _origin(one) != _origin(known)
 
 
 def _night(run: Run, name: str, day: date) -> date:

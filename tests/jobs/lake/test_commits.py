@@ -625,6 +625,28 @@ def test_a_process_that_was_stopped_while_its_successor_published_is_refused(
     assert ids_of(successor) == {"2013-01-05": [2], **other}
 
 
+def test_a_late_attempt_says_nothing_of_rows_that_its_successor_has_published(
+    tmp_path: Path,
+) -> None:
+    def waiting(run: Run, known: date) -> Staging:
+        origin = Origin(definition=f"of {run.attempt}", known={FIRST: known})
+        return staged(run, {FIRST: [1]}, origin=origin)
+
+    first = Days.of(FIRST)
+    late = run_at(tmp_path, first, attempt=1)
+    successor = run_at(tmp_path, first, attempt=2)
+    third = run_at(tmp_path, first, attempt=3)
+    held = waiting(late, known=FIRST)
+    publish(successor, TABLE, waiting(successor, known=SECOND))
+    before = recorded(late)
+    assert not publish(late, TABLE, held).changed
+    assert recorded(late) == before
+    # Of a person who restates the day it is heard.
+    publish(third, TABLE, waiting(third, known=FIRST))
+    restated = in_force(late, TABLE)[FIRST]
+    assert (restated.known_day, restated.definition) == (FIRST, "of 3")
+
+
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_commit_is_not_written_after_another_that_came_while_it_was_made(
     is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
