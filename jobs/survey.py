@@ -21,7 +21,6 @@ from jobs.lake import approvals, model_events, ops, publications, served
 from jobs.lake.definition import digest
 from jobs.lake.knowledge import (
     Knowledge,
-    arrival,
     is_announced,
     is_reference_announced,
     newest_version,
@@ -315,11 +314,9 @@ class Survey:
         return coming.get(night) or (latest and latest.known_day) or night
 
     def _known_day_of_drop(self, feed: Feed, night: date) -> date:
-        name = f"{self._run.pipeline.name}/{feed.file(night)}"
-        if feed.is_reference or not self._is_there(name):
+        if feed.is_reference:
             return night
-        arrived = arrival(self._run.environment.landing / name)
-        return self._knowledge.day_of_drop(feed.name, night, arrived)
+        return self._knowledge.day_of_drop(feed.name, night)
 
     def _known(self, name: str) -> dict[date, Publication]:
         """The publications of a table that are in force, by partition date."""

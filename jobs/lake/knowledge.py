@@ -23,7 +23,7 @@ from jobs.lake.locations import sql_name
 from jobs.lake.partitions import published_days
 from jobs.lake.publications import Checksums, Input
 from pipelines.days import Days
-from pipelines.landing import stamp
+from pipelines.landing import expected_files, stamp
 
 if TYPE_CHECKING:
     from jobs.lake.publications import Publication
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pipelines.spec import Table
 
 _NANOSECONDS = 1_000_000_000
+_ALWAYS = datetime.min.replace(tzinfo=UTC)
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +84,7 @@ class Knowledge:
         self._first: dict[str, Mapping[date, date]] = {}
         self._begun: dict[str, date] = {}
         self._digests: dict[tuple[object, ...], str] = {}
+        self._complete: dict[date, datetime] = {}
 
     @classmethod
     def of_now(cls, run: Run) -> Knowledge:
@@ -230,24 +233,25 @@ class Knowledge:
             self._digests[asked] = self._digest(given)
         return self._digests[asked]
 
-    def day_of_drop(self, name: str, day: date, arrived: datetime) -> date:
+    def day_of_drop(self, name: str, day: date) -> date:
         """From when a drop is known that the run publishes.
 
         Its own day when the run was asked for that day by name, or when it is published for the
-        first time and was there before any later night was made. Else the first night of the run,
-        which finds it; and when later nights were made already, the night after the last of them.
+        first time and its night could be read before any later one was made. Else the first night
+        of the run, which finds it; and when later nights were made already, the night after the
+        last of them.
 
         Args:
             name: The feed.
             day: Of the drop.
-            arrived: When its file was last written or put there.
         """
         run = self._run
         if day >= run.named_from:
             return day
         later = self._publications_after(day)
         is_first = day not in self.latest(name)
-        if is_first and arrived <= min(later.values(), default=arrived):
+        passed_since = min(later.values(), default=_NEVER)
+        if is_first and self._complete_since(day) <= passed_since:
             return day
         if is_first and day in published_days(run, name):
             # Of a home of before there was a record: no night could see what it replaces.
@@ -275,6 +279,18 @@ class Knowledge:
                     first = found.get(one.day, one.published_at)
                     found[one.day] = min(first, one.published_at)
         return found
+
+    def _complete_since(self, night: date) -> datetime:
+        """Since when all files of a night are there as they are: they are read together."""
+        if night not in self._complete:
+            landing = self._run.environment.landing
+            expected = expected_files(self._run.pipeline, Days.of(night))
+            daily = [file for file in expected if not file.feed.is_reference]
+            needed = [file for file in daily if not file.is_waived(landing)]
+            names = chain.from_iterable(file.names for file in needed)
+            arrived = [_arrival_or_never(landing / name) for name in names]
+            self._complete[night] = max(arrived, default=_ALWAYS)
+        return self._complete[night]
 
     @cached_property
     def _declared(self) -> set[str]:
@@ -376,6 +392,13 @@ def arrival(path: Path) -> datetime:
     # object has one time, that at which its store got it.
     arrived_ns = found.st_ctime_ns or found.st_mtime_ns
     return datetime.fromtimestamp(arrived_ns / _NANOSECONDS, UTC)
+
+
+def _arrival_or_never(path: Path) -> datetime:
+    try:
+        return arrival(path)
+    except FileNotFoundError:
+        return _NEVER
 
 
 def is_announced(file: Path, marker: Path) -> bool:

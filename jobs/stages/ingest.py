@@ -28,7 +28,7 @@ from jobs.lake import amounts, commits, opened, ops, staging, tables
 from jobs.lake.content import fingerprint
 from jobs.lake.data_files import days_that_lost_files
 from jobs.lake.definition import digest
-from jobs.lake.knowledge import Knowledge, arrival, is_reference_announced
+from jobs.lake.knowledge import Knowledge, is_reference_announced
 from jobs.lake.locations import exists, path, sql_name
 from jobs.lake.partitions import column_types, published_days
 from jobs.lake.publications import Origin, digest_of_file, file_input, in_force
@@ -358,18 +358,22 @@ def _load(
         rows=rows,
         tallies=_tallies(feed, rows, new_columns(drops)) if is_read else [],
         # Now: it is seen to it afterwards that no file has changed since it was inspected.
-        origin=_origin(feed, drops, knowledge),
+        origin=_origin(run, feed, drops, knowledge),
     )
 
 
-def _origin(feed: Feed, drops: list[Drop], knowledge: Knowledge) -> Origin:
+def _origin(
+    run: Run,
+    feed: Feed,
+    drops: list[Drop],
+    knowledge: Knowledge,
+) -> Origin:
     files = {}
-    known = {}
     for drop in drops:
         files[drop.day] = (file_input(drop.source_file, drop.day, drop.path),)
-        if not feed.is_reference:
-            arrived = arrival(drop.path)
-            known[drop.day] = knowledge.day_of_drop(feed.name, drop.day, arrived)
+    # Also of days on which an optional feed has no file: that is known when the others are.
+    days = () if feed.is_reference else run.days
+    known = {day: knowledge.day_of_drop(feed.name, day) for day in days}
     return Origin(definition=digest(feed), inputs=files, known=known)
 
 

@@ -41,19 +41,36 @@ from jobs.lake.publications import Publication
 from jobs.lake.staging import Staging
 from pipelines.days import Days
 from pipelines.errors import NotLanded, Refused
+from pipelines.landing import ExpectedFile, expected_files
 from pipelines.run import Run
-from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX, SCORING, TRAINING, Table
+from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX, SCORING, TRAINING, Pipeline, Table
 from pipelines.stages import STAGES
 from tests.conftest import SOAK, SWEEP_EXAMPLES
 from tests.jobs.lake.test_commits import staged
-from tests.jobs.test_survey import DAYS, WINDOW, Home
+from tests.jobs.test_survey import DAYS, MARKS, SUMS, TINY, WINDOW, Home
 
+_READINGS, _SENSORS = TINY.feeds
+_NOTES = replace(
+    _READINGS,
+    name="notes",
+    path="notes/{date}.csv",
+    marker="{date}.done",
+)
+FEEDS = ("readings", "notes")
+"""Those with a file a day. Of notes a marker tells that it is whole."""
+TWO_FEEDS = replace(
+    TINY,
+    feeds=(_READINGS, _NOTES, _SENSORS),
+    derived=(replace(MARKS, reads=FEEDS), SUMS),
+)
 QUARANTINE = "readings" + QUARANTINE_SUFFIX
 MADE = ("marks", "sums", TRAINING, SCORING, PREDICTIONS)
-TABLES = ("readings", QUARANTINE, *MADE)
+TABLES = (QUARANTINE, *FEEDS, *MADE)
 """In the order in which a night publishes them."""
 REFUSED_FROM = 80
-"""Greater ids in a file are refused."""
+"""Greater ids in a file of readings are refused."""
+NOTED = 7
+"""In notes of which a test says nothing else."""
 LEAD = timedelta(days=1)
 """Of what is predicted, and of the evening that is learned from."""
 DIES = KeyboardInterrupt
@@ -88,6 +105,8 @@ _Versions = dict[date, list[Known]]
 _Definitions = dict[date, str]
 _Ids = dict[date, list[int]]
 """By day."""
+_Drop = tuple[str, date]
+"""A feed, and the day of its file."""
 
 
 class Model:
@@ -95,6 +114,7 @@ class Model:
 
     def __init__(self, home: Home) -> None:
         self.home = home
+        home.pipeline = TWO_FEEDS
         home.when_read = self._read
         home.after_publication = self.follow
         home.refuses = lambda one: one >= REFUSED_FROM
@@ -105,27 +125,72 @@ class Model:
         """By table and night the definition that made what is in force."""
         self.scored_again: set[date] = set()
         """Nights whose predictions may get a revision now."""
+        self.is_restating = False
+        """Whether days are read by their names, whatever their markers say."""
         self._passed_by: dict[date, bool] = {}
-        """For each day whether a later one was there when its file was landed."""
-        self._readings: dict[tuple[str, date], Reading] = {}
-        self._newest: dict[date, int] = {}
-        """By day the number of the reading that is in force."""
+        """For each day whether a later one was there when the last of its files was landed."""
+        self._unannounced: set[date] = set()
+        """Days whose notes were landed since their marker."""
+        self._readings: dict[tuple[str, _Drop], Reading] = {}
+        """By run, and by what it has read."""
+        self._numbers = count()
+        self._newest: dict[_Drop, int] = {}
+        """The number of the reading that is in force."""
         self._told: set[tuple[str, date, int, datetime]] = set()
 
     def land(self, day: date, *ids: int) -> None:
-        """Drop the day's file, or one in its place."""
+        """Drop the day's readings, or others in their place; and notes where it has none."""
+        self.land_readings(day, *ids)
+        if not self.home._file(day, "notes").exists():
+            self.land_notes(day, NOTED)
+
+    def land_readings(self, day: date, *ids: int) -> None:
+        """Drop the day's readings alone, or others in their place."""
         self.home.land(day, *ids)
-        self._passed_by[day] = any(other > day for other in self.made)
+        self._look_who_has_passed(day)
+
+    def land_notes(self, day: date, *ids: int, is_announced: bool = True) -> None:
+        """Drop the day's notes, or others in their place, and their marker or none."""
+        # By their ids it is known whether two files say the same.
+        self.home.land_of("notes", day, *sorted(ids))
+        self._look_who_has_passed(day)
+        self._unannounced.add(day)
+        if is_announced:
+            self.announce(day)
+
+    def announce(self, day: date) -> None:
+        """Drop the marker of the day's notes, also before there are any."""
+        self.home.mark(day)
+        self._look_who_has_passed(day)
+        self._unannounced.discard(day)
+
+    def _look_who_has_passed(self, day: date) -> None:
+        self._passed_by[day] = any(other > day for other in self.begun)
 
     @property
     def made(self) -> list[date]:
         """The nights whose files are published."""
-        return sorted(self.versions["readings"])
+        readings, notes = (self.versions[name] for name in FEEDS)
+        return sorted(readings.keys() & notes.keys())
+
+    @property
+    def begun(self) -> list[date]:
+        """Those of which some file is published: a kill may have kept the others."""
+        readings, notes = (self.versions[name] for name in FEEDS)
+        return sorted(readings.keys() | notes.keys())
+
+    def awaits_marker(self, day: date) -> bool:
+        """Whether published notes were replaced, and the marker has not come again."""
+        notes = self.in_force("notes").get(day)
+        has_changed = notes is not None and notes != self.home.ids_in(day, "notes")
+        return has_changed and day in self._unannounced
 
     def holes(self, night: date) -> list[date]:
         """The nights that keep one from being made, unless gaps are allowed."""
-        before = [day for day in self.made if day < night]
-        missed = Days(before[-1], night) if before else ()
+        made = [day for day in self.made if day < night]
+        begun = [day for day in self.begun if day < night]
+        since = [*made[-1:], *begun[:1]]
+        missed = Days(since[0], night) if since else ()
         return [day for day in missed if day != night and not self.home.has_landed(day)]
 
     def in_force(self, name: str) -> dict[date, list[int]]:
@@ -153,22 +218,25 @@ class Model:
                     self._told.add(identity)
                     self._take(name, one)
 
-    def _read(self, run: Run, in_files: Mapping[date, list[int]]) -> None:
-        last_made = max(self.made, default=run.named_from)
+    def _read(self, run: Run, feed: str, in_files: _Ids) -> None:
         for day, ids in in_files.items():
+            assert self.is_restating or not self.awaits_marker(day), day
             good = sorted(one for one in ids if one < REFUSED_FROM)
-            self._readings[run.run_id, day] = Reading(
-                number=len(self._readings),
-                known=Known(since=self._found_by(day, run.named_from, last_made), ids=good),
+            drop = (feed, day)
+            self._readings[run.run_id, drop] = Reading(
+                number=next(self._numbers),
+                known=Known(since=self._found_by(drop, run.named_from), ids=good),
                 refused=sorted(one for one in ids if one >= REFUSED_FROM),
             )
 
-    def _found_by(self, day: date, first: date, last_made: date) -> date:
+    def _found_by(self, drop: _Drop, first: date) -> date:
         """From when a drop is known that a run reads which was asked for nights from `first` on."""
-        is_late = day in self.made or self._passed_by.get(day, False)
+        feed, day = drop
+        is_late = day in self.versions[feed] or self._passed_by[day]
         if day >= first or not is_late:
             return day
-        return first if last_made <= first else last_made + LEAD
+        last_begun = max(self.begun)
+        return first if last_begun <= first else last_begun + LEAD
 
     def _take(self, name: str, one: Publication) -> None:
         version = Version(day=one.day, known_day=None, checksum="", delta_version=one.version)
@@ -181,12 +249,14 @@ class Model:
         since = must_be.since
         if not one.changed:
             since = min(since, before[-1].since)
-        if name in ("readings", "marks", "sums", TRAINING):
+        if name in (*FEEDS, "marks", "sums", TRAINING):
             assert one.known_day == since, (name, one.day)
-        if name == "readings" and one.changed:
-            number = self._readings[one.run_id, one.day].number
-            assert number > self._newest.get(one.day, -1), one.day
-            self._newest[one.day] = number
+        if name in FEEDS:
+            # Also where it says the same: a late one has nothing to say.
+            drop = (name, one.day)
+            number = self._readings[one.run_id, drop].number
+            assert number > self._newest.get(drop, -1), drop
+            self._newest[drop] = number
         if name == PREDICTIONS and one.changed:
             assert not before or one.day - LEAD in self.scored_again, one.day
         before.append(Known(since=since, ids=ids))
@@ -196,12 +266,16 @@ class Model:
 
     def must_be(self, name: str, one: Publication) -> Known:
         """What a publication must hold, from what the tables before it hold."""
-        if name in ("readings", QUARANTINE):
-            read = self._readings[one.run_id, one.day]
-            return read.known if name == "readings" else Known(since=one.day, ids=read.refused)
+        if name in FEEDS:
+            return self._readings[one.run_id, (name, one.day)].known
+        if name == QUARANTINE:
+            refused = self._readings[one.run_id, ("readings", one.day)].refused
+            return Known(since=one.day, ids=refused)
         if name == "marks":
-            last = self.versions["readings"][one.day][-1]
-            return Known(since=max(one.day, last.since), ids=last.ids)
+            last = [self.versions[feed][one.day][-1] for feed in FEEDS]
+            since = max(of_feed.since for of_feed in last)
+            ids = [id_ for of_feed in last for id_ in of_feed.ids]
+            return Known(since=max(one.day, since), ids=sorted(ids))
         since = self._since(name, one.day)
         return Known(since=since, ids=self._made_of(name, one.day))
 
@@ -243,6 +317,10 @@ def _is_locked(home: Home) -> bool:
     return False
 
 
+def _is_younger(file: Path, marker: Path) -> bool:
+    return marker.stat().st_mtime_ns > file.stat().st_mtime_ns
+
+
 def _good(home: Home, day: date) -> list[int]:
     return sorted(one for one in home.ids_in(day) if one < REFUSED_FROM)
 
@@ -253,21 +331,30 @@ def _check(model: Model, last: date) -> None:
     made = {name: model.in_force(name) for name in TABLES}
     days = [day for day in model.made if day <= last]
     for day in days:
-        assert made["readings"][day] == _good(home, day)
-        refused = [one for one in home.ids_in(day) if one >= REFUSED_FROM]
-        assert made[QUARANTINE].get(day, []) == sorted(refused)
-        assert made["marks"][day] == made["readings"][day]
+        if not model.awaits_marker(day):
+            _check_files(model, day)
+        both = made["readings"][day] + made["notes"][day]
+        assert made["marks"][day] == sorted(both)
         for name in ("sums", SCORING, TRAINING):
             assert made[name][day] == model._made_of(name, day), (name, day)
     # Predictions of all nights since there is a model: what each of them holds was looked at then.
     assert {day + LEAD for day in days} <= made[PREDICTIONS].keys()
     landed = [day for day in DAYS if min(days) <= day <= last and home.has_landed(day)]
     assert days == landed
-    if last == max(model.made):
+    if last == max(model.begun) and not model.awaits_marker(last):
         assert home.register_of(last) == home.ids_in_register()
     _check_outdated(model, last)
     assert home.night(last, allow_gap=True) == 0
     assert home.performed == []
+
+
+def _check_files(model: Model, day: date) -> None:
+    """Raw tables hold what the day's files say now."""
+    home = model.home
+    assert model.in_force("readings")[day] == _good(home, day)
+    assert model.in_force("notes")[day] == home.ids_in(day, "notes")
+    refused = [one for one in home.ids_in(day) if one >= REFUSED_FROM]
+    assert model.in_force(QUARANTINE).get(day, []) == sorted(refused)
 
 
 def _check_outdated(model: Model, last: date) -> None:
@@ -288,8 +375,9 @@ def _check_outdated(model: Model, last: date) -> None:
 def _check_restated(model: Model, named: Sequence[date]) -> None:
     """The days that were made anew are as their files say now; others may have become stale."""
     for day in named:
-        assert model.in_force("readings")[day] == _good(model.home, day)
-        assert model.in_force("marks")[day] == _good(model.home, day)
+        _check_files(model, day)
+        both = _good(model.home, day) + model.home.ids_in(day, "notes")
+        assert model.in_force("marks")[day] == sorted(both)
         for name in ("sums", TRAINING, SCORING):
             assert model.definitions[name][day] == model.home.definition, name
 
@@ -365,6 +453,13 @@ KILLS = {
 }
 """Where a process may be gone."""
 _IDS = st.lists(st.integers(0, 99), max_size=3, unique=True)
+_NOTED = st.lists(st.integers(0, REFUSED_FROM - 1), max_size=2, unique=True)
+_BACK = st.integers(0, 2)
+_CORRECTION = st.one_of(
+    st.tuples(_BACK, st.just("readings"), _IDS),
+    st.tuples(_BACK, st.just("notes"), _NOTED),
+)
+"""How many days before a night's own, and what lands there."""
 _REGISTERED = st.lists(
     st.integers(0, 9),
     min_size=1,
@@ -390,6 +485,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.home.definition = "first"
         self.model = Model(self.home)
         self.home.promote(DAYS[0])
+        self.patched = pytest.MonkeyPatch()
+        # By the clock of the home: by that of the disk all comes within a second.
+        self.patched.setattr(survey, "is_announced", _is_younger)
         self.served: dict[date, list[int]] = {}
         self.register_seen: dict[date, list[int]] = {}
 
@@ -400,6 +498,19 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(day=st.sampled_from(DAYS), ids=_IDS)
     def land_or_correct(self, day: date, ids: list[int]) -> None:
         self.model.land(day, *ids)
+
+    @rule(day=st.sampled_from(DAYS), ids=_IDS)
+    def land_readings_alone(self, day: date, ids: list[int]) -> None:
+        """Of a night without notes one file of two."""
+        self.model.land_readings(day, *ids)
+
+    @rule(day=st.sampled_from(DAYS), ids=_NOTED, is_announced=st.booleans())
+    def land_or_correct_notes(self, day: date, ids: list[int], is_announced: bool) -> None:
+        self.model.land_notes(day, *ids, is_announced=is_announced)
+
+    @rule(day=st.sampled_from(DAYS))
+    def announce_notes(self, day: date) -> None:
+        self.model.announce(day)
 
     @rule(day=st.sampled_from(DAYS), allow_gap=st.booleans())
     def night(self, day: date, allow_gap: bool) -> None:
@@ -416,7 +527,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(
         day=st.sampled_from(DAYS),
         where=st.sampled_from(list(KILLS)),
-        calls=st.integers(0, 6),
+        calls=st.integers(0, 7),
         goes_on=st.booleans(),
     )
     def killed_night(self, day: date, where: str, calls: int, goes_on: bool) -> None:
@@ -443,7 +554,9 @@ class AnyOrder(RuleBasedStateMachine):
     )
     def restate(self, days: tuple[date, date], allow_gap: bool) -> None:
         named = Days(min(days), max(days))
+        self.model.is_restating = True
         code = self.home.restate(named.first, named.last, allow_gap=allow_gap)
+        self.model.is_restating = False
         there = [day for day in named if self.home.has_landed(day)]
         asked = [named.last] if allow_gap else list(named)
         assert (code == 0) == (set(asked) <= set(there))
@@ -453,9 +566,9 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(
         day=st.sampled_from(DAYS),
         ids=_IDS,
-        publishes=st.integers(0, 6),
+        publishes=st.integers(0, 7),
         back=st.integers(-1, 2),
-        correction=st.none() | st.tuples(st.integers(0, 2), _IDS),
+        correction=st.none() | _CORRECTION,
     )
     def overtaken_night(
         self,
@@ -463,13 +576,12 @@ class AnyOrder(RuleBasedStateMachine):
         ids: list[int],
         publishes: int,
         back: int,
-        correction: tuple[int, list[int]] | None,
+        correction: tuple[int, str, list[int]] | None,
     ) -> None:
         """A night sleeps before it publishes; another one is made, and then it goes on."""
         self.model.land(day, *ids)
         other = _earlier(day, back)
-        corrected = correction and (_earlier(day, correction[0]), correction[1])
-        self.home.meanwhile = partial(self._overtake, other, corrected)
+        self.home.meanwhile = partial(self._overtake, day, other, correction)
         self.home.publishes_until_overlap = publishes
         self.home.night(day, allow_gap=True)
         self.home.publishes_until_overlap = None
@@ -478,12 +590,14 @@ class AnyOrder(RuleBasedStateMachine):
 
     def _overtake(
         self,
+        night: date,
         other: date,
-        corrected: tuple[date, list[int]] | None,
+        correction: tuple[int, str, list[int]] | None,
     ) -> None:
-        if corrected:
-            day, ids = corrected
-            self.model.land(day, *ids)
+        if correction:
+            back, feed, ids = correction
+            land = self.model.land if feed == "readings" else self.model.land_notes
+            land(_earlier(night, back), *ids)
         self.home.night(other, allow_gap=True)
 
     @rule(day=st.none() | st.sampled_from(DAYS))
@@ -534,6 +648,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.register_seen = {night: ids for night, ids in seen.items() if ids}
 
     def teardown(self) -> None:
+        self.patched.undo()
         shutil.rmtree(self.folder)
 
 
@@ -603,11 +718,12 @@ def test_a_correction_before_a_hole_flows_on_as_far_as_nights_were_made(tmp_path
     [
         # Before readings, and before sums; then before each of the others.
         0,
-        2,
+        3,
         pytest.param(1, marks=SOAK),
-        pytest.param(3, marks=SOAK),
+        pytest.param(2, marks=SOAK),
         pytest.param(4, marks=SOAK),
         pytest.param(5, marks=SOAK),
+        pytest.param(6, marks=SOAK),
     ],
 )
 def test_a_backfill_that_a_corrected_night_overtakes_leaves_nothing_of_what_was_replaced(
@@ -673,8 +789,26 @@ def _fences_no_inputs(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(commits._Inputs, "now", lambda _, given: given)
 
 
+def _hears_late_attempts(patched: pytest.MonkeyPatch) -> None:
+    """Where they say the same rows."""
+
+    def says_more(one: Publication, known: Publication) -> bool:
+        return commits._origin(one) != commits._origin(known)
+
+    patched.setattr(commits, "_says_more", says_more)
+
+
 def _knows_from_its_own_day(patched: pytest.MonkeyPatch) -> None:
-    patched.setattr(Knowledge, "day_of_drop", lambda _, name, day, arrived: day)
+    patched.setattr(Knowledge, "day_of_drop", lambda _, name, day: day)
+
+
+def _asks_when_readings_came(patched: pytest.MonkeyPatch) -> None:
+    """Of the files of a night that are read together one alone."""
+
+    def expected(pipeline: Pipeline, days: Days) -> list[ExpectedFile]:
+        return [file for file in expected_files(pipeline, days) if file.feed == _READINGS]
+
+    patched.setattr("jobs.lake.knowledge.expected_files", expected)
 
 
 def _learns_from_an_evening_before_it_was_found(patched: pytest.MonkeyPatch) -> None:
@@ -690,7 +824,7 @@ def _spreads_definitions(patched: pytest.MonkeyPatch) -> None:
 
     def found(asked: survey.Survey, table: Table, night: date) -> survey.Finding:
         one = whole(asked, table, night)
-        told = asked._if_outdated(one, survey.definitions(asked.pipeline)[table.name])
+        told = asked._if_outdated(one, survey.definitions(asked.pipeline).get(table.name))
         return replace(told, state="stale") if told.state == "outdated" else one
 
     patched.setattr(survey.Survey, "_finding", found)
@@ -752,6 +886,19 @@ def _land(day: int, *ids: int) -> Step:
     return "land_or_correct", {"day": DAYS[day], "ids": list(ids)}
 
 
+def _land_readings(day: int, *ids: int) -> Step:
+    return "land_readings_alone", {"day": DAYS[day], "ids": list(ids)}
+
+
+def _land_notes(day: int, *ids: int, is_announced: bool = True) -> Step:
+    given = {"day": DAYS[day], "ids": list(ids), "is_announced": is_announced}
+    return "land_or_correct_notes", given
+
+
+def _announce(day: int) -> Step:
+    return "announce_notes", {"day": DAYS[day]}
+
+
 def _night(day: int, *, allow_gap: bool = False) -> Step:
     return "night", {"day": DAYS[day], "allow_gap": allow_gap}
 
@@ -765,13 +912,13 @@ def _kill(day: int, where: str) -> Step:
 
 
 def _overtake(day: int, publishes: int, back: int, *ids: int) -> Step:
-    """Another night is made of corrected files of its day."""
+    """Another night is made, of corrected readings of its day where there are some."""
     given = {
         "day": DAYS[day],
         "ids": [5],
         "publishes": publishes,
         "back": back,
-        "correction": (back, list(ids)),
+        "correction": (back, "readings", list(ids)) if ids else None,
     }
     return "overtaken_night", given
 
@@ -800,11 +947,38 @@ RULES = {
     ),
     "rows made from what was replaced are refused": Rule(
         broken_by=_fences_no_inputs,
-        steps=(*_FIRST, _overtake(1, 2, 1, 9)),
+        steps=(*_FIRST, _overtake(1, 3, 1, 9)),
     ),
     "a late drop is known from the night that found it": Rule(
         broken_by=_knows_from_its_own_day,
         steps=_LATE,
+    ),
+    "a drop is known since its night could be read": Rule(
+        broken_by=_asks_when_readings_came,
+        steps=(
+            *(*_FIRST, _land_readings(1, 3)),
+            *(_land(2, 4), _night(2, allow_gap=True)),
+            *(_land_notes(1, 5), _land(3, 6), _night(3)),
+        ),
+    ),
+    "a drop is known since its marker is there": Rule(
+        broken_by=_asks_when_readings_came,
+        steps=(
+            *(*_FIRST, _land_notes(1, 5, is_announced=False), _land(1, 3)),
+            *(_land(2, 4), _night(2, allow_gap=True)),
+            *(_announce(1), _land(3, 6), _night(3)),
+        ),
+    ),
+    "a late attempt says nothing of what is in force": Rule(
+        broken_by=_hears_late_attempts,
+        steps=(
+            *(*_FIRST, _land(0, 2)),
+            *(_land(2, 4), _overtake(1, 0, -1)),
+        ),
+    ),
+    "notes that have changed wait for their marker": Rule(
+        broken_by=_always("jobs.survey.Survey._awaits_marker", False),
+        steps=(*_FIRST, _land_notes(0, 5, is_announced=False), _night(0)),
     ),
     "a night sees what was known by then": Rule(
         broken_by=_sees_the_latest,
@@ -886,6 +1060,7 @@ RULES = {
 """By what each says."""
 SOONEST = (
     "a late attempt is refused",
+    "a drop is known since its night could be read",
     "a day's files go when it is replaced",
     "the record is repaired from the log",
 )

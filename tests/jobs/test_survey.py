@@ -17,6 +17,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,14 @@ from jobs.commands import plan as plan_command
 from jobs.commands.decide import Said, approve, rollback
 from jobs.commands.plan import plan
 from jobs.lake import commits, datasets, knowledge, model_events, ops, publications, served
-from jobs.lake.knowledge import Knowledge, Seen, arrival
+from jobs.lake.knowledge import Knowledge, Seen
 from jobs.lake.locations import partition, path
 from jobs.lake.publications import Origin, file_input
 from jobs.lake.staging import Staging
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import AwaitsApproval, NightshiftError, NotLanded, Refused
-from pipelines.feeds import Feed
-from pipelines.landing import expected_files
+from pipelines.landing import ExpectedFile, expected_files
 from pipelines.places import changed_ns
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX, Table
@@ -71,7 +71,9 @@ RESCORE = "--rescore publishes what is said now as a later revision"
 """What the plan says of a day."""
 
 
-_WhenRead = Callable[[Run, Mapping[date, list[int]]], None]
+_Ids = dict[date, list[int]]
+"""By day."""
+_WhenRead = Callable[[Run, str, _Ids], None]
 
 
 class Home:
@@ -90,8 +92,8 @@ class Home:
         self.definition = ""
         self.awaits_model = False
         """No model serves, and one awaits a person."""
-        self.when_read: _WhenRead = lambda run, ids: None
-        """Who is told what was in the files of some days when a run read them."""
+        self.when_read: _WhenRead = lambda run, feed, ids: None
+        """Who is told what was in a feed's files of some days when a run read them."""
         self.refuses: Callable[[int], bool] = lambda _: False
         """Which ids of a file are put into quarantine."""
         self.predicted: Callable[[int], int] = lambda total: total
@@ -109,6 +111,10 @@ class Home:
         self._write(self._file(day), ids)
         if not self._register.exists():
             self.land_register(1)
+
+    def land_of(self, feed: str, day: date, *ids: int) -> None:
+        """Drop the day's file of another feed, or one in its place."""
+        self._write(self._file(day, feed), ids)
 
     def land_register(self, *ids: int) -> None:
         """Drop the register of sensors, or one in its place."""
@@ -143,8 +149,8 @@ class Home:
         event = {"pipeline": "tiny", "as_of": as_of, "event": "awaiting", "model_version": version}
         model_events.record(self.environment, [event])
 
-    def ids_in(self, day: date) -> list[int]:
-        return _ids(self._file(day))
+    def ids_in(self, day: date, feed: str = "readings") -> list[int]:
+        return _ids(self._file(day, feed))
 
     def registered(self) -> dict[date, list[int]]:
         """The snapshots of the register, by the night that found each."""
@@ -160,7 +166,9 @@ class Home:
         return _ids(self._register)
 
     def has_landed(self, day: date) -> bool:
-        return self._file(day).exists()
+        """Whether the day's files are there, and their markers."""
+        names = chain.from_iterable(file.names for file in self._drops(Days.of(day)))
+        return all((self.environment.landing / name).exists() for name in names)
 
     def night(
         self,
@@ -329,49 +337,51 @@ class Home:
     def _ingest(self, run: Run) -> None:
         # As `find_drops` tells.
         landing = self.environment.landing
-        needed = [
-            file
-            for file in expected_files(run.pipeline, run.days)
-            if not (file.feed.is_reference or file.is_waived(landing))
-        ]
+        needed = [file for file in self._drops(run.days) if not file.is_waived(landing)]
         if not all((landing / name).exists() for file in needed for name in file.names):
             raise NotLanded(str(run.days))
-        landed = [file.day for file in needed if file.feed.name == "readings"]
         knowledge = Knowledge.of_now(run)
-        in_files = {day: self.ids_in(day) for day in landed}
-        self.when_read(run, in_files)
-        if any(BAD in of_day for of_day in in_files.values()):
+        feeds = run.pipeline.feeds
+        daily = [feed.name for feed in feeds if not feed.is_reference]
+        in_files: dict[str, _Ids] = {name: {} for name in daily}
+        for file in needed:
+            in_files[file.feed.name][file.day] = _ids(landing / file.name)
+        for name, ids in in_files.items():
+            self.when_read(run, name, ids)
+        if any(BAD in of_day for of_day in in_files["readings"].values()):
             raise Refused("bad")
-        ids = {}
-        for day, of_day in in_files.items():
-            ids[day] = [one for one in of_day if not self.refuses(one)]
-        files = {day: (self._input(day),) for day in landed}
-        arrived = {day: arrival(self._file(day)) for day in landed}
-        known = {day: knowledge.day_of_drop("readings", day, arrived[day]) for day in landed}
-        origin = Origin(inputs=files, known=known)
-        self._waiting["readings"] = _staged(run, "readings", ids, origin)
-        for feed in run.pipeline.feeds:
-            if feed.name not in ("readings", "sensors"):
-                self._waiting[feed.name] = self._staged_without_rows(run, feed)
-        if "sensors" in {feed.name for feed in run.pipeline.feeds}:
+        for name, ids in in_files.items():
+            self._waiting[name] = self._staged_drops(run, name, ids, knowledge)
+        if "sensors" in {feed.name for feed in feeds}:
             self._ingest_register(run, knowledge)
         # As `ingest` does: before anything is judged, and where there is something to replace.
         refused = {}
-        for day, of_day in in_files.items():
+        for day, of_day in in_files["readings"].items():
             refused[day] = list(filter(self.refuses, of_day))
         name = "readings" + QUARANTINE_SUFFIX
         there = publications.in_force(run, name, run.days)
         if any(refused.values()) or there:
+            files = self._waiting["readings"].origin.inputs
             self._publish(run, name, _staged(run, name, refused, Origin(inputs=files)))
 
-    def _staged_without_rows(self, run: Run, feed: Feed) -> Staging:
-        folder = self.environment.landing / "tiny"
-        files = {day: folder / feed.file(day) for day in run.days}
-        inputs = {}
-        for day, file in files.items():
-            if file.exists():
-                inputs[day] = (file_input(f"tiny/{feed.file(day)}", day, file),)
-        return _staged(run, feed.name, {}, Origin(inputs=inputs))
+    def _drops(self, days: Days) -> list[ExpectedFile]:
+        """The files of all feeds but the register."""
+        expected = expected_files(self.pipeline, days)
+        return [file for file in expected if not file.feed.is_reference]
+
+    def _staged_drops(
+        self,
+        run: Run,
+        name: str,
+        in_files: _Ids,
+        knowledge: Knowledge,
+    ) -> Staging:
+        ids = {}
+        for day, of_day in in_files.items():
+            ids[day] = [one for one in of_day if not self.refuses(one)]
+        files = {day: (self._input(day, name),) for day in in_files}
+        known = {day: knowledge.day_of_drop(name, day) for day in run.days}
+        return _staged(run, name, ids, Origin(inputs=files, known=known))
 
     def _ingest_register(self, run: Run, knowledge: Knowledge) -> None:
         published = knowledge.latest("sensors")
@@ -391,16 +401,20 @@ class Home:
         ids = {finds: self.ids_in_register()}
         self._waiting["sensors"] = _staged(of_night, "sensors", ids, origin)
 
-    def _input(self, day: date) -> publications.Input:
-        return file_input(f"tiny/readings/{day}.csv", day, self._file(day))
+    def _input(self, day: date, feed: str = "readings") -> publications.Input:
+        return file_input(f"tiny/{feed}/{day}.csv", day, self._file(day, feed))
 
     def _transform(self, run: Run) -> None:
-        """Marks are the readings; sums add up those of a window, as each night knew them."""
+        """Marks are what feeds tell; sums add up those of a window, as each night knew them."""
         knowledge = Knowledge.of_now(run)
-        readings = self.published("readings")
-        marks = self._staged_facts(run, "marks", "readings", readings, knowledge)
+        feeds = run.pipeline.table("marks").reads
+        told = list(map(self.published, feeds))
+        fresh = {}
+        for day in run.days:
+            of_day = chain.from_iterable(of_feed.get(day, ()) for of_feed in told)
+            fresh[day] = sorted(of_day)
+        marks = self._staged_facts(run, "marks", feeds, fresh, knowledge)
         checksums = {day: marks.checksum(day) for day in marks.days}
-        fresh = {day: readings.get(day, []) for day in run.days}
         sums = {}
         inputs = {}
         seen_before = {day: knowledge.seen_by("marks", day) for day in run.days}
@@ -443,22 +457,18 @@ class Home:
         self,
         run: Run,
         name: str,
-        of: str,
-        rows: dict[date, list[int]],
+        of: Sequence[str],
+        rows: _Ids,
         knowledge: Knowledge,
     ) -> Staging:
-        """Rows about each day of the run, made from the last version of another table's day."""
+        """Rows about each day of the run, made from the last versions of other tables' day."""
         inputs = {}
         for day in run.days:
-            inputs[day] = (knowledge.table_input(of, Days.of(day)),)
+            of_day = Days.of(day)
+            inputs[day] = tuple(knowledge.table_input(one, of_day) for one in of)
         known = {day: knowledge.known_day(inputs[day], day) for day in run.days}
         origin = Origin(definition=self.definition, inputs=inputs, known=known)
-        return _staged(
-            run,
-            name,
-            {day: rows.get(day, []) for day in run.days},
-            origin,
-        )
+        return _staged(run, name, rows, origin)
 
     def _features(self, run: Run) -> None:
         """To learn: a day's marks beside the sum of the evening before; to score: the sums."""
@@ -466,7 +476,7 @@ class Home:
         marks = self.published("marks")
         sums = self.published("sums")
         rows = {day: _learned(marks, sums, day) for day in run.days}
-        training = self._staged_facts(run, "training", "marks", rows, knowledge)
+        training = self._staged_facts(run, "training", ("marks",), rows, knowledge)
         inputs = {}
         known = {}
         for day, given in training.origin.inputs.items():
@@ -501,8 +511,8 @@ class Home:
         origin = Origin(definition=self.definition, inputs=inputs)
         self._waiting["predictions"] = _staged(ahead, "predictions", ids, origin)
 
-    def _file(self, day: date) -> Path:
-        return self.environment.landing / "tiny" / "readings" / f"{day}.csv"
+    def _file(self, day: date, feed: str = "readings") -> Path:
+        return self.environment.landing / "tiny" / feed / f"{day}.csv"
 
     @property
     def _register(self) -> Path:
@@ -759,6 +769,33 @@ def _input_of_sums(home: Home, nights: Days) -> publications.Input:
     return Knowledge(home.run(nights.last)).table_input("sums", until, nights)
 
 
+@pytest.mark.parametrize("lacks", ["other/{}.csv", "{}.done"])
+def test_a_drop_that_could_not_be_read_in_time_changes_no_moment_that_has_passed(
+    home: Home, lacks: str
+) -> None:
+    other = replace(TINY.feeds[0], name="other", path="other/{date}.csv", marker="{date}.done")
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, other))
+    for day in DAYS:
+        home.land_of("other", day, 5)
+        home.mark(day)
+    late = home.environment.landing / "tiny" / lacks.format(DAYS[1])
+    told = late.read_text()
+    late.unlink()
+    assert home.night(DAYS[0]) == 0
+    assert home.night(DAYS[2], allow_gap=True) == 0
+    tables = ("readings", "marks", "sums")
+    before = {name: home.as_of(name, DAYS[2]) for name in tables}
+    late.write_text(told)
+    with home._stages():
+        rows = plan(home.run(DAYS[3])).rows
+    assert not [row for row in rows if row[:2] == ("tiny.sums", "stale")]
+    assert home.night(DAYS[3]) == 0
+    assert {name: home.as_of(name, DAYS[2]) for name in before} == before
+    for name in ("readings", "other"):
+        known = publications.in_force(home.run(DAYS[3]), name)
+        assert known[DAYS[1]].known_day == DAYS[3], name
+
+
 def test_a_night_that_is_asked_for_again_sees_what_was_corrected_before_it(home: Home) -> None:
     home.night(DAYS[4], first=DAYS[0])
     home.land(DAYS[3], 7)
@@ -780,6 +817,22 @@ def test_a_correction_found_by_an_old_night_changes_none_that_was_made_since(hom
     home.land(DAYS[6], 2)
     assert home.night(DAYS[6], first=DAYS[5]) == 0
     assert home.published("sums")[DAYS[6]] == [81 + 1 + 2]
+
+
+def test_a_late_twin_dates_no_correction_back_that_its_successor_has_found(home: Home) -> None:
+    home.night(DAYS[0])
+    home.land(DAYS[0], 7)
+
+    def overtake() -> None:
+        assert home.night(DAYS[2]) == 0
+
+    home.meanwhile = overtake
+    home.publishes_until_overlap = 0
+    home.night(DAYS[1])
+    assert home.published("readings")[DAYS[0]] == [7]
+    known = publications.in_force(home.run(DAYS[2]), "readings")
+    assert known[DAYS[0]].known_day == DAYS[2]
+    assert home.as_of("readings", DAYS[1])[DAYS[0]] == [0, 1]
 
 
 def test_a_range_dates_a_correction_before_it_as_its_nights_in_order_do(
@@ -1486,7 +1539,6 @@ def test_a_corrected_file_is_read_when_its_marker_has_come_again(home: Home) -> 
 
     with pytest.MonkeyPatch.context() as patched:
         # The file system's clock cannot be set.
-        patched.setattr(survey, "arrival", arrived)
         patched.setattr(knowledge, "arrival", arrived)
         assert home.night(DAYS[2], first=DAYS[0]) == 0
         home.land(DAYS[1], 7)

@@ -17,6 +17,7 @@ from jobs.lake.sql import query
 from pipelines.days import Days
 from pipelines.run import Run
 from tests.jobs.lake.test_commits import TABLE, run_at, staged
+from tests.jobs.toy import TOY, drop
 
 DAYS = [date(2013, 1, day) for day in range(1, 10)]
 
@@ -207,7 +208,13 @@ def test_rows_that_were_there_already_are_not_known_later_than_before(run: Run) 
     ],
 )
 def test_a_drop_is_known_from_its_own_day_or_from_the_night_that_found_it(
-    tmp_path: Path, day: int, first: int, last: int, arrived_late: bool, expected: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    day: int,
+    first: int,
+    last: int,
+    arrived_late: bool,
+    expected: int,
 ) -> None:
     made = run_at(tmp_path, Days(DAYS[0], DAYS[3]))
     for published in (0, 1, 3):
@@ -220,8 +227,49 @@ def test_a_drop_is_known_from_its_own_day_or_from_the_night_that_found_it(
     )
     hour = timedelta(hours=1 if arrived_late else -1)
     arrived = datetime.now(UTC) + hour
-    found = Knowledge(named).day_of_drop(TABLE, DAYS[day], arrived)
+    monkeypatch.setattr("jobs.lake.knowledge.arrival", lambda _: arrived)
+    found = Knowledge(named).day_of_drop(TABLE, DAYS[day])
     assert found == DAYS[expected]
+
+
+@pytest.mark.parametrize(
+    ("late", "expected"),
+    [
+        ("readings/{date}.csv", 4),
+        ("notes/{date}.csv", 4),
+        ("{date}.done", 4),
+        # One that is new says nothing of when the night could be read.
+        ("sensors.csv", 2),
+        # An optional one that is there is read with the others.
+        ("remarks/{date}.csv", 4),
+        (None, 2),
+    ],
+)
+def test_a_drop_is_known_since_the_last_of_its_nights_files_and_markers_is_there(
+    tmp_path: Path, late: str | None, expected: int
+) -> None:
+    readings, sensors = TOY.feeds
+    notes = replace(readings, name="notes", path="notes/{date}.csv", marker="{date}.done")
+    remarks = replace(readings, name="remarks", path="remarks/{date}.csv", is_optional=True)
+    pipeline = replace(TOY, feeds=(readings, notes, remarks, sensors))
+    of_toy = run_at(tmp_path, Days(DAYS[0], DAYS[3]))
+    made = replace(of_toy, pipeline=pipeline)
+    in_time = {readings.path, notes.path, "{date}.done", sensors.path} - {late}
+    for path in in_time:
+        drop(made.environment, path.format(date=DAYS[2]), b"")
+    publish_known(made, DAYS[3], None, 4)
+    if late:
+        drop(made.environment, late.format(date=DAYS[2]), b"")
+    named = replace(
+        made,
+        days=Days.of(DAYS[2]),
+        as_of=DAYS[4],
+        named=DAYS[4],
+    )
+    knowledge = Knowledge(named)
+    daily = (readings, notes, remarks)
+    found = {feed.name: knowledge.day_of_drop(feed.name, DAYS[2]) for feed in daily}
+    assert found == dict.fromkeys(found, DAYS[expected])
 
 
 def test_publications_of_before_there_was_a_known_day_are_always_known(run: Run) -> None:

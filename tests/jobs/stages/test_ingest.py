@@ -153,6 +153,34 @@ def test_a_day_of_an_optional_file_that_is_gone_is_not_made_anew_without_it(
         ingest(run)
 
 
+def test_what_comes_for_a_missed_day_is_known_since_all_of_its_files_are_there(
+    toy: Environment,
+) -> None:
+    readings, sensors = TOY.feeds
+    marked = replace(readings, marker="{date}.done")
+    notes = replace(readings_in("json_lines"), is_optional=True)
+    feeds = (marked, notes, sensors)
+
+    def night(day: str, named: int) -> None:
+        asked = date(2013, 1, named)
+        run = replace(run_of_feeds(toy, feeds, day), as_of=asked, named=asked)
+        ingest(run)
+        for feed in feeds:
+            if tables.is_staged(run, feed.name):
+                tables.publish(run, feed.name)
+
+    drop(toy, "2013-01-03.done", b"")
+    night("2013-01-03", named=3)
+    # The readings of the second have been there, and nobody could read them.
+    drop(toy, "2013-01-02.done", b"")
+    night("2013-01-02", named=4)
+    for feed in (marked, notes):
+        known = in_force(run_of_feeds(toy, feeds, "2013-01-04"), feed.name)
+        found = {str(day): str(one.known_day) for day, one in known.items()}
+        # Of notes there are none, which was known no sooner.
+        assert found == {"2013-01-02": "2013-01-04", "2013-01-03": "2013-01-03"}
+
+
 def test_days_of_before_the_first_one_that_is_declared_by_now_keep_their_rows(
     toy: Environment,
 ) -> None:
