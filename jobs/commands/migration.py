@@ -127,10 +127,11 @@ def rewrite(run: Run, found: Sequence[Change]) -> None:
     """
     feed = found[0].feed
     rows = _all_reread(run, found)
-    days = published_days(run, feed.name)
+    restated = corrected_days(run, feed)
+    # One that was corrected to no rows has no file by now, and nights before see what it had.
+    days = sorted({*published_days(run, feed.name), *restated})
     known = publications.in_force(run, feed.name)
     inputs = {day: known[day].inputs for day in days if day in known}
-    restated = corrected_days(run, feed)
     since = {day: one.known_day for day, one in known.items() if one.known_day}
     kept = {day: night for day, night in since.items() if day not in restated}
     origin = Origin(definition=digest(feed, "migrated"), inputs=inputs, known=kept)

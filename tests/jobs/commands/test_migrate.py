@@ -34,7 +34,7 @@ from tests.jobs.ingestion.test_new_columns import (
     read_by_all,
     write,
 )
-from tests.jobs.lake.test_commits import staged
+from tests.jobs.lake.test_commits import checksum_of, staged
 from tests.jobs.toy import run_of_feeds, write_rows
 
 _OLD = [("1", FIRST, "0.5", "a")]
@@ -294,6 +294,25 @@ def test_a_day_that_nights_see_in_two_versions_gets_another_type_only_when_it_is
     assert Knowledge(run).seen_by("readings", date(2013, 1, 2)) == before
     code, rows = migrate(run, None, is_dry=True, is_restating=True)
     assert "1 days would be rewritten, if all values fit" in [row[4] for row in rows]
+
+
+def test_a_day_that_was_corrected_to_no_rows_is_seen_so_by_the_nights_before(
+    environment: Environment, added: Feed
+) -> None:
+    day, before = date(2013, 1, 3), date(2013, 1, 4)
+    corrected = Origin(known={day: date(2013, 1, 6)})
+    third = replace(run_of(environment, added), days=Days.of(day))
+    publish_known(third, [9], day)
+    none = staged(third, {}, added.name, corrected)
+    publish(third, added.name, none)
+    seen = Knowledge(third).seen_by(added.name, before)[day]
+    assert seen.checksum == checksum_of([9])
+    run = run_of(environment, declared(added, "id", "long"))
+    assert migrate(run, None, is_dry=False)[0] == 1
+    assert migrate(run, None, is_dry=False, is_restating=True)[0] == 0
+    seen = Knowledge(third).seen_by(added.name, before)[day]
+    assert seen.checksum != checksum_of([9])
+    assert seen.delta_version == version(third, added.name)
 
 
 def test_what_came_late_is_known_no_earlier_in_another_type(
