@@ -156,16 +156,28 @@ def confirm(
     name: str,
     day: date,
     inputs: tuple[Input, ...],
+    definition: str,
 ) -> None:
-    """Record that the rows of a day that is in force follow from other inputs just as well."""
+    """Record that rows in force follow from other inputs, or by another definition, just as well.
+
+    Args:
+        run: Who has found so.
+        name: The table.
+        day: Of the rows.
+        inputs: What they follow from.
+        definition: By which they do.
+    """
     known = publications.in_force(run, name).get(day)
     # Tables of before there was a record have none.
-    if known is None or _named(known.inputs) == _named(inputs):
+    if known is None:
+        return
+    if (known.definition, _named(known.inputs)) == (definition, _named(inputs)):
         return
     again = replace(
         known,
         run_id=run.run_id,
         stage=run.doing.name,
+        definition=definition,
         inputs=inputs,
         changed=False,
         code_version=code_version(),

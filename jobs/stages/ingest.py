@@ -651,9 +651,11 @@ def _brings_nothing_new(run: Run, load: _Load) -> bool:
         and _published(run, name + QUARANTINE_SUFFIX, snapshot, _BAD_CONTENT) == bad
     )
     if is_same:
-        # The file may say it in other bytes: then it is these from now on.
+        # The file may say it in other bytes, and its declaration in other words: then it is these
+        # from now on.
         (drop,) = load.drops
-        commits.confirm(run, name, snapshot, load.origin.inputs[drop.day])
+        inputs = load.origin.inputs[drop.day]
+        commits.confirm(run, name, snapshot, inputs, load.origin.definition)
     return is_same
 
 

@@ -939,8 +939,13 @@ def test_the_last_confirmation_counts_though_the_clock_was_set_back(
     publish(run, TABLE, staged_by(run, "c"))
     assert in_force(run, TABLE)[FIRST].definition == "c"
     file = publications.Input(name="toy/file", first_day=FIRST, last_day=FIRST, digest="d")
-    commits.confirm(run, TABLE, FIRST, (file,))
+    commits.confirm(run, TABLE, FIRST, (file,), "c")
     assert in_force(run, TABLE)[FIRST].inputs == (file,)
+    commits.confirm(run, TABLE, FIRST, (file,), "d")
+    assert in_force(run, TABLE)[FIRST].definition == "d"
+    rows = len(recorded(run))
+    commits.confirm(run, TABLE, FIRST, (file,), "d")
+    assert len(recorded(run)) == rows
 
 
 class AnHourAgo(datetime):

@@ -22,6 +22,7 @@ from jobs.commands.land import land
 from jobs.ingestion import drops
 from jobs.lake import knowledge, sql, tables
 from jobs.lake.commits import publish
+from jobs.lake.definition import digest
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import exists, version
 from jobs.lake.publications import in_force
@@ -279,6 +280,21 @@ def test_a_reference_file_in_other_bytes_is_the_same_snapshot_from_these(toy: En
     content = (toy.landing / "toy" / "sensors.csv").read_bytes()
     assert again.inputs[0].digest == hashlib.sha256(content).hexdigest()
     assert again.inputs[0].digest != first.inputs[0].digest
+
+
+@pytest.mark.parametrize("night", ["2013-01-01", "2013-01-02"])
+def test_a_snapshot_of_the_same_rows_is_of_the_declaration_that_read_it_last(
+    toy: Environment, night: str
+) -> None:
+    _night(toy, "2013-01-01")
+    readings, sensors = TOY.feeds
+    stricter = replace(sensors, null_token="-")
+    run = run_of_feeds(toy, (readings, stricter), night)
+    first = date(2013, 1, 1)
+    assert in_force(run, "sensors")[first].definition != digest(stricter)
+    assert ingest(run)["feeds"]["sensors"]["unchanged"] == 2  # type: ignore[index]
+    known = in_force(run, "sensors")[first]
+    assert (known.definition, known.changed) == (digest(stricter), False)
 
 
 @pytest.mark.parametrize("last", ["2013-01-01", "2013-01-02"])
