@@ -2090,6 +2090,30 @@ def test_a_bad_correction_of_an_old_day_stops_no_night(
     assert home.published("readings")[corrected] == [7]
 
 
+def test_a_correction_of_which_only_clean_tables_are_refused_ends_nights_until_it_is_taken_back(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.night(DAYS[4], first=DAYS[0])
+    before = home.ids_in(DAYS[1])
+    publish = home._publish_waiting
+
+    def judge(run: Run) -> None:
+        if run.doing.name == "check_clean" and home.published("readings")[DAYS[1]] != before:
+            raise Refused("bad")
+        publish(run)
+
+    monkeypatch.setattr(home, "_publish_waiting", judge)
+    home.land(DAYS[1], 7)
+    for last in DAYS[5:7]:
+        assert home.night(last) == Refused.exit_code
+        assert home.published("readings")[DAYS[1]] == [7]
+        assert home.performed[-1][0] == "check_clean"
+        assert last not in home.published("marks")
+    home.land(DAYS[1], *before)
+    assert home.night(DAYS[6]) == 0
+    assert set(DAYS[5:7]) <= set(home.published("marks"))
+
+
 def test_a_good_correction_does_not_wait_for_a_bad_one_of_a_day_beside_it(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
