@@ -68,14 +68,16 @@ def maintain(
         (pipeline.name, partial(_of_pipeline, environment, pipeline, rule))
         for pipeline in pipelines
     ]
-    if is_shared:
-        steps += _shared(environment, rule, {*lacking, *(one.name for one in pipelines)})
     cleaned = [Cleaned.failed(name, why) for name, why in lacking.items()]
     try:
+        if is_shared:
+            declared = {*lacking, *(one.name for one in pipelines)}
+            steps += _shared(environment, rule, declared)
         with shared_locks.hold(environment, "maintenance", waiting=_WAITING):
             cleaned.extend(_cleaned(steps))
     except Exception as error:
-        # Such as a PostgreSQL that is away: who calls this takes exit code 3 for told.
+        # Such as a library that cannot be imported, or a PostgreSQL that is away: who calls this
+        # takes exit code 3 for told.
         cleaned.append(Cleaned.failed("maintenance", error))
     told: dict[str, str] = {}
     for one in cleaned:

@@ -253,13 +253,16 @@ def test_a_table_that_cannot_be_cleaned_is_told_and_all_else_goes_on(
     assert len(told.read_text().splitlines()) == 1, "who is to try again tells nobody"
 
 
+@pytest.mark.parametrize(
+    "what", ["jobs.services.shared_locks.hold", "jobs.commands.maintain._shared"]
+)
 def test_a_maintenance_that_cannot_begin_is_told_too(
-    environment: Environment, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    def hold(*_: object, waiting: str) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise NightshiftError("The PostgreSQL of the lock does not answer.")
 
-    monkeypatch.setattr("jobs.services.shared_locks.hold", hold)
+    monkeypatch.setattr(what, fail)
     code, (row,) = maintain(environment, [TOY], is_shared=True, is_dry=False)
     assert code == 3
     assert row == ("maintenance", None, 0, None, "failed")
