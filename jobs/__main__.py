@@ -534,7 +534,7 @@ def _grammar_of_announce(one: Parser) -> None:
         help="declaration_unreadable: of each pipeline whose declaration cannot be read, place and "
         "reason; maintenance_failed: of one that ended before it could tell, for all pipelines",
     )
-    one.add_argument("--message", metavar="TEXT", help="why; of a maintenance")
+    one.add_argument("--message", metavar="TEXT", help="why; of maintenance_failed alone")
 
 
 def _grammar_of_sql(one: Parser) -> None:

@@ -6,11 +6,11 @@ import sys
 from datetime import UTC, datetime
 
 from jobs.night import message_of
-from jobs.notifications.channels import channels_of, has_reached, send
+from jobs.notifications.channels import channels_of, has_reached, send_each
 from jobs.services.home import private_home
 from pipelines import catalog
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, UsageError
 from pipelines.events import Event, Notification
 
 _UNREADABLE = (
@@ -23,7 +23,8 @@ _NO_REASON = "It ended before it could tell why. Its log says more."
 def announce(environment: Environment, event: Event, message: str | None) -> int:
     """Send the event by the channels of each pipeline that it concerns, each time anew.
 
-    Of a declaration that cannot be read these are all that are set: nobody knows which it declares.
+    All at once, as Airflow lets a callback do it for seconds. Of a declaration that cannot be read
+    its channels are all that are set: nobody knows which it declares.
 
     Args:
         environment: Whose channels they are.
@@ -33,7 +34,15 @@ def announce(environment: Environment, event: Event, message: str | None) -> int
 
     Returns:
         0 when somebody was told of each, or there was nothing to tell; 3 when nobody could be.
+
+    Raises:
+        UsageError: there is a message of a declaration that cannot be read.
     """
+    if message is not None and event is Event.DECLARATION_UNREADABLE:
+        raise UsageError(
+            f"--message is of {Event.MAINTENANCE_FAILED} alone: of a declaration that cannot be "
+            "read its own error is told. Leave it out."
+        )
     unreadable = catalog.unreadable()
     told = dict.fromkeys(catalog.names(), message or _NO_REASON)
     if event is Event.DECLARATION_UNREADABLE:
@@ -45,10 +54,13 @@ def announce(environment: Environment, event: Event, message: str | None) -> int
         print("Nothing to send: every declaration can be read.", file=sys.stderr)
         return 0
     private_home(environment)
-    code = 0
+    asked = []
     for name, text in told.items():
         pipeline = None if name in unreadable else catalog.pipeline(name)
-        failed = send(environment, pipeline, of_today(event, name, text))
+        asked.append((pipeline, of_today(event, name, text)))
+    failures = send_each(environment, asked)
+    code = 0
+    for (pipeline, _), failed in zip(asked, failures, strict=True):
         if failed and not has_reached(channels_of(environment, pipeline), failed):
             code = NightshiftError.exit_code
     return code

@@ -53,7 +53,7 @@ class _Telling:
     def __init__(
         self, channel: Channel, environment: Environment, messages: Sequence[Message]
     ) -> None:
-        self.channel = channel
+        self._channel = channel
         self._environment = environment
         self._messages = messages
         self._ends: list[str | None] = []
@@ -65,7 +65,7 @@ class _Telling:
     def _deliver(self) -> None:
         for message in self._messages:
             try:
-                CHANNELS[self.channel](self._environment, message)
+                CHANNELS[self._channel](self._environment, message)
             except Exception as error:  # whatever it is, it must not end the night
                 self._ends.append(redacted(str(error), self._environment.variables()))
             else:
@@ -124,20 +124,36 @@ def send_all(
     Returns:
         For each notification the channels that failed.
     """
+    return send_each(environment, [(pipeline, one) for one in notifications])
+
+
+def send_each(
+    environment: Environment, told: Sequence[tuple[Pipeline | None, Notification]]
+) -> list[tuple[Channel, ...]]:
+    """As `send_all`, of notifications each of which has its own pipeline.
+
+    A channel of several pipelines delivers all of theirs in order.
+    """
     at = datetime.now(UTC)
-    messages = [compose(notification, at) for notification in notifications]
     until = time.monotonic() + MOST_SECONDS
-    channels = channels_of(environment, pipeline)
-    tellings = [_Telling(channel, environment, messages) for channel in channels]
-    failures = {telling.channel: telling.failures(until) for telling in tellings}
-    for channel, whys in failures.items():
-        for message, why in zip(messages, whys, strict=True):
+    asked: dict[Channel, list[int]] = {}
+    messages: list[Message] = []
+    for number, (pipeline, notification) in enumerate(told):
+        messages.append(compose(notification, at))
+        for channel in channels_of(environment, pipeline):
+            asked.setdefault(channel, []).append(number)
+    tellings = {}
+    for channel, numbers in asked.items():
+        own = [messages[number] for number in numbers]
+        tellings[channel] = _Telling(channel, environment, own)
+    failed: list[list[Channel]] = [[] for _ in told]
+    for channel, telling in tellings.items():
+        whys = telling.failures(until)
+        for number, why in zip(asked[channel], whys, strict=True):
             if why is not None:
-                _warn(channel, message, why)
-    return [
-        tuple(channel for channel, whys in failures.items() if whys[number] is not None)
-        for number in range(len(messages))
-    ]
+                _warn(channel, messages[number], why)
+                failed[number].append(channel)
+    return list(map(tuple, failed))
 
 
 def _warn(channel: Channel, message: Message, why: str) -> None:

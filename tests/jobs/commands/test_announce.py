@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from jobs.__main__ import main
+from jobs.notifications import channels
+from jobs.notifications.message import Message
 from pipelines import catalog
+from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from tests.conftest import free_port
 
@@ -79,6 +83,37 @@ def test_a_maintenance_that_could_not_tell_itself_is_told_to_the_people_of_all_p
     first, *_, last = told(home)
     assert first["message"] == "It was killed."
     assert last["message"] == "It ended before it could tell why. Its log says more."
+
+
+def test_a_reason_of_ones_own_for_a_declaration_that_cannot_be_read_is_refused(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["announce", "--event", "declaration_unreadable", "--message", "It is broken."]
+    assert main(command) == 2
+    assert told(home) == []
+    assert "--message is of maintenance_failed alone" in capsys.readouterr().err
+
+
+def test_a_server_that_is_silent_is_waited_for_once_and_not_for_each_pipeline(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+    asked: list[str | None] = []
+
+    def be_silent(_: Environment, message: Message) -> None:
+        asked.append(message["pipeline"])
+        over.wait(60)
+
+    monkeypatch.setenv("NIGHTSHIFT_WEBHOOK_URL", "http://127.0.0.1:1/hook")
+    monkeypatch.setattr(channels, "CHANNELS", {**channels.CHANNELS, "webhook": be_silent})
+    monkeypatch.setattr(channels, "MOST_SECONDS", 0.5)
+    names = catalog.names()
+    assert len(names) > 1
+    assert main(["announce", "--event", "maintenance_failed"]) == 3
+    assert asked == names[:1]
+    over.set()
+    # By the channels that answer each is told.
+    assert [one["pipeline"] for one in told(home)] == names
 
 
 @pytest.mark.usefixtures("broken")
