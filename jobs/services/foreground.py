@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from threading import Event, Thread
 
 from jobs.services import airflow, lifecycle, signals
 from jobs.services.leftovers import Rule, clean
@@ -67,15 +68,23 @@ def run(environment: Environment) -> int:
 
 
 def _stay(environment: Environment) -> None:
-    """Watch until the platform is stopped from elsewhere."""
+    """Watch until the platform is stopped from elsewhere, and have replays begin meanwhile."""
+    ended = Event()
+    # Whoever asks a store that is away may wait for minutes.
+    Thread(target=_begin_late, args=(environment, ended), daemon=True).start()
+    try:
+        _watch(environment)
+    finally:
+        ended.set()
+
+
+def _watch(environment: Environment) -> None:
     # One that waits for its disk is no reason to end the nights that run.
     supervisor = Supervisor(environment, is_patient=True)
     ran: dict[str, int] = {}
     in_vain = 0
     # The DAG `maintenance` runs in one of the parts, and cleans the home of that one.
     clean_at = time.monotonic() if environment.is_part else math.inf
-    # The store may have come later than the start, which has told of it.
-    begin_at = time.monotonic()
     while in_vain < LOOKS:
         now = supervisor.processes()
         for process in now.values():
@@ -84,13 +93,17 @@ def _stay(environment: Environment) -> None:
         if time.monotonic() >= clean_at:
             _clean_logs(environment)
             clean_at = time.monotonic() + _CLEAN_SECONDS
-        if time.monotonic() >= begin_at:
-            begin_at = math.inf if _begin(environment) else time.monotonic() + _BEGIN_SECONDS
         time.sleep(_LOOK_SECONDS)
     if supervisor.was_killed():
         raise NightshiftError(
             f"The supervisor was killed. Its log: {environment.logs / 'supervisord.log'}"
         )
+
+
+def _begin_late(environment: Environment, ended: Event) -> None:
+    """Let replays begin whose store has come later than the start, which has told of it."""
+    while not _begin(environment) and not ended.wait(_BEGIN_SECONDS):
+        pass
 
 
 def _begin(environment: Environment) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from threading import Thread, Timer
+from threading import Event, Thread, Timer
 
 import pytest
 
@@ -222,6 +222,29 @@ def test_a_store_that_is_away_while_replays_begin_ends_no_platform(
     asking.join()
     # Once all have begun it looks no more.
     assert asked == [False] * 3
+
+
+def test_services_are_watched_while_a_store_that_is_away_keeps_replays_waiting(
+    home: Environment, replace_services: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_looked_at = Event()
+    were_watched: list[bool] = []
+
+    def hang(environment: Environment, *, warns: bool) -> bool:
+        is_looked_at.clear()
+        were_watched.append(is_looked_at.wait(5 * foreground._LOOK_SECONDS))
+        return True
+
+    def ask_later() -> None:
+        wait_until(lambda: bool(were_watched))
+        ask(signal.SIGTERM)
+
+    monkeypatch.setattr(foreground, "_tell", lambda *_: is_looked_at.set())
+    monkeypatch.setattr(foreground, "begin_all", hang)
+    asking = meanwhile(home, ask_later)
+    assert foreground.run(home) == 0
+    asking.join()
+    assert were_watched == [True]
 
 
 @pytest.mark.parametrize("services", ["scheduler", None])
