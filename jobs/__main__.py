@@ -1078,7 +1078,13 @@ def _plan(arguments: argparse.Namespace, environment: Environment) -> int:
         from_start=arguments.from_start or not _names_days(arguments),
     )
     stages = select(arguments.stage)
-    found = plan(run, stages, allow_gap=arguments.allow_gap, is_exact=is_exact)
+    found = plan(
+        run,
+        stages,
+        allow_gap=arguments.allow_gap,
+        is_exact=is_exact,
+        are_named=bool(arguments.stage),
+    )
     show(HEADER, found.rows, arguments.format)
     if arguments.result:
         write_result(found, arguments.result)

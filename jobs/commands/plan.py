@@ -83,6 +83,7 @@ def plan(
     *,
     allow_gap: bool = False,
     is_exact: bool = False,
+    are_named: bool = False,
 ) -> Plan:
     """A row for each table and run of nights that have the same state for the same reason.
 
@@ -94,6 +95,7 @@ def plan(
         stages: Those that it would do; of the others nothing is told.
         allow_gap: Whether it would go on over nights that lack files.
         is_exact: Whether it would do the stages on its days, current or not.
+        are_named: Whether `--stage` names them, be it all of them.
     """
     from jobs.survey import Survey, has_work, parts_over_gaps, work_on_raw_tables
 
@@ -107,8 +109,8 @@ def plan(
     names = {one.name for one in stages}
     rows += [row for row in _rows_of_stages(run, survey, foreseen) if row[0] in names]
     if is_exact:
-        whole = "--restate does all stages"
-        which = whole if stages == STAGES else "--stage does these stages"
+        is_whole = stages == STAGES and not are_named
+        which = "--restate does all stages" if is_whole else "--stage does these stages"
         parts = parts_over_gaps(run) if allow_gap else None
         if reads_files and not allow_gap:
             rows += _rows_of_absent_files(run, survey)

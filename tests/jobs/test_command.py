@@ -30,6 +30,7 @@ COMMANDS = (
     *("models", "explain", "rescore", "drift", "replay", "tune", "config", "completion", "demo"),
     *("contract", "warehouse", "announce"),
 )
+EACH_STAGE = [word for one in STAGES for word in ("--stage", one.name)]
 HEAVY = "pyspark tensorflow pandas airflow great_expectations feast mlflow pyarrow duckdb"
 
 
@@ -181,6 +182,7 @@ def test_without_days_a_replayed_pipeline_means_the_day_that_yesterday_stands_fo
         ([], []),
         (["--restate"], ["--restate does all stages on these days"]),
         (["--stage", "train"], ["--stage does these stages on these days"]),
+        (EACH_STAGE, ["--stage does these stages on these days"]),
         (["--stage", "train", "--as-needed"], []),
     ],
 )
