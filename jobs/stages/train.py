@@ -216,6 +216,7 @@ def _params(run: Run, recipe: Recipe, fit: Fit) -> dict[str, object]:
         "window_days": training.window_days,
         "holdout_days": training.holdout_days,
         "validation_days": training.validation_days,
+        "label_lag_days": run.pipeline.promotion.label_lag_days,
         "min_rows": training.min_rows,
         "seed": training.seed,
         "family": recipe.family.name,

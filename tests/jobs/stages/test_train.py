@@ -195,13 +195,14 @@ def test_a_model_of_the_time_before_there_were_two_is_judged_by_the_one(tmp_path
 def test_what_a_person_compares_models_by_is_kept_with_the_run(tmp_path: Path) -> None:
     environment = small.models_at(tmp_path)
     small.publish(environment, small.rows_of(ALL_DAYS))
-    run: Run = small.run_of(
-        environment, "train", pipeline=small.learned_by(small.SMALL, small.LINEAR)
-    )
+    learned = small.learned_by(small.SMALL, small.LINEAR)
+    late = replace(learned, promotion=replace(learned.promotion, label_lag_days=1))
+    run: Run = small.run_of(environment, "train", pipeline=late)
     stage.train(run)
     registry = Registry(environment, "small")
     params = registry._client.get_run(registry.version("1").run_id).data.params
     assert (params["family"], params["l2"], params["window_days"]) == ("linear", "1.0", "16")
+    assert params["label_lag_days"] == "1"
     assert params["run_id"] == run.run_id
 
 
