@@ -223,6 +223,39 @@ def test_java_is_told_of_the_proxy_that_it_can_speak_to(
 
 
 @pytest.mark.usefixtures("no_proxy")
+@pytest.mark.parametrize(
+    ("said", "direct"),
+    [
+        ("maven.example:8081", "maven.example|*.maven.example"),
+        ("10.0.0.0/8", "10.*"),
+        ("192.168.7.0/24,10.1.2.3/32", "192.168.7.*|10.1.2.3"),
+        ("172.16.0.0/14", "172.16.*|172.17.*|172.18.*|172.19.*"),
+        ("0.0.0.0/0", "*"),
+        ("fd00::1", "fd00::1|*.fd00::1"),
+        ("fd00::/8,10.0.0.0/99", ""),
+    ],
+)
+def test_java_goes_straight_to_hosts_with_a_port_and_to_networks(
+    said: str, direct: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", said)
+    hosts = "|".join(filter(None, ["localhost|127.*|[::1]", direct]))
+    assert java_options()[-1] == f"-Dhttp.nonProxyHosts={hosts}"
+
+
+@pytest.mark.usefixtures("no_proxy")
+@pytest.mark.parametrize("port", ["http", "99999"])
+def test_a_proxy_whose_port_is_no_number_is_told_without_its_password(
+    port: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", f"http://night:secret@proxy:{port}")
+    with pytest.raises(SetupError, match=r"^https_proxy.*the port of proxy is no") as refused:
+        java_options()
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.usefixtures("no_proxy")
 def test_spark_asks_that_proxy_for_jars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "LOG", tmp_path / "setup.log")
     with dead_end() as proxy:
