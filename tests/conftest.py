@@ -33,6 +33,12 @@ _FOLDERS_OF_A_GROUP = 3
 """`tests/jobs/stages` is a group; what lies deeper belongs to it."""
 _SAME_LAKE = ("tests/expectations", "tests/object_store")
 """They read `weather_lake` too, which takes a minute to load: one worker loads it once."""
+_FIRST = (
+    *("tests/bench", "tests/dags", "tests/e2e", "tests"),
+    *("tests/jobs/training", "tests/jobs/stages"),
+)
+"""Groups that are begun first. The last four take ten minutes each: one that is begun late leaves
+the other worker without work for minutes."""
 SWEEP_EXAMPLES = 60 if os.environ.get("SOAK") else 4
 """Hypothesis examples of a test marked `soak`: a short sample in `make test`, a long sweep in `make
 soak`."""
@@ -51,9 +57,23 @@ class ByFolder(LoadScopeScheduling):
     """Gives each folder of tests to one worker: they share an installation, a server or a lake."""
 
     def _split_scope(self, nodeid: str) -> str:
-        folders = Path(nodeid.partition("::")[0]).parent.parts
-        group = "/".join(folders[:_FOLDERS_OF_A_GROUP])
-        return "tests" if group in _SAME_LAKE else group
+        return _group_of(nodeid)
+
+
+def _group_of(nodeid: str) -> str:
+    folders = Path(nodeid.partition("::")[0]).parent.parts
+    group = "/".join(folders[:_FOLDERS_OF_A_GROUP])
+    return "tests" if group in _SAME_LAKE else group
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the groups that take long first; within each, and of the others, the order stays."""
+
+    def place(item: pytest.Item) -> int:
+        group = _group_of(item.nodeid)
+        return _FIRST.index(group) if group in _FIRST else len(_FIRST)
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(optionalhook=True)
