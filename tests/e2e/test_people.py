@@ -1,28 +1,21 @@
-"""Who may do what, by Airflow's simple auth manager and by FAB; and nobody without a name."""
+"""Who may do what, by Airflow's simple auth manager; and nobody without a name."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from jobs.services import airflow
 from jobs.services.accounts import accounts
-from pipelines.environment import Environment
-from tests.airflow_home import prepare
-from tests.conftest import free_port
 from tests.e2e import people, test_ui
-from tests.e2e.conftest import Installation, inherited_variables
+from tests.e2e.conftest import Installation
 
 pytestmark = pytest.mark.timeout(2400)
 browser, page = test_ui.browser, test_ui.page
-_START_SECONDS = 300
 
 
 def test_a_viewer_sees_a_user_triggers_and_decides_and_an_admin_sets_up(
@@ -82,51 +75,3 @@ def test_lineage_leads_from_the_files_tables_to_the_predictions(
 def _sql_name(dataset: dict[str, Any]) -> str:
     (identifier,) = dataset["facets"]["symlinks"]["identifiers"]
     return str(identifier["name"])
-
-
-@pytest.fixture
-def with_fab(tmp_path: Path) -> Iterator[Environment]:
-    """An API server alone, whose users are in Airflow's database."""
-    given = {
-        "NIGHTSHIFT_HOME": str(tmp_path / "home"),
-        "NIGHTSHIFT_AIRFLOW_PORT": str(free_port()),
-        "NIGHTSHIFT_AUTH": "fab",
-        "NIGHTSHIFT_USERS": people.USERS,
-    }
-    environment = Environment.read(given)
-    prepare(environment)
-    variables = {**inherited_variables(), **airflow.every_variable(environment)}
-    with (environment.logs / "api.log").open("wb") as log:
-        server = subprocess.Popen(
-            airflow.program("api-server"), env=variables, stdout=log, stderr=log
-        )
-    try:
-        _await_health(environment, server)
-        # Airflow knows a DAG when it has parsed it once.
-        parse = airflow.program("dags", "reserialize")
-        subprocess.run(parse, env=variables, check=True, capture_output=True)
-        yield environment
-    finally:
-        server.terminate()
-        server.wait(60)
-
-
-def _await_health(environment: Environment, server: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + _START_SECONDS
-    while not airflow.health(environment):
-        log = (environment.logs / "api.log").read_text(errors="replace")
-        assert server.poll() is None, log
-        assert time.monotonic() < until, log
-        time.sleep(0.5)
-
-
-def test_where_people_keep_users_in_airflows_database_roles_mean_the_same(
-    with_fab: Environment,
-) -> None:
-    somebody = people.signed_in(with_fab)
-    assert {name: one.may() for name, one in somebody.items()} == people.ABLE
-    nobody = people.Person(url=somebody["ann"].url)
-    assert nobody.may() == []
-    files = with_fab.logs.rglob("*.log")
-    logs = "".join(path.read_text(errors="replace") for path in files)
-    assert not any(one.password in logs for one in accounts(with_fab))

@@ -8,6 +8,11 @@ import pytest
 
 from jobs.services import processes
 from pipelines.environment import Environment
+from tests.airflow_home import prepare
+from tests.e2e import people
+
+BY_FAB = {"NIGHTSHIFT_AUTH": "fab", "NIGHTSHIFT_USERS": people.USERS}
+"""Settings by which accounts are in Airflow's database."""
 
 
 @pytest.fixture
@@ -37,3 +42,20 @@ def make_home(tmp_path: Path) -> Iterator[Callable[[str], Environment]]:
 @pytest.fixture
 def home(make_home: Callable[[str], Environment]) -> Environment:
     return make_home("home")
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """A home whose database Airflow has made, which takes it seconds; for copies."""
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path_factory.mktemp("made"))})
+    prepare(environment)
+    return environment
+
+
+@pytest.fixture(scope="session")
+def made_by_fab(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The same with accounts in the database: of the admin, of ann and of bob."""
+    home = str(tmp_path_factory.mktemp("made by fab"))
+    environment = Environment.read({"NIGHTSHIFT_HOME": home, **BY_FAB})
+    prepare(environment)
+    return environment

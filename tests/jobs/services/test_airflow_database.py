@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -18,11 +17,11 @@ from jobs.services.leftovers import Rule
 from jobs.services.secrets import make_all
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError
-from tests.airflow_home import migrate, prepare
+from tests.airflow_home import database, migrate, prepare_by_copy
+from tests.jobs.services.conftest import BY_FAB
 from tests.postgres import Postgres
 
 NOW = datetime.now(UTC)
-_BY_FAB = {"NIGHTSHIFT_AUTH": "fab", "NIGHTSHIFT_USERS": "ann:viewer"}
 _REGISTRY = """
 from jobs.training import registry
 from pipelines.environment import Environment
@@ -30,39 +29,14 @@ registry.create(Environment.read(), "flights")
 """
 
 
-def database(environment: Environment) -> Path:
-    return environment.home / "airflow" / "airflow.db"
-
-
 def rule(*, is_dry: bool = False) -> Rule:
     return Rule(before=NOW - timedelta(days=30), is_dry=is_dry)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """A home whose database Airflow has made, which takes it seconds; for copies."""
-    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path_factory.mktemp("made"))})
-    prepare(environment)
-    return environment
-
-
-@pytest.fixture(scope="module")
-def made_by_fab(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """The same with accounts in the database: of the admin, and of ann."""
-    home = str(tmp_path_factory.mktemp("made by fab"))
-    environment = Environment.read({"NIGHTSHIFT_HOME": home, **_BY_FAB})
-    prepare(environment)
-    return environment
 
 
 def copied(made: Environment, folder: Path, **given: str) -> Environment:
     """A home of the test's own with the same database, and with the settings that are given."""
     environment = Environment.read({"NIGHTSHIFT_HOME": str(folder), **given})
-    environment.logs.mkdir(parents=True)
-    make_all(environment)
-    airflow.make_login(environment)
-    shutil.copyfile(database(made), database(environment))
-    airflow.migrated(environment, 0)
+    prepare_by_copy(environment, made)
     return environment
 
 
@@ -100,7 +74,7 @@ def test_old_rows_go_a_dry_run_only_tells_and_a_fault_is_no_success(migrated: En
 def test_old_results_of_celery_and_old_sign_ins_of_fab_go_too(
     made_by_fab: Environment, tmp_path: Path
 ) -> None:
-    environment = copied(made_by_fab, tmp_path, **_BY_FAB)
+    environment = copied(made_by_fab, tmp_path, **BY_FAB)
     days = [NOW - timedelta(days=60), NOW - timedelta(days=1)]
     moments = [(str(day),) for day in days]
     with closing(sqlite3.connect(database(environment))) as opened, opened:
@@ -127,8 +101,9 @@ def test_it_is_cleaned_in_a_shell_that_names_other_users_too(
 
 
 def test_accounts_in_the_database_are_made_once(made_by_fab: Environment, tmp_path: Path) -> None:
-    assert said(made_by_fab).count('" created with role') == 2
-    named = replace(copied(made_by_fab, tmp_path, **_BY_FAB), users="ann:viewer,bob:user")
+    assert said(made_by_fab).count('" created with role') == 3
+    own = copied(made_by_fab, tmp_path, **BY_FAB)
+    named = replace(own, users=f"{own.users},eve:viewer")
     airflow.make_login(named)
     migrate(named)
     assert said(named).count('" created with role') == 1

@@ -23,6 +23,7 @@ from pipelines.days import Days, parse_day
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError
 from pipelines.stages import STAGES
+from tests.airflow_home import prepare_by_copy
 from tests.conftest import free_port
 from tests.e2e.conftest import processes_of
 
@@ -58,7 +59,9 @@ def of_airflow(environment: Environment) -> tuple[Service, ...]:
 
 
 @pytest.fixture
-def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow]:
+def airflow(
+    made: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Airflow]:
     """The platform's Airflow, up, in which the stages of flights are stubs."""
     for name in os.environ:
         if name.startswith(("NIGHTSHIFT_", "AIRFLOW")):
@@ -75,6 +78,7 @@ def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow
     monkeypatch.setenv("NIGHTSHIFT_AIRFLOW_PORT", str(free_port()))
     monkeypatch.setattr(lifecycle, "services", of_airflow)
     environment = Environment.read()
+    prepare_by_copy(environment, made)
     try:
         assert lifecycle.up(environment) == 0
         yield own_airflow(environment)
