@@ -42,6 +42,11 @@ sys.exit(int(os.environ.get("STUB_EXIT", "0")))
 """Stands for `nightshift`: notes its arguments, says something, and ends as it is told to.
 
 Where a result is asked for, it writes the one that it was given, if any."""
+_MAKE = """
+from airflow.utils.db import initdb
+initdb()
+print("made")
+"""
 
 
 @pytest.fixture
@@ -58,6 +63,23 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return calls
 
 
+@pytest.fixture(scope="session")
+def made_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Airflow's own database, which it takes seconds to make; for copies."""
+    home = tmp_path_factory.mktemp("made")
+    in_airflow(home, _MAKE)
+    return home / "airflow.db"
+
+
+def home_of_airflow(folder: Path, made_database: Path, name: str) -> Path:
+    """A home for `in_airflow` with one file of DAGs: each `dag.test()` reads all that there are."""
+    home = folder / "airflow"
+    (home / "dags").mkdir(parents=True)
+    shutil.copy(made_database, home)
+    shutil.copy(ROOT / "dags" / f"{name}.py", home / "dags")
+    return home
+
+
 def in_airflow(home: Path, program: str, *arguments: str, **variables: str) -> str:
     """The last line that a program prints with an Airflow of its own.
 
@@ -66,7 +88,7 @@ def in_airflow(home: Path, program: str, *arguments: str, **variables: str) -> s
     """
     airflow = {
         "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
         "PYTHONPATH": str(ROOT),

@@ -12,7 +12,7 @@ import pytest
 
 from dags.tasks import OUTCOME
 from pipelines.stages import STAGES
-from tests.dags.conftest import in_airflow
+from tests.dags.conftest import home_of_airflow, in_airflow
 
 ALL = {stage.name for stage in STAGES}
 NOT_RUN: dict[str, set[str]] = {
@@ -53,9 +53,7 @@ import json, os, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from airflow.dag_processing.dagbag import DagBag
-from airflow.utils.db import initdb
 from dags import tasks
-initdb()
 tasks.executable = lambda: Path(sys.argv[1])
 file = os.path.join(os.environ["AIRFLOW__CORE__DAGS_FOLDER"], "flights.py")
 told = {}
@@ -81,13 +79,13 @@ print("\\n" + json.dumps(told))
 
 
 @pytest.fixture(scope="module")
-def nights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, _Told]:
+def nights(made_database: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, _Told]:
     """Refused stage -> state of the run, and of each task, and the stages that ran.
 
     And `correction`, where new files of a day before are refused; `awaiting`, where no model serves
     and one awaits a person; both; and `chosen`: a run of two stages, of which none is refused.
     """
-    home: Path = tmp_path_factory.mktemp("airflow")
+    home = home_of_airflow(tmp_path_factory.mktemp("nights"), made_database, "flights")
     command = home / "nightshift"
     command.write_text(REFUSING)
     command.chmod(0o755)

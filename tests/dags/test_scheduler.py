@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.dags.conftest import in_airflow
+from tests.dags.conftest import home_of_airflow, in_airflow
 
 _SCHEDULER = """
 import sys, time
@@ -58,11 +58,9 @@ from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.serialized_dag import SerializedDagModel
-from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from dags.scheduler import mend
-initdb()
 mend()
 manager = DagBundlesManager()
 manager.sync_bundles_to_db()
@@ -154,9 +152,10 @@ def test_workers_of_a_scheduler_that_has_ended_end_too(how: str, tmp_path: Path)
 
 
 def test_a_run_whose_logical_date_is_in_the_future_fails_and_keeps_no_other_waiting(
-    tmp_path: Path,
+    made_database: Path, tmp_path: Path
 ) -> None:
-    seen = json.loads(in_airflow(tmp_path, _AHEAD))
+    home = home_of_airflow(tmp_path, made_database, "weather")
+    seen = json.loads(in_airflow(home, _AHEAD))
     (runs, is_full), (later, _) = seen
     state, note = runs["next_year"]
     assert state == "failed"

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.environment import ROOT
-from tests.dags.conftest import in_airflow
+from tests.dags.conftest import home_of_airflow, in_airflow
 
 FAILING = f"""#!{sys.executable}
 import json, os, sys
@@ -46,9 +46,7 @@ import json, os, sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from airflow.dag_processing.dagbag import DagBag
-from airflow.utils.db import initdb
 from dags import tasks
-initdb()
 tasks.executable = lambda: Path(sys.argv[1])
 states = []
 for name, conf, variables in json.loads(sys.argv[2]):
@@ -114,7 +112,7 @@ def posted() -> Iterator[tuple[str, list[dict[str, str]]]]:
 
 
 def test_a_stage_that_is_tried_again_is_told_of_once(
-    posted: tuple[str, list[dict[str, str]]], tmp_path: Path
+    posted: tuple[str, list[dict[str, str]]], made_database: Path, tmp_path: Path
 ) -> None:
     command = tmp_path / "nightshift"
     command.write_text(FAILING)
@@ -125,8 +123,7 @@ def test_a_stage_that_is_tried_again_is_told_of_once(
         "NIGHTSHIFT_WEBHOOK_URL": address,
         "no_proxy": "127.0.0.1",
     }
-    airflow = tmp_path / "airflow"
-    airflow.mkdir()
+    airflow = home_of_airflow(tmp_path, made_database, "flights")
     nights = []
     for code, night in ((1, REFUSED), (3, FAILED)):
         told = {"EXIT": str(code), "ATTEMPTS": str(tmp_path / night)}
@@ -143,7 +140,9 @@ def test_a_stage_that_is_tried_again_is_told_of_once(
         assert one["message"].startswith(f"check_raw of {one['days']} ")
 
 
-def test_of_a_maintenance_that_could_not_tell_itself_people_are_told_once(tmp_path: Path) -> None:
+def test_of_a_maintenance_that_could_not_tell_itself_people_are_told_once(
+    made_database: Path, tmp_path: Path
+) -> None:
     command = tmp_path / "nightshift"
     command.write_text(MAINTAINING)
     command.chmod(0o755)
@@ -152,8 +151,7 @@ def test_of_a_maintenance_that_could_not_tell_itself_people_are_told_once(tmp_pa
     for code in codes:
         told = {"EXIT": str(code), "CALLS": str(tmp_path / str(code))}
         runs.append(("maintenance", {}, told))
-    airflow = tmp_path / "airflow"
-    airflow.mkdir()
+    airflow = home_of_airflow(tmp_path, made_database, "maintenance")
     ended = in_airflow(airflow, RUNS, str(command), json.dumps(runs))
     assert json.loads(ended) == ["failed"] * 3
     quiet = ["maintain", "--no-notify"]
