@@ -9,6 +9,7 @@ by one: each time the machine must fail.
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -653,7 +654,8 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 AnyOrder.TestCase.settings = settings(
-    max_examples=SWEEP_EXAMPLES * 5,
+    # Four would come to little, and twenty take a minute.
+    max_examples=SWEEP_EXAMPLES * (5 if os.environ.get("SOAK") else 3),
     stateful_step_count=12,
     deadline=None,
     suppress_health_check=list(HealthCheck),
