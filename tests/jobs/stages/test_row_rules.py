@@ -30,6 +30,7 @@ from pipelines.errors import GateRefused, UsageError
 from pipelines.run import Run
 from pipelines.spec import Table
 from pipelines.stages import stage
+from tests.conftest import SOAK
 from tests.jobs.toy import TOY, drop_readings, drop_sensors, run_of
 
 if TYPE_CHECKING:
@@ -323,8 +324,15 @@ def test_a_derived_table_has_a_quarantine_too(
     assert night._numbered(making).attempt == 3
 
 
-@pytest.mark.parametrize("last", [FIRST, SECOND])
-@pytest.mark.parametrize("amount", [-1.0, 4.0])
+@pytest.mark.parametrize(
+    ("amount", "last"),
+    [
+        (-1.0, FIRST),
+        (4.0, SECOND),
+        pytest.param(-1.0, SECOND, marks=SOAK),
+        pytest.param(4.0, FIRST, marks=SOAK),
+    ],
+)
 def test_a_quarantine_of_a_derived_table_that_lost_a_data_file_is_made_anew(
     spark: SparkSession,
     environment: Environment,
