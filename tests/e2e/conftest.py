@@ -198,6 +198,8 @@ def installation(
         "NIGHTSHIFT_SPARK_MEMORY": "2g",
         "NIGHTSHIFT_USERS": people.USERS,
         "NIGHTSHIFT_LINEAGE": str(home.with_name("lineage.jsonl")),
+        # No file of DAGs changes here: Airflow reads all of them every half minute.
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
         **databases,
     }
     made = Installation(
