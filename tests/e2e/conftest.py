@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -116,20 +116,27 @@ class Installation:
         return run_id
 
 
+def last_due() -> datetime:
+    """When the last scheduled night of flights was due."""
+    flights = pipeline("flights")
+    minute, hour = map(int, flights.schedule.split()[:2])
+    now = datetime.now(ZoneInfo(flights.timezone))
+    due = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    return due if due <= now else due - timedelta(days=1)
+
+
 def have_a_night_due(environment: Environment) -> None:
     """Let the last day of LOADED be the one that the last scheduled night is about.
 
     Its run is made as soon as the scheduler is up. Of the weather no night is due today.
     """
     flights, weather = pipeline("flights"), pipeline("weather")
-    now = datetime.now(ZoneInfo(flights.timezone))
-    minute, hour = map(int, flights.schedule.split()[:2])
-    due = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
-    if timedelta() < due - now < _LONGEST:
+    now = datetime.now(UTC)
+    left = last_due() + timedelta(days=1) - now
+    if left < _LONGEST:
         # Else one more night falls due while they run, and makes what they are to make.
-        time.sleep((due - now).total_seconds() + 1)
-    elif due > now:
-        due -= timedelta(days=1)
+        time.sleep(left.total_seconds() + 1)
+    due = last_due()
     for one, began, first in (
         # Of what was due before a home was first started there is no night.
         (flights, due - timedelta(minutes=1), LOADED.last),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +20,7 @@ from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.feeds import Feed
 from pipelines.stages import STAGES
-from tests.e2e.conftest import LOADED, NIGHT, Installation
+from tests.e2e.conftest import LOADED, NIGHT, Installation, last_due
 
 pytestmark = pytest.mark.timeout(2400)  # the first test waits for the start and the load
 FLIGHTS = pipeline("flights")
@@ -148,7 +148,7 @@ def test_a_second_run_of_the_night_changes_no_published_row(
         pd.testing.assert_frame_equal(rows_after, rows, obj=name)
 
 
-def test_a_run_without_a_day_is_the_night_that_yesterday_stands_for_and_is_done_already(
+def test_a_run_without_a_day_is_the_night_that_was_due_last_and_is_done_already(
     installation: Installation, first_night: str
 ) -> None:
     calendar = replay.calendar(FLIGHTS, installation.environment)
@@ -156,7 +156,7 @@ def test_a_run_without_a_day_is_the_night_that_yesterday_stands_for_and_is_done_
     states = {task.name: task.state for task in installation.airflow.tasks("flights", run_id)}
     assert states.pop("plan") == "success"
     assert states == dict.fromkeys([*(stage.name for stage in STAGES), "outcome"], "skipped")
-    day = calendar.day_of(calendar.day_before(datetime.now(UTC)))
+    day = calendar.day_of(calendar.day_before(last_due()))
     note = installation.airflow.run("flights", run_id)["note"]
     assert note == f"**{day}**: nothing to do, all is current."
 
