@@ -166,15 +166,15 @@ class Past:
 def rewritten(
     statements: str,
     known: Sequence[str],
-    schema: str,
+    schemas: Sequence[str],
 ) -> tuple[str, Mapping[str, Past]]:
     """The statements with a name of its own for each table as it was, and these by name.
 
     Args:
         statements: SQL, of which DuckDB knows no `AS OF`.
         known: SQL names of the tables.
-        schema: The pipeline in use, of a table that is named without one, until a statement puts
-            another in use.
+        schemas: The pipelines in use, one at least, the first before the others: of a table that
+            is named without one, until a statement puts others in use.
     """
     text = encoded(statements)
     said = tokens(statements)
@@ -183,7 +183,7 @@ def rewritten(
     plain = set()
     cased = {one.lower(): one for one in known}
     for place in range(len(said)):
-        schema = _put_in_use(said, place) or schema
+        schemas = _put_in_use(said, place) or schemas
         kind = _kind_at(said, place)
         value = _value_at(said, place)
         # Spark takes `FOR VERSION AS OF` too.
@@ -208,7 +208,7 @@ def rewritten(
         name = written.replace('"', "").lower()
         name = cased.get(name, name)
         past = Past(
-            table=name if "." in name else _with_pipeline(name, known, schema),
+            table=name if "." in name else _with_pipeline(name, known, schemas),
             kind=kind,
             value=said[value].text.strip("'"),
         )
@@ -299,34 +299,40 @@ def _name_before(tokens: Sequence[Token], place: int) -> int:
     return place - _NAME_TOKENS if has_pipeline and kinds[0] in _NAMES else place - 1
 
 
-def _put_in_use(said: Sequence[Token], place: int) -> str:
-    """The pipeline that is in use after the statement that begins there; empty: as before it."""
+def _put_in_use(said: Sequence[Token], place: int) -> Sequence[str]:
+    """The pipelines in use after the statement that begins there; empty: those before it."""
     if place > 0 and said[place - 1].text != _END:
-        return ""
+        return ()
     begins = said[place : place + _LONGEST_USE]
     statement = takewhile(lambda token: token.text != _END, begins)
     words = [token.text.strip("'\"").lower() for token in statement]
     match words:
         case ["use", *_, name]:
-            return name
+            return (name,)
         case ["set", "variable", *_]:
-            return ""
+            return ()
         case ["set" | "pragma", *_, "schema" | "search_path", "=" | "to", names]:
-            first, *_ = names.split(",")
-            _, _, without_database = first.strip().rpartition(".")
-            return without_database.strip('"')
+            return [_without_database(name) for name in names.split(",")]
         case ["set", "schema", name]:
-            return name
+            return (name,)
         case ["reset", *_, "schema" | "search_path"]:
-            return _MAIN
-    return ""
+            return (_MAIN,)
+    return ()
 
 
-def _with_pipeline(name: str, known: Sequence[str], schema: str) -> str:
-    in_use = f"{schema}.{name}"
+def _without_database(schema: str) -> str:
+    _, _, name = schema.strip().rpartition(".")
+    return name.strip('"')
+
+
+def _with_pipeline(name: str, known: Sequence[str], schemas: Sequence[str]) -> str:
+    in_use = [f"{schema}.{name}" for schema in schemas]
+    found = [one for one in in_use if one in known]
+    if found:
+        return found[0]
     of_any = [one for one in known if one.partition(".")[2] == name]
-    # Where the pipeline in use has no such table, the only one of that name is meant.
-    return of_any[0] if in_use not in known and len(of_any) == 1 else in_use
+    # Where no pipeline in use has such a table, the only one of that name is meant.
+    return of_any[0] if len(of_any) == 1 else in_use[0]
 
 
 def _has_alias(tokens: Sequence[Token], after: int) -> bool:

@@ -201,6 +201,13 @@ class Session:
         return str(found[0][0])
 
     @property
+    def _schemas(self) -> list[str]:
+        """All schemas in use, as `SET search_path` may name several."""
+        found = self._database.execute("SELECT current_schemas(false)").fetchall()
+        # After RESET there is none.
+        return found[0][0] or [_MAIN]
+
+    @property
     def memory(self) -> int:
         """Bytes that DuckDB may take: those of NIGHTSHIFT_SQL_MEMORY."""
         asked = "SELECT parse_formatted_bytes(current_setting('memory_limit'))"
@@ -393,14 +400,15 @@ class Session:
         known: Sequence[str],
     ) -> Iterator[duckdb.Statement]:
         """The statements, with the tables open that they may read."""
-        schema = self.schema
-        text, pasts = as_of.rewritten(_with_list(statements, known), known, schema)
+        schemas = self._schemas
+        text, pasts = as_of.rewritten(_with_list(statements, known), known, schemas)
         found = self._database.extract_statements(text)
         _refuse_what_acts(found)
         self._refuse_what_acts_in_explain(found)
         _refuse_unless_fit(found, most)
-        # The schema in use is as good as named.
-        said = [*tokens(schema), *_reading(statements)]
+        # The schemas in use are as good as named.
+        in_use = " ".join(map(quoted, schemas))
+        said = [*tokens(in_use), *_reading(statements)]
         named = _named(said, known)
         self._open(known, left, named)
         others: list[str] = []

@@ -126,9 +126,14 @@ def test_several_moments_are_told_apart_in_one_statement(lake: Environment) -> N
     assert query(lake, changed)[1] == [(9, 1)]
 
 
-def test_a_table_without_its_pipeline_is_that_of_the_one_in_use(lake: Environment) -> None:
+@pytest.mark.parametrize("puts", ["USE toy", "SET search_path = 'main,toy,other'"])
+def test_a_table_without_its_pipeline_is_that_of_the_one_in_use(
+    lake: Environment, puts: str
+) -> None:
+    write_deltalake(lake.table_path("other.readings"), pa.table({"id": [7]}))
     with Session(lake) as session:
-        assert [list(one.rows) for one in session.results("USE toy")] == []
+        assert [list(one.rows) for one in session.results("USE other")] == []
+        assert [list(one.rows) for one in session.results(puts)] == []
         (found,) = session.results("SELECT count(*) FROM readings VERSION AS OF 0")
         assert list(found.rows) == [(2,)]
 
@@ -140,6 +145,7 @@ def test_a_table_without_its_pipeline_is_that_of_the_one_in_use(lake: Environmen
         'use memory."other"',
         "SET schema = 'other'",
         "SET search_path TO 'memory.other,toy'",
+        "SET search_path TO 'temp,main,other,toy'",
         "SET SCHEMA 'other'",
         "PRAGMA schema='other'",
         """SET schema = 'memory."other"'""",
@@ -245,13 +251,13 @@ def test_an_unknown_table_has_its_near_miss(lake: Environment, when: str) -> Non
     ],
 )
 def test_what_asks_for_no_moment_stays_as_it_is(text: str) -> None:
-    assert rewritten(text, _KNOWN, "main") == (text, {})
+    assert rewritten(text, _KNOWN, ["main"]) == (text, {})
 
 
 def test_a_name_is_read_with_quotes_comments_and_an_alias() -> None:
     text = """SELECT 'é', r.id FROM "toy"."readings" -- now
       VERSION AS OF 3 r JOIN schedule KNOWN AS OF '2013-01-05' ON true"""
-    written, pasts = rewritten(text, [*_KNOWN[:1], "toy.schedule"], "main")
+    written, pasts = rewritten(text, [*_KNOWN[:1], "toy.schedule"], ["main"])
     assert '"toy"."readings VERSION AS OF 3" r JOIN' in written
     assert '"toy"."schedule KNOWN AS OF 2013-01-05" AS "schedule" ON true' in written
     assert {past.table for past in pasts.values()} == {"toy.readings", "toy.schedule"}
@@ -290,5 +296,5 @@ def test_what_follows_a_table_as_it_was_is_no_alias(lake: Environment, clause: s
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_no_text_makes_it_fail_or_is_lost(before: str, after: str) -> None:
     text = f"{before} {after}"
-    written, pasts = rewritten(text, _KNOWN, "main")
+    written, pasts = rewritten(text, _KNOWN, ["main"])
     assert pasts or written == text

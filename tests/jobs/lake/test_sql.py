@@ -479,6 +479,25 @@ def test_a_person_has_tables_views_macros_and_schemas_of_their_own(lake: Environ
             assert list(found.rows) == [(3,)]
 
 
+@pytest.mark.parametrize(
+    "path", ["flights,weather", "temp,weather", "main,memory.flights,memory.weather"]
+)
+def test_tables_of_all_schemas_of_the_search_path_are_read_as_they_are(
+    lake: Environment, path: str
+) -> None:
+    place = lake.table_path("weather.hourly")
+    rows = pa.table({"hour": [1]})
+    write_deltalake(place, rows)
+    asked = "SELECT count(*) FROM hourly"
+    with Session(lake) as session:
+        assert list(session.results(f"SET search_path = '{path}'")) == []
+        (found,) = session.results(asked)
+        assert list(found.rows) == [(1,)]
+        write_deltalake(place, rows, mode="append")
+        (found,) = session.results(asked)
+        assert list(found.rows) == [(2,)]
+
+
 @pytest.mark.usefixtures("as_at_a_terminal")
 @pytest.mark.parametrize(
     "statement",
