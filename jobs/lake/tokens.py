@@ -14,6 +14,10 @@ from pipelines.errors import UsageError
 
 _END = ";"
 _PLAIN_NAME = re.compile(r"[A-Za-z_]\w*")
+_BLANKS = re.compile("[\u00a0\u2000-\u200b\u202f\u205f\u2060\u3000\ufeff]")
+"""Blanks to DuckDB where it runs a statement, and letters of a name where it tells its words: such
+as those of a page that one copies from, and the byte-order mark of a file."""
+_QUOTE = '"'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +46,8 @@ def tokens(statements: str) -> list[Token]:
         UsageError: the text has what no UTF-8 can say.
     """
     # DuckDB counts bytes.
-    text = encoded(statements)
-    found = [*duckdb.tokenize(statements), (len(text), None)]
+    text = _with_plain_blanks(encoded(statements))
+    found = [*duckdb.tokenize(text.decode()), (len(text), None)]
     told = []
     for (start, kind), (end, _) in pairwise(found):
         if kind != duckdb.token_type.comment:
@@ -56,6 +60,27 @@ def tokens(statements: str) -> list[Token]:
             )
             told.append(token)
     return told
+
+
+def _with_plain_blanks(text: bytes) -> bytes:
+    """The text with spaces in the place of other blanks between words, each word where it was."""
+    statements = text.decode()
+    if not _BLANKS.search(statements):
+        return text
+    found = [*duckdb.tokenize(statements), (len(text), None)]
+    parts = [text[: found[0][0]]]
+    for (start, kind), (end, _) in pairwise(found):
+        part = text[start:end].decode()
+        # In a text, a comment and a name in quotes they are what is said.
+        is_bare = kind == duckdb.token_type.identifier and not part.startswith(_QUOTE)
+        plain = _BLANKS.sub(_spaces, part) if is_bare else part
+        parts.append(plain.encode())
+    return b"".join(parts)
+
+
+def _spaces(blank: re.Match[str]) -> str:
+    """As many as the blank has bytes."""
+    return " " * len(blank[0].encode())
 
 
 def encoded(statements: str) -> bytes:

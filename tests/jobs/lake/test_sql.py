@@ -62,6 +62,25 @@ def test_only_tables_are_listed(lake: Environment) -> None:
     assert tables(lake) == ["flights.flights"]
 
 
+@pytest.mark.parametrize("blank", ["\u00a0", "\u2003", "\u200b", "\u2060", "\u3000", "\ufeff"])
+@pytest.mark.parametrize(
+    ("statement", "rows"),
+    [
+        ("SHOW·TABLES", [("flights.flights",)]),
+        ("·SHOW TABLES·;", [("flights.flights",)]),
+        ("SELECT table_name FROM·information_schema.tables", [("flights",)]),
+        ("SELECT·count(*)·FROM·flights.flights·VERSION·AS·OF·0·f", [(3,)]),
+        ("""SELECT·count(*), 'é·' AS "·"·FROM flights.flights --·""", [(3, "é·")]),
+    ],
+)
+def test_whatever_blank_stands_between_words_tells_them_apart(
+    lake: Environment, statement: str, rows: list[tuple[object, ...]], blank: str
+) -> None:
+    _, found = query(lake, statement.replace("·", blank))
+    # In a text it is what is said.
+    assert str(found) == str(rows).replace("·", ascii(blank).strip("'"))
+
+
 def _break(lake: Environment, table: str) -> None:
     """Make it a table that nobody can open."""
     log = Path(lake.table_path(table)) / "_delta_log"
