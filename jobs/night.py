@@ -22,12 +22,14 @@ from jobs import outcome
 from jobs.lake.store_faults import explain_away, explain_log_fault
 from jobs.output import harmless, outlive_readers
 from jobs.services import shared_locks, stage_client
+from jobs.services.home import closed_to_us
 from jobs.services.imports import import_meanwhile
 from jobs.services.in_turn import in_turn, serve
 from jobs.services.usage import Meter
 from jobs.spark.server import running_server
 from jobs.spark.session import disconnect, explain_loss, forget_lost, plan_for
 from pipelines.days import Days
+from pipelines.environment import Environment
 from pipelines.errors import (
     AwaitsApproval,
     NightshiftError,
@@ -341,7 +343,17 @@ def _readable(text: str, variables: Mapping[str, str]) -> str:
 
 def _explained(error: BaseException, variables: Mapping[str, str]) -> BaseException:
     """The error in plain words of ours, where we have any."""
-    return explain_away(error, variables) or explain_log_fault(error, variables) or error
+    of_others = explain_away(error, variables) or explain_log_fault(error, variables)
+    return of_others or _explain_closed_home(error, variables) or error
+
+
+def _explain_closed_home(
+    error: BaseException, variables: Mapping[str, str]
+) -> NightshiftError | None:
+    """The plain words for what may not be read in a home of somebody else; None: of all else."""
+    if not isinstance(error, PermissionError):
+        return None
+    return closed_to_us(Environment.read(variables).home)
 
 
 def _in_words(error: BaseException, variables: Mapping[str, str]) -> str:

@@ -36,22 +36,33 @@ def private_home(environment: Environment) -> Path:
         home.mkdir(mode=_OF_ITS_OWNER, parents=True, exist_ok=True)
     except OSError as error:
         raise _unusable(home, error) from None
-    _refuse_anothers(home)
+    if refusal := closed_to_us(home):
+        raise refusal
     mode = home.stat().st_mode & 0o777
     if mode & _OTHERS:
         _close(home, mode)
     return home
 
 
-def _refuse_anothers(home: Path) -> None:
-    """Refuse a home whose owner has closed it, as one that was begun by `sudo`."""
-    owner = home.stat().st_uid
+def closed_to_us(home: Path) -> UsageError | None:
+    """Of a home that its owner has closed, as one that was begun by `sudo`; None: of no such one.
+
+    Args:
+        home: The folder, which may be in one that is closed to us, or not be there.
+    """
+    try:
+        owner = home.stat().st_uid
+    except PermissionError as error:
+        return _unusable(home, error)
+    except OSError:
+        return None
     # Whether it can be written is no matter of who owns it: its disk may be one to be read.
-    if owner != os.getuid() and not os.access(home, os.R_OK | os.X_OK):
-        raise UsageError(
-            f"NIGHTSHIFT_HOME={home} belongs to another user (id {owner}), and is closed to you: "
-            "run this as that user, or set it to a folder of your own."
-        )
+    if owner == os.getuid() or os.access(home, os.R_OK | os.X_OK):
+        return None
+    return UsageError(
+        f"NIGHTSHIFT_HOME={home} belongs to another user (id {owner}), and is closed to you: "
+        "run this as that user, or set it to a folder of your own."
+    )
 
 
 def _close(home: Path, mode: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -248,6 +250,38 @@ def test_a_value_that_would_steer_a_terminal_is_printed_as_text(
         assert r"carrier=\x1b[2J\r\u202eUA" in message
         assert printed.endswith(f"{message}\n")
         assert all(line.isprintable() for line in printed.split("\n"))
+
+
+def test_a_home_that_its_owner_has_closed_is_told_in_plain_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owner = tmp_path.stat().st_uid
+    variables = {"NIGHTSHIFT_HOME": str(tmp_path)}
+    refused = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "lake"))
+    code, _ = night.explain(refused, variables)
+    assert (code, "PermissionError" in capsys.readouterr().err) == (3, True), "it is our own"
+    # To be somebody else, one would have to be root.
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    code, message = night.explain(refused, variables)
+    assert code == 2
+    assert message.startswith(f"NIGHTSHIFT_HOME={tmp_path} belongs to another user (id {owner})")
+    assert "PermissionError" not in capsys.readouterr().err
+
+
+def test_a_home_in_a_folder_that_is_closed_is_told_in_plain_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+
+    def refuse(path: Path) -> None:
+        raise refused
+
+    # To root no folder is closed.
+    monkeypatch.setattr(Path, "stat", refuse)
+    code, message = night.explain(refused, {"NIGHTSHIFT_HOME": str(tmp_path)})
+    assert code == 2
+    assert message.startswith(f"NIGHTSHIFT_HOME={tmp_path} cannot be a home (Permission denied).")
 
 
 def test_a_night_stops_at_the_first_stage_that_does_not_succeed(
