@@ -34,7 +34,7 @@ import psutil
 from jobs.lake.store_faults import what_store_says
 from jobs.notifications import channels, email, webhook
 from jobs.services import executors, processes, shared_locks, stage_client, usage
-from jobs.services.definitions import Health, services
+from jobs.services.definitions import Health, as_started, services
 from jobs.services.lifecycle import needs_others, require_shared
 from jobs.services.startup import state
 from jobs.services.supervision import Supervisor
@@ -399,7 +399,8 @@ def _in_words_of_the_store() -> Iterator[None]:
 
 
 def _ports(environment: Environment) -> Iterator[Finding]:
-    for service in services(environment):
+    started = as_started(environment, Supervisor(environment).processes())
+    for service in services(started):
         if not service.port:
             continue
         what = f"port {service.port} ({service.name})"
@@ -529,7 +530,7 @@ def _platform(environment: Environment) -> Iterator[Finding]:
         yield _unwatched(environment)
         return
     health = Health.ask(environment)
-    wanted = services(environment)
+    wanted = services(as_started(environment, known))
     ill: list[str] = []
     for one in wanted:
         word = state(one, known.get(one.name), health)

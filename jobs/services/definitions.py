@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,16 @@ def services(environment: Environment) -> tuple[Service, ...]:
     A cluster's Spark takes the place of our own.
     """
     return tuple(one for one in _needed(environment) if environment.runs(one.name))
+
+
+def as_started(environment: Environment, known: Container[str]) -> Environment:
+    """The settings with what the running platform's start was asked for, and no variable tells.
+
+    Args:
+        environment: As the variables tell them.
+        known: Names of the services that its supervisor runs.
+    """
+    return environment.with_jdbc() if JDBC in known else environment
 
 
 def _needed(environment: Environment) -> Iterator[Service]:

@@ -13,7 +13,7 @@ import psutil
 
 from jobs.services import addresses, airflow, executors, locks, processes, shared_locks, signals
 from jobs.services.airflow_api import own_airflow
-from jobs.services.definitions import JDBC, Health, Service, has_airflow, services
+from jobs.services.definitions import Health, Service, as_started, has_airflow, services
 from jobs.services.replays import begin_all
 from jobs.services.secrets import make_all
 from jobs.services.startup import start_services, state
@@ -102,9 +102,7 @@ def status(environment: Environment) -> int:
     from jobs.output import show
 
     known = Supervisor(environment).processes()
-    if JDBC in known:
-        # Asked for at this start, and not by a variable.
-        environment = environment.with_jdbc()
+    environment = as_started(environment, known)
     health = Health.ask(environment)
     rows = []
     is_healthy = True

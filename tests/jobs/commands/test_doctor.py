@@ -526,6 +526,19 @@ def test_a_service_that_has_died_is_a_problem(
     assert "spark died" in rows["platform"]["found"]
 
 
+def test_a_jdbc_server_that_only_this_start_asked_for_has_died(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = services(Environment.read(variables).with_jdbc())
+    dead = Process(name="", state="FATAL", pid=0, started_at=0, why="")
+    known = {one.name: dead for one in started}
+    monkeypatch.setattr(Supervisor, "processes", lambda _: known)
+    monkeypatch.setattr(Health, "ask", lambda environment: Health(environment=environment))
+    _, rows = _asked(variables)
+    assert "jdbc died" in rows["platform"]["found"]
+    assert "port 10000 (jdbc)" in rows
+
+
 def test_what_cannot_be_asked_hides_no_other_row(
     variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
