@@ -9,6 +9,7 @@ from jobs.services.home import private_home
 from pipelines import catalog, replay
 from pipelines.environment import Environment
 from pipelines.places import write_once
+from pipelines.redaction import redacted
 from pipelines.spec import Pipeline
 
 _BEFORE = "replay"
@@ -58,8 +59,8 @@ def begin_all(environment: Environment, *, warns: bool = True) -> bool:
             continue
         try:
             is_new = begin(environment, pipeline)
-        except OSError as error:  # the landing folder of others may be one to be read
-            _warn(f"the replay of '{name}' cannot begin: {error}", warns=warns)
+        except Exception as error:  # of a store that is away each library tells in its own way
+            _warn(f"the replay of '{name}' cannot begin: {redacted(str(error))}", warns=warns)
             have_begun = False
             continue
         if is_new:

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from jobs.services import replays
 from pipelines import catalog, replay
@@ -84,3 +85,18 @@ def test_a_landing_folder_to_be_read_keeps_no_platform_from_starting(
     assert told.out == ""
     assert "Warning: the replay of 'flights' cannot begin: [Errno 13]" in told.err
     assert "Warning: the replay of 'weather' cannot begin: [Errno 13]" in told.err
+
+
+def test_a_store_that_is_away_keeps_no_platform_from_starting(
+    home: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-the-store")
+
+    def be_away(path: Path, content: bytes) -> None:
+        raise EndpointConnectionError(endpoint_url="http://me:of-the-store@store:9000/bucket")
+
+    monkeypatch.setattr(replays, "write_once", be_away)
+    assert not replays.begin_all(home)
+    told = capsys.readouterr().err
+    assert "Warning: the replay of 'flights' cannot begin: Could not connect" in told
+    assert "of-the-store" not in told
