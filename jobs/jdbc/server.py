@@ -51,7 +51,7 @@ _OF_SPARK = (
     "LC_ALL",
 )
 _LOOK_SECONDS = 10
-"""How long it takes at most until a new table, column or user is known."""
+"""How long it takes at most until a new table or column, or another password, is known."""
 _TRUE_ANSWERS = {
     # Files that Arrow wrote tell bounds without NaN, which is the greatest number of Spark.
     "spark.sql.parquet.filterPushdown": "false",
