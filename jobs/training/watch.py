@@ -298,7 +298,7 @@ def _quality(run: Run, nights: Days) -> Iterator[Row]:
         if turn is None:
             continue
         days = Days.of(night).since(watch.quality_days - 1)
-        served = _of_recipe(turns[: turns.index(turn) + 1], judged, days.first)
+        served = _of_recipe(turns[: turns.index(turn) + 1], judged)
         recent = [row for row in told if row["landed_date"] in days and _is_of(run, row, served)]
         if len({row["landed_date"] for row in recent}) < _FEWEST_DAYS:
             continue
@@ -326,21 +326,20 @@ class _Judged:
 
 
 def _of_recipe(
-    turns: Sequence[model_events.Turn], judged: Mapping[str, _Judged], first: date
+    turns: Sequence[model_events.Turn], judged: Mapping[str, _Judged]
 ) -> dict[str, date]:
     """The fits of the last turn's recipe that served one after another, each with its night.
 
     Args:
         turns: In their order, up to the one that is asked about.
         judged: What the gate has said of each version; others are left out.
-        first: Turns that ended before need not be told.
     """
     served: dict[str, date] = {}
     for turn in reversed(turns):
         if turn.version not in judged:
             break
         served[turn.version] = turn.night
-        if not judged[turn.version].is_refresh or turn.night < first:
+        if not judged[turn.version].is_refresh:
             break
     return served
 

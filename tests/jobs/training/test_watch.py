@@ -386,6 +386,28 @@ def test_what_another_recipe_has_lost_is_not_told_of_the_new_one(
     assert nights == list(Days(NIGHTS.first + timedelta(days=7), last))
 
 
+def test_labels_that_come_late_tell_of_the_fits_that_foretold_them(
+    environment: Environment, pipeline: Pipeline
+) -> None:
+    # As long as live quality looks back: no fit of these weeks has foretold a label of them.
+    lag = WATCH.quality_days
+    late, made = labelled_late(pipeline, lag)
+    refreshed = list(Days(NIGHTS.first, NIGHTS.last))
+    for number, night in enumerate(refreshed, 4):
+        serve(environment, late, PROMISED[pipeline.name], night, str(number), is_refresh=True)
+    says = made["predictions"]
+    # What is about a day was foretold in the night before it.
+    since_first = [(day - NIGHTS.first).days for day in says["batch_date"].to_pylist()]
+    fits = pa.array([str(days + 3) for days in since_first])
+    made["predictions"] = small.with_column(says, "model_version", fits)
+    publish(environment, late, made)
+    watch(environment, late, NIGHTS.first, NIGHTS.last)
+    nights = [row["night"] for row in rows(environment) if row["kind"] == "quality"]
+    # From the seventh day of labels.
+    assert nights[0] == NIGHTS.first + timedelta(days=lag + 7)
+    assert nights == list(Days(nights[0], NIGHTS.last))
+
+
 def test_labels_that_come_a_day_later_are_awaited(
     environment: Environment, pipeline: Pipeline
 ) -> None:
