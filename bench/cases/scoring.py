@@ -137,6 +137,7 @@ def _scoring(environment: Environment, folder: Path, name: str) -> Work:
         partition=DAY,
         by_day=dict.fromkeys(days, shipped),
         shown=(DAY, KEY),
+        task=TRAINING.task,
         prediction=_PREDICTION,
         stamps={},
         told_by=DAY,

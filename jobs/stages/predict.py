@@ -201,6 +201,7 @@ class _Work:
             partition=self._partition,
             by_day={day: models[model.version] for day, model in self.champions.items()},
             shown=self._shown,
+            task=self.run.pipeline.training.task,
             prediction=self.run.pipeline.prediction,
             stamps={name: pa.scalar(value) for name, value in self._stamps.items()},
             told_by=self.run.pipeline.table(PREDICTIONS).partition,

@@ -28,6 +28,7 @@ from jobs.training.families import family_of
 from jobs.training.families.light import Variant
 from jobs.training.odd_inputs import Odd
 from jobs.training.parts import Part, Source
+from jobs.training.tasks import task_of
 from jobs.version import source_hash
 from pipelines.errors import NightshiftError
 
@@ -79,6 +80,8 @@ class Asked:
     """The model of each day."""
     shown: tuple[str, ...]
     """Columns of the rows that the predictions keep."""
+    task: str
+    """Name of the learning task."""
     prediction: str
     """Column of what the model says."""
     stamps: Mapping[str, pa.Scalar]
@@ -214,12 +217,13 @@ class _Score:
 def _write(asked: Asked, part: Part, scorer: Scorer, place: str) -> Counter[Odd]:
     made_by = asked.by_day[part.day].made_by
     constants = {**dict(made_by), **asked.stamps}
+    task = task_of(asked.task)
     odd: Counter[Odd] = Counter()
     wanted = (*asked.shown, *scorer.encoding.columns)
     with _Files(place, part, asked.told_by) as files:
         for rows in parts.read(asked.source, part, wanted):
             # First: it tells of a column that the model cannot read.
-            told = scoring.predictions(scorer, rows, asked.shown, asked.prediction, constants)
+            told = scoring.predictions(scorer, rows, asked.shown, task, asked.prediction, constants)
             odd += odd_inputs.count(rows, scorer.encoding)
             files.add(told)
     return odd

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jobs.training.families import ModelFamily
     from jobs.training.metrics import Vector
     from jobs.training.registry import ModelVersion, Registry
+    from jobs.training.tasks import LearningTask
 
 _ROWS = 1024
 """Rows of every call. Always as many, padded at the end: the last bits of a float must not depend
@@ -140,6 +141,7 @@ def predictions(
     scorer: Scorer,
     rows: pa.Table,
     shown: Sequence[str],
+    task: LearningTask,
     prediction: str,
     constants: Mapping[str, object],
 ) -> pa.Table:
@@ -149,10 +151,11 @@ def predictions(
         scorer: The model.
         rows: What it is asked about.
         shown: Columns of the rows that stay.
+        task: What the predictions are.
         prediction: Column of what the model says.
         constants: Columns that are the same in all rows.
     """
-    scores = pa.array(scorer.score(rows), pa.float64())
+    scores = pa.array(task.publishable(scorer.score(rows)), pa.float64())
     told = rows.select(list(shown)).append_column(prediction, scores)
     for name, value in constants.items():
         told = told.append_column(name, pa.repeat(value, len(rows)))

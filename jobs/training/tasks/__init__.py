@@ -69,6 +69,9 @@ class LearningTask(Protocol):
     def can_be(self, prediction: Vector) -> NDArray[np.bool_]:
         """Which of the predictions are that."""
 
+    def publishable(self, prediction: Vector) -> Vector:
+        """The predictions as the suite of predictions takes them; what cannot be stays as it is."""
+
     def max_slice_loss(self, label: Vector) -> float:
         """Of a `Promotion` that sets none, on held-out rows with these labels."""
 

@@ -48,6 +48,11 @@ class BinaryClassification:
         """No other number, and none that is missing."""
         return np.asarray((prediction >= 0) & (prediction <= 1))
 
+    def publishable(self, prediction: Vector) -> Vector:
+        """Never 0 nor 1, which a network says from log-odds of about 17 on, in single precision."""
+        clipped = np.clip(prediction, _EPSILON, 1 - _EPSILON)
+        return np.where(self.can_be(prediction), clipped, prediction)
+
     def max_slice_loss(self, label: Vector) -> float:
         """Log losses of any problem are of one size: that of a coin is 0.69."""
         return 0.02

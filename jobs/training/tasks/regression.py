@@ -45,6 +45,10 @@ class Regression:
         """Any finite one."""
         return np.asarray(np.isfinite(prediction))
 
+    def publishable(self, prediction: Vector) -> Vector:
+        """The predictions themselves."""
+        return prediction
+
     def max_slice_loss(self, label: Vector) -> float:
         """A fiftieth of the labels' variance: squared errors have the label's unit, squared.
 

@@ -219,6 +219,25 @@ def test_a_quantised_variant_serves_where_it_is_asked_for_and_has_passed(
             assert [row["failure_probability"] for row in rows] == said[variant].tolist()
 
 
+def test_a_network_that_is_certain_costs_no_night(
+    tmp_path: Path, staged: list[pa.Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sure = small.a_network(small.TRAINING)
+    last = sure.get_layer("probability")
+    kernel, bias = last.get_weights()
+    last.set_weights([kernel, bias + 100])
+    monkeypatch.setattr(small, "a_network", lambda *_: sure)
+    environment = small.models_at(tmp_path)
+    small.publish(environment, ROWS, "scoring", pipeline=small.SMALL)
+    model = _promote(environment, NIGHTS.first, small.SMALL)
+    says = scoring.load(Registry(environment, small.SMALL.name), model).score(ROWS)
+    assert (says == 1).all()
+    run = small.run_of(environment, "predict", NIGHTS.first, pipeline=small.SMALL)
+    predict.predict(run)
+    # The suite of predictions refuses the 1.
+    assert set(staged[0]["failure_probability"].to_pylist()) == {1 - 1e-7}
+
+
 def test_predictions_of_another_type_than_is_promised_are_told(
     tmp_path: Path, staged: list[pa.Table], capsys: pytest.CaptureFixture[str]
 ) -> None:

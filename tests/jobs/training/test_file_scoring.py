@@ -80,6 +80,7 @@ def asked(environment: Environment, by_day: dict[date, Shipped]) -> Asked:
         partition="landed_date",
         by_day=by_day,
         shown=KEY,
+        task="binary_classification",
         prediction=PREDICTION,
         stamps={"scoring_version": pa.scalar(7)},
         told_by="landed_date",

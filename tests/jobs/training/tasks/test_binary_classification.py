@@ -44,6 +44,13 @@ def test_no_log_odds_stand_for_a_certainty() -> None:
     assert 0 < certain[0] < certain[1] < 1
 
 
+def test_a_certainty_is_published_as_nearly_one_and_what_cannot_be_as_it_is() -> None:
+    told = TASK.publishable(np.array([0.0, 0.3, 1.0]))
+    np.testing.assert_array_equal(told, [1e-7, 0.3, 1 - 1e-7])
+    impossible = np.array([1.5, -0.1, np.nan])
+    np.testing.assert_array_equal(TASK.publishable(impossible), impossible)
+
+
 @given(st.floats(0.55, 1.9), st.floats(0.55, 1.9))
 def test_the_slope_that_made_the_labels_is_found_again(slope: float, expected: float) -> None:
     distance = np.linspace(-3, 3, 2001)
