@@ -514,8 +514,8 @@ class Watch:
     max_unlabelled: float = 0.25
     """Share of predictions whose label is not known `Promotion.label_lag_days` after the event."""
     quality_days: int = 28
-    """Days of labels over which live quality is compared with what the gate promised; of these the
-    days since the champion's turn began."""
+    """Days of labels over which live quality is compared with what the gate promised; of these what
+    was foretold since the champion's recipe began to serve."""
     max_quality_loss: float = 0.3
     """Share of the promised quality that may be lost: over it is a loss whose 95 % interval lies
     above."""
@@ -552,10 +552,10 @@ class Serving:
     """How rows are scored by the model that serves."""
 
     odd_inputs: OddInputs = "score"
-    """A number that is missing counts as its mean, an infinite one as the last that was seen, an
-    unknown category as the unknown one. `refuse`: no night is published that needs it. Of a column
-    with more than 10,000 categories that were not learned, such as ids, a missing one alone is told
-    from what some row of training had."""
+    """A number that is missing counts as its mean, an infinite one as the bound of its end, beyond
+    which lies a thousandth of what was seen, an unknown category as the unknown one. `refuse`: no
+    night is published that needs it. Of a column with more than 10,000 categories that were not
+    learned, such as ids, a missing one alone is told from what some row of training had."""
     quantised: bool = False
     """Whether the variant with numbers of 8 bits serves, where it has passed; else, and without
     one, the model without rounding."""
