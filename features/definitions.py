@@ -85,7 +85,7 @@ def with_constants(rows: DataFrame, pipeline: Pipeline) -> DataFrame:
     constants: dict[str, Column] = {}
     for view in pipeline.views:
         for key, value in view.constants.items():
-            constants[_constant(view, key)] = F.lit(value)
+            constants[view.constant_column(key)] = F.lit(value)
     return rows.withColumns(constants) if constants else rows
 
 
@@ -107,7 +107,7 @@ def finished(rows: DataFrame, pipeline: Pipeline) -> DataFrame:
             joined.append(name)
     constants: list[str] = []
     for view in pipeline.views:
-        constants += [_constant(view, key) for key in view.constants]
+        constants += [view.constant_column(key) for key in view.constants]
     # Spark takes no empty set of columns.
     named = rows.withColumns(values) if values else rows
     return named.drop(*joined, *constants)
@@ -139,7 +139,7 @@ def _columns_by_lookup(
             sql = feature.looked_up
             is_alone = declared.is_plain(sql) and sql.lower() not in given
             # Of an expression, and of what is read besides, a name that no column of the table has.
-            name = sql if is_alone else f"sql_{view.name}_{feature.name}"
+            name = sql if is_alone else view.expression_column(feature)
             columns.setdefault(sql, name)
     return found
 
@@ -150,12 +150,8 @@ def _entity(key: str) -> Entity:
 
 def _join_keys(view: declared.FeatureView) -> dict[str, str]:
     """Key of the view's table -> column of the entity rows."""
-    constants = {key: _constant(view, key) for key in view.constants}
+    constants = {key: view.constant_column(key) for key in view.constants}
     return {**view.keys, **constants}
-
-
-def _constant(view: declared.FeatureView, key: str) -> str:
-    return f"__{view.name}_{key}"
 
 
 def _view(

@@ -110,6 +110,27 @@ class FeatureView:
         named = filter(is_plain, expressions)
         return tuple(dict.fromkeys([*self.keys, *self.constants, *named]))
 
+    def constant_column(self, key: str) -> str:
+        """Column of the rows that ask that holds the one value of this key."""
+        return f"__{self.name}_{key}"
+
+    def expression_column(self, feature: Feature) -> str:
+        """Column that the SQL of a feature becomes, where it is more than a column's name."""
+        return f"sql_{self.name}_{feature.name}"
+
+    @property
+    def made_columns(self) -> tuple[str, ...]:
+        """Columns that are made for this view when its features are looked up, each once."""
+        made = [self.constant_column(key) for key in self.constants]
+        for feature in self.features:
+            name = feature.looked_up
+            if not is_plain(name):
+                name = self.expression_column(feature)
+                made.append(name)
+            # So Feast calls what it looked up.
+            made.append(f"{self.name}__{name}")
+        return tuple(dict.fromkeys(made))
+
 
 def known_since(view: FeatureView, timezone: str) -> str | None:
     """SQL of the instant at which a row of the view's table became known; None: as it holds."""

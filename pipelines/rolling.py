@@ -16,6 +16,8 @@ from pipelines.kinds import refuse_odd_kinds
 
 _COUNT = re.compile(r"count(_if)?\([^()]*\)", re.IGNORECASE)
 """SQL of a daily sum that is whole, whatever the table holds."""
+_OF_EVERY_TILE = ("landed_date", "grain", "key")
+"""Columns of every table of daily sums."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +107,20 @@ class Rolling:
 
     def __post_init__(self) -> None:
         refuse_odd_kinds("Rolling", self)
+        for kind, names in (
+            ("sums", [one.name for one in self.sums]),
+            ("statistics", [one.name for one in self.statistics]),
+            ("grains", [one.name for one in self.grains]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            refuse_unless(not twice, f"Rolling has two {kind} named {twice}.")
         sums = {one.name for one in self.sums}
+        given = sorted(sums & set(_OF_EVERY_TILE))
+        refuse_unless(
+            not given,
+            f"Rolling has sums named {given}, as columns that every table of daily sums has. Give "
+            "them other names.",
+        )
         used: set[str] = set()
         for statistic in self.statistics:
             used.update(statistic.sums)

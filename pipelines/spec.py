@@ -607,11 +607,27 @@ class Pipeline:
         )
         self._refuse_other_partition("entity_table is", self.entity_table)
         for kind, names in (
-            ("feature views", [view.name for view in self.views]),
+            # To Feast 'Id' and 'id' are one name.
+            ("feature views", [view.name.lower() for view in self.views]),
             ("features", list(feature_names.names(self.views))),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             refuse_unless(not twice, f"Pipeline '{self.name}' has two {kind} named {twice}.")
+        self._refuse_shared_columns()
+
+    def _refuse_shared_columns(self) -> None:
+        """Refuse two views of which one would read what is looked up for the other."""
+        owners: dict[str, str] = {}
+        for view in self.views:
+            for column in view.made_columns:
+                # To Spark 'Id' and 'id' are one column.
+                owner = owners.setdefault(column.lower(), view.name)
+                refuse_unless(
+                    owner == view.name,
+                    f"Feature views '{owner}' and '{view.name}' of pipeline '{self.name}' would "
+                    f"both be given a column '{column}', which is made of a view's name and of "
+                    "what it looks up. Give one of the views another name.",
+                )
 
     def _refuse_short_window(self, view: FeatureView) -> None:
         windows = {table.name: table.window_days for table in self.derived}

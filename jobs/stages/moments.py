@@ -27,20 +27,21 @@ _WHY = (
 
 
 def refusing_late_moments(rows: DataFrame, pipeline: Pipeline) -> DataFrame:
-    """The rows to be scored; whoever computes them is told of a moment that is too late.
+    """The rows to be scored; whoever computes them is told of a moment too late, or of none.
 
     By Spark while it computes them, because to look for it is a pass of its own.
     """
     moment = F.col(_MOMENT)
     next_day = "date_add(landed_date, 1)"
     too_late = moment >= F.expr(day_end(next_day, pipeline.timezone))
-    at = F.date_format(moment, "yyyy-MM-dd HH:mm:ss")
+    at = F.date_format(moment, "yyyy-MM-dd HH:mm:ss '(UTC)'")
     told = F.concat(
         F.lit(f"{_MOMENT} is "),
-        at,
-        F.lit(" (UTC) in a row whose landed_date is "),
+        F.coalesce(at, F.lit("missing")),
+        F.lit(" in a row whose landed_date is "),
         F.col("landed_date").cast("string"),
         F.lit(_WHY),
     )
-    refused = F.when(too_late, F.raise_error(told))
+    # Nothing is found as of no moment: it would be scored as what nobody knows anything of.
+    refused = F.when(too_late | moment.isNull(), F.raise_error(told))
     return rows.withColumn(_MOMENT, refused.otherwise(moment))

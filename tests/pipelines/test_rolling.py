@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,22 @@ def test_each_grain_is_a_view_by_its_own_key() -> None:
         {"grain": "zone"},
     )
     assert (city.table, city.max_age_hours) == ("rolling", 22)
+
+
+def test_sums_statistics_and_grains_have_names_of_their_own() -> None:
+    for kind in ("sums", "statistics", "grains"):
+        first, *others = getattr(TRIPS, kind)
+        twice: dict[str, Any] = {kind: (first, first, *others)}
+        told = rf"Rolling has two {kind} named \['{first.name}'\]"
+        with pytest.raises(UsageError, match=told):
+            replace(TRIPS, **twice)
+
+
+@pytest.mark.parametrize("name", ["landed_date", "grain", "key"])
+def test_a_sum_named_as_a_column_that_is_always_there_is_refused(name: str) -> None:
+    odd = DailySum(name=name, sql="count(1)")
+    with pytest.raises(UsageError, match=rf"sums named \['{name}'\]"):
+        replace(TRIPS, sums=(*TRIPS.sums, odd))
 
 
 def test_a_statistic_of_a_sum_that_nobody_makes_is_refused() -> None:

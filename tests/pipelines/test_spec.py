@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -342,6 +342,57 @@ def test_what_is_carried_from_a_feed_is_declared_by_it() -> None:
     # A feature is looked up elsewhere.
     height = SENSORS.with_new(["height"])
     replace(_with_view(_PLACED, height), carried=("far",))
+
+
+def _asking(name: str, feature: Feature, constants: Mapping[str, str]) -> FeatureView:
+    return FeatureView(
+        name=name,
+        table="rolling",
+        keys={"key": "origin_key"},
+        constants=constants,
+        features=(feature,),
+        past_days=28,
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "column"),
+    [
+        (
+            _asking("sales", Feature(name="a"), {"region_kind": "city"}),
+            _asking("sales_region", Feature(name="b"), {"kind": "day"}),
+            "__sales_region_kind",
+        ),
+        (
+            _asking("store", Feature(name="week_sales", column="coalesce(n_7, 0)"), {}),
+            _asking("store_week", Feature(name="sales", column="n_7 / 7"), {}),
+            "sql_store_week_sales",
+        ),
+        (
+            _asking("a", Feature(name="one", column="b__c"), {}),
+            _asking("a__b", Feature(name="other", column="c"), {}),
+            "a__b__c",
+        ),
+    ],
+    ids=["constants", "expressions", "looked up"],
+)
+def test_two_views_cannot_be_given_one_column(
+    one: FeatureView, other: FeatureView, column: str
+) -> None:
+    told = f"'{one.name}' and '{other.name}' of pipeline 'flights' would .* column '{column}'"
+    with pytest.raises(UsageError, match=told):
+        replace(FLIGHTS, views=(*FLIGHTS.views, one, other))
+    views = (*FLIGHTS.views, one, replace(other, name="other"))
+    added = names(views[-2:])
+    numeric = (*FLIGHTS.training.numeric, *added)
+    replace(FLIGHTS, views=views, training=replace(FLIGHTS.training, numeric=numeric))
+
+
+def test_views_whose_names_differ_in_case_alone_are_refused() -> None:
+    small = _asking("store", Feature(name="a"), {})
+    large = _asking("Store", Feature(name="b"), {})
+    with pytest.raises(UsageError, match=r"two feature views named \['store'\]"):
+        replace(FLIGHTS, views=(*FLIGHTS.views, small, large))
 
 
 def test_two_features_cannot_have_one_name() -> None:

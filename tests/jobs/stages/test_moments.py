@@ -125,6 +125,14 @@ def test_a_moment_from_the_end_of_the_next_day_on_is_refused(
         refusing_late_moments(_asked(spark, hours), PIPELINE).collect()
 
 
+def test_a_row_without_a_moment_is_refused(spark: SparkSession) -> None:
+    no_moment = F.lit(None).cast("timestamp")
+    asked = _asked(spark, "0:00:00").withColumn("event_timestamp", no_moment)
+    told = "event_timestamp is missing in a row whose landed_date is 2013-01-0[1-3], but it must"
+    with pytest.raises(PySparkException, match=told):
+        refusing_late_moments(asked, PIPELINE).collect()
+
+
 def test_a_transform_that_gives_a_moment_too_late_is_told_and_nothing_is_staged(
     spark: SparkSession, environment: Environment
 ) -> None:
