@@ -108,14 +108,15 @@ class Rolling:
     def __post_init__(self) -> None:
         refuse_odd_kinds("Rolling", self)
         for kind, names in (
-            ("sums", [one.name for one in self.sums]),
-            ("statistics", [one.name for one in self.statistics]),
-            ("grains", [one.name for one in self.grains]),
+            # To Spark 'Id' and 'id' are one column.
+            ("sums", [one.name.lower() for one in self.sums]),
+            ("statistics", [one.name.lower() for one in self.statistics]),
+            ("grains", [one.name.lower() for one in self.grains]),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             refuse_unless(not twice, f"Rolling has two {kind} named {twice}.")
         sums = {one.name for one in self.sums}
-        given = sorted(sums & set(_OF_EVERY_TILE))
+        given = sorted(name for name in sums if name.lower() in _OF_EVERY_TILE)
         refuse_unless(
             not given,
             f"Rolling has sums named {given}, as columns that every table of daily sums has. Give "

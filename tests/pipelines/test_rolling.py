@@ -96,13 +96,14 @@ def test_each_grain_is_a_view_by_its_own_key() -> None:
 def test_sums_statistics_and_grains_have_names_of_their_own() -> None:
     for kind in ("sums", "statistics", "grains"):
         first, *others = getattr(TRIPS, kind)
-        twice: dict[str, Any] = {kind: (first, first, *others)}
+        shouted = replace(first, name=first.name.upper())
+        twice: dict[str, Any] = {kind: (first, shouted, *others)}
         told = rf"Rolling has two {kind} named \['{first.name}'\]"
         with pytest.raises(UsageError, match=told):
             replace(TRIPS, **twice)
 
 
-@pytest.mark.parametrize("name", ["landed_date", "grain", "key"])
+@pytest.mark.parametrize("name", ["landed_date", "grain", "Key"])
 def test_a_sum_named_as_a_column_that_is_always_there_is_refused(name: str) -> None:
     odd = DailySum(name=name, sql="count(1)")
     with pytest.raises(UsageError, match=rf"sums named \['{name}'\]"):
