@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import IntegralType, StructType
 
-from features.sources import GIVEN, lake_source
+from features.sources import lake_source
 from pipelines import features as declared
 from pipelines.quoting import quoted
 
@@ -131,16 +131,9 @@ def _columns_by_lookup(
     """For each lookup, what its views read: SQL -> the name of the column that it becomes."""
     found: dict[_Lookup, dict[str, str]] = {}
     for view in views:
-        lookup = _Lookup.of(view)
-        columns = found.setdefault(lookup, {})
-        # To Spark 'Id' and 'id' are one column.
-        given = {name.lower() for name in (*lookup.keys, *GIVEN)}
+        columns = found.setdefault(_Lookup.of(view), {})
         for feature in view.features:
-            sql = feature.looked_up
-            is_alone = declared.is_plain(sql) and sql.lower() not in given
-            # Of an expression, and of what is read besides, a name that no column of the table has.
-            name = sql if is_alone else view.expression_column(feature)
-            columns.setdefault(sql, name)
+            columns.setdefault(feature.looked_up, view.lookup_column(feature))
     return found
 
 

@@ -8,12 +8,10 @@ from collections.abc import Iterable, Mapping
 from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 
 from pipelines.environment import Environment
+from pipelines.features import GIVEN
 from pipelines.quoting import aliased, quoted
 
-PARTITION = "landed_date"
-_EVENT, _CREATED = "event_timestamp", "created_timestamp"
-GIVEN = (_EVENT, _CREATED, PARTITION)
-"""Columns that a source may give beside keys and features."""
+_EVENT, _CREATED, PARTITION = GIVEN
 
 
 def lake_source(

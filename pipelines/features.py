@@ -15,6 +15,8 @@ from pipelines.errors import refuse_unless
 from pipelines.kinds import refuse_odd_kinds
 
 _HOURS_OF_A_DAY = 24
+GIVEN = ("event_timestamp", "created_timestamp", "landed_date")
+"""Columns that a view may give beside keys and features."""
 _PLAIN = re.compile(r"[A-Za-z_]\w*")
 """The name of a column; anything else is an expression."""
 
@@ -114,8 +116,15 @@ class FeatureView:
         """Column of the rows that ask that holds the one value of this key."""
         return f"__{self.name}_{key}"
 
-    def expression_column(self, feature: Feature) -> str:
-        """Column that the SQL of a feature becomes, where it is more than a column's name."""
+    def lookup_column(self, feature: Feature) -> str:
+        """Column that a feature is looked up by: of its table, or one that is made of its SQL."""
+        sql = feature.looked_up
+        # To Spark 'Id' and 'id' are one column.
+        names = (*self.keys, *self.constants, *GIVEN)
+        given = {name.lower() for name in names}
+        if is_plain(sql) and sql.lower() not in given:
+            return sql
+        # Of an expression, and of what is read besides, a name that no column of the table has.
         return f"sql_{self.name}_{feature.name}"
 
     @property
@@ -123,9 +132,8 @@ class FeatureView:
         """Columns that are made for this view when its features are looked up, each once."""
         made = [self.constant_column(key) for key in self.constants]
         for feature in self.features:
-            name = feature.looked_up
-            if not is_plain(name):
-                name = self.expression_column(feature)
+            name = self.lookup_column(feature)
+            if name != feature.looked_up:
                 made.append(name)
             # So Feast calls what it looked up.
             made.append(f"{self.name}__{name}")

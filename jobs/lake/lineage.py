@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any
 
-from jobs.lake import ops
+from jobs.lake import publications
+from jobs.lake.publications import ByDay, Input, Publication, order
 from pipelines.days import Days
 from pipelines.environment import Environment
-
-_COLUMNS = (
-    *("table_name", "day", "version", "rows", "inputs", "run_id", "code_version"),
-    *("changed", "published_at", "known_day"),
-)
-_Row = dict[str, Any]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -52,8 +47,7 @@ def behind(
         version: Delta version of it, after which nothing counts.
         at: When it was read in that version; see `publications.by_then`.
     """
-    recorded = ops.read(environment, "publications", [("pipeline", "=", pipeline)], _COLUMNS)
-    search = _Search(recorded.to_pylist())
+    search = _Search(publications.recorded(environment, pipeline))
     search.look(table, days, version, at)
     return sorted(search.found.values(), key=_place)
 
@@ -61,14 +55,11 @@ def behind(
 class _Search:
     """Walks from publications to what they were made from, each once."""
 
-    def __init__(self, recorded: list[_Row]) -> None:
+    def __init__(self, known: Mapping[str, ByDay]) -> None:
         self.found: dict[str, Source] = {}
-        self._known: dict[str, dict[date, list[_Row]]] = {}
+        self._known = known
         self._seen: set[tuple[str, date, int, datetime]] = set()
         self._counted: set[tuple[str, date, int]] = set()
-        for row in recorded:
-            by_day = self._known.setdefault(row["table_name"], {})
-            by_day.setdefault(row["day"], []).append(row)
 
     def look(
         self,
@@ -89,37 +80,40 @@ class _Search:
         """
         by_day = self._known.get(table, {})
         for day in by_day.keys() & set(days):
-            told = [row for row in by_day[day] if _is_told_by(row, at)]
-            shown = [row for row in told if _counts(row, version, known_by)]
-            row = max(shown, key=_order, default=None)
-            if row is not None:
-                self._add(table, row)
+            told = [one for one in by_day[day] if one.is_told_by(at)]
+            if version is not None:
+                told = [one for one in told if one.version <= version]
+            if known_by is not None:
+                told = [one for one in told if one.is_known_by(known_by)]
+            last = max(told, key=order, default=None)
+            if last is not None:
+                self._add(table, last)
 
-    def _add(self, table: str, row: _Row) -> None:
-        identity = (table, row["day"], row["version"], row["published_at"])
+    def _add(self, table: str, one: Publication) -> None:
+        identity = (table, one.day, one.version, one.published_at)
         if identity in self._seen:
             return
         self._seen.add(identity)
         source = self.found.setdefault(table, Source(name=table))
-        source.days.add(row["day"])
+        source.days.add(one.day)
         # Several publications may tell of the same rows.
-        rows = (table, row["day"], row["version"])
+        rows = (table, one.day, one.version)
         if rows not in self._counted:
             self._counted.add(rows)
-            source.rows += row["rows"] or 0
-        source.runs.add(row["run_id"])
-        source.codes.add(row["code_version"])
-        for made_of in row["inputs"] or ():
-            self._follow(made_of, row["published_at"])
+            source.rows += one.rows or 0
+        source.runs.add(one.run_id)
+        source.codes.add(one.code_version)
+        for made_of in one.inputs:
+            self._follow(made_of, one.published_at)
 
-    def _follow(self, made_of: _Row, at: datetime) -> None:
-        name, days = made_of["name"], Days(made_of["first_day"], made_of["last_day"])
+    def _follow(self, made_of: Input, at: datetime) -> None:
+        name, days = made_of.name, Days(made_of.first_day, made_of.last_day)
         if name in self._known:
-            self.look(name, days, made_of["version"], at, made_of["known_by"])
+            self.look(name, days, made_of.version, at, made_of.known_by)
         elif "/" in name:
             source = self._files(name)
             source.days |= set(days)
-            source.digests.add(made_of["digest"])
+            source.digests.add(made_of.digest)
 
     def _files(self, name: str) -> Source:
         folder = name.rpartition("/")[0]
@@ -131,24 +125,3 @@ class _Search:
 def _place(source: Source) -> tuple[bool, str]:
     is_file = "/" in source.name
     return is_file, source.name
-
-
-def _order(row: _Row) -> tuple[int, datetime]:
-    # As `jobs/lake/publications.py` has them.
-    return row["version"], row["published_at"]
-
-
-def _is_told_by(row: _Row, at: datetime | None) -> bool:
-    """As `Publication.is_told_by`."""
-    is_told: bool = row["changed"] or at is None or row["published_at"] <= at
-    return is_told
-
-
-def _counts(row: _Row, version: int | None, known_by: date | None) -> bool:
-    """Whether a publication is in that version, and was known by that night."""
-    is_in = version is None or row["version"] <= version
-    if known_by is None or row["known_day"] is None or row["known_day"] <= known_by:
-        return is_in
-    # A night sees what was made from what it knew itself.
-    own = [given for given in row["inputs"] or () if given["known_by"] == row["day"]]
-    return is_in and row["day"] == known_by and bool(own)

@@ -138,6 +138,8 @@ class Publication:
 
 Publications = Mapping[date, Publication]
 """Those in force, by partition date."""
+ByDay = Mapping[date, Sequence[Publication]]
+"""Whatever is told of each day, by partition date."""
 
 
 def in_force(
@@ -187,6 +189,18 @@ def of_table(environment: Environment, name: str, days: Days | None = None) -> l
     return list(Told(environment, name, _recorded(environment, name), days))
 
 
+def recorded(environment: Environment, pipeline: str) -> Mapping[str, ByDay]:
+    """By table and day what the record tells of a pipeline, lost or not, the log left aside."""
+    rows = _Recorded.read(environment)
+    own = rows.where(pc.equal(rows["pipeline"], pipeline))
+    names = own["table_name"].to_pylist()
+    found: dict[str, dict[date, list[Publication]]] = {}
+    for name, one in zip(names, own.publications(), strict=True):
+        by_day = found.setdefault(name, {})
+        by_day.setdefault(one.day, []).append(one)
+    return found
+
+
 def told(run: Run, name: str) -> Told:
     """The same with what the table has lost."""
     table = sql_name(run, name)
@@ -219,7 +233,7 @@ def told_of(run: Run, names: Iterable[str]) -> dict[str, Told]:
 def latest(publications: Iterable[Publication]) -> dict[date, Publication]:
     """The last one of each day."""
     found: dict[date, Publication] = {}
-    for one in sorted(publications, key=_order):
+    for one in sorted(publications, key=order):
         found[one.day] = one
     return found
 
@@ -462,7 +476,7 @@ class Told(Sequence[Publication]):
     @cached_property
     def _made(self) -> list[Publication]:
         recorded = self._recorded.publications(self._days)
-        return sorted([*recorded, *self.unrecorded], key=_order)
+        return sorted([*recorded, *self.unrecorded], key=order)
 
 
 _Made = dict[int, Publication]
@@ -649,8 +663,11 @@ def _identity(one: Publication) -> tuple[date, int, datetime]:
     return one.day, one.version, one.published_at
 
 
-def _order(one: Publication) -> tuple[int, datetime]:
-    # The log's order counts. A publication that changed nothing follows that of its version.
+def order(one: Publication) -> tuple[int, datetime]:
+    """By what publications of a table stand one after another: the log's order counts.
+
+    One that changed nothing follows that of its version.
+    """
     return one.version, one.published_at
 
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from jobs.lake import publications
 from jobs.lake.definition import is_said
 from jobs.lake.knowledge import Knowledge
+from jobs.lake.snapshots import Snapshot
 from jobs.training.machine import machine
 from jobs.version import code_version
-from pipelines.days import Days
+from pipelines.days import Days, parse_day
 
 if TYPE_CHECKING:
-    from jobs.lake.snapshots import Snapshot
     from jobs.training.candidate import Recipe
     from jobs.training.families import ModelFamily
     from pipelines.model import Training
@@ -81,6 +81,23 @@ def how(training: Training, family: ModelFamily, settings: Any) -> dict[str, obj
         "sources": _digest(*(source.read_bytes() for source in sources)),
         "libraries": {name: version(name) for name in family.libraries},
     }
+
+
+def snapshot_of(pinned: Mapping[str, Any]) -> Snapshot:
+    """The rows that the models of these pins were made from.
+
+    Raises:
+        KeyError: a pin is missing.
+        TypeError: a pin is of another kind.
+        ValueError: the version, or the instant, is none.
+        UsageError: the night is no day.
+    """
+    return Snapshot(
+        table=str(pinned["table"]),
+        version=int(pinned["table_version"]),
+        night=parse_day(pinned["as_of"]),
+        taken_at=taken_at(pinned),
+    )
 
 
 def taken_at(pinned: Mapping[str, Any]) -> datetime | None:

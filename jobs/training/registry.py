@@ -29,8 +29,7 @@ from jobs.services import locks
 from jobs.services.home import private_home
 from jobs.services.shared_locks import hold, hold_at
 from jobs.training import moved
-from jobs.training.pins import taken_at
-from pipelines.days import parse_day
+from jobs.training.pins import snapshot_of
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused, UsageError, no_such
 from pipelines.model import NeuralNetwork
@@ -445,12 +444,7 @@ class Registry:
         """What a model was made from."""
         pins = self.pins(model)
         try:
-            return Snapshot(
-                table=str(pins["table"]),
-                version=int(pins["table_version"]),
-                night=parse_day(pins["as_of"]),
-                taken_at=taken_at(pins),
-            )
+            return snapshot_of(pins)
         except (ValueError, KeyError, TypeError) as error:
             raise self._unreadable(model, error) from error
 

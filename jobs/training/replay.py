@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from jobs.lake import as_left
 from jobs.lake.definition import AS_BEFORE
-from jobs.lake.snapshots import Snapshot
 from jobs.training import candidate, pins, scoring
 from jobs.training.candidate import JUDGED, Recipe
 from jobs.training.dataset import Window
@@ -193,18 +192,12 @@ def _as_pinned(environment: Environment, pipeline: Pipeline, pinned: _Pinned) ->
     # What `tune` may try is said of what is declared today.
     then = replace(pipeline, training=training, search={})
     run = Run(pipeline=then, days=Days.of(night), environment=environment)
-    snapshot = Snapshot(
-        table=pinned["table"],
-        version=int(pinned["table_version"]),
-        night=night,
-        taken_at=pins.taken_at(pinned),
-    )
     # As they are: the environment may name another number of ranks today.
     recipe = Recipe(
         family=family_of(declared.name),
         settings=declared,
         days=_window(pinned, night),
-        snapshot=snapshot,
+        snapshot=pins.snapshot_of(pinned),
         # Whatever the declaration holds for large today.
         on_spark=pins.LAID_OUT in pinned,
     )

@@ -52,20 +52,8 @@ Explained = Callable[..., tuple[Shown, str]]
 
 
 def publication(day: date, version: int = 0, attempt: int = 1) -> Publication:
-    return Publication(
-        day=day,
-        version=version,
-        attempt=attempt,
-        run_id="r1",
-        stage="check_predictions",
-        rows=40,
-        checksum=f"{day} {attempt}",
-        definition="one",
-        inputs=(),
-        changed=True,
-        code_version="1",
-        published_at=publications.now(),
-    )
+    made = small.publication(day, version=version, attempt=attempt, stage="check_predictions")
+    return replace(made, rows=40, checksum=f"{day} {attempt}")
 
 
 def serve(

@@ -205,15 +205,21 @@ def made_of(
     return publish(run, name, waiting).version
 
 
-def test_what_stands_behind_predictions_that_were_served_stays_through_every_table(
-    tmp_path: Path,
-) -> None:
+def run_that_served_beside_a_correction(tmp_path: Path) -> Run:
+    """A run whose predictions stand on rows that a correction has replaced before."""
     run = run_at(tmp_path, DAY)
     made_of(run, TABLE, 1, None)
-    # A correction that the night does not see yet is in the table by then.
+    # The night does not see it yet.
     made_of(run, TABLE, 2, None, SECOND)
     made_of(run, "scoring", 1, TABLE)
     made_of(run, "predictions", 1, "scoring")
+    return run
+
+
+def test_what_stands_behind_predictions_that_were_served_stays_through_every_table(
+    tmp_path: Path,
+) -> None:
+    run = run_that_served_beside_a_correction(tmp_path)
     # The day is restated: no night sees its rows of before any more, and what was served stays.
     made_of(run, TABLE, 3, None)
     made_of(run, "scoring", 3, TABLE)
@@ -233,11 +239,7 @@ def test_what_stands_behind_predictions_that_were_served_stays_through_every_tab
 def test_what_was_served_keeps_what_is_behind_it_when_a_correction_is_restated_as_it_is(
     tmp_path: Path,
 ) -> None:
-    run = run_at(tmp_path, DAY)
-    made_of(run, TABLE, 1, None)
-    made_of(run, TABLE, 2, None, SECOND)
-    made_of(run, "scoring", 1, TABLE)
-    made_of(run, "predictions", 1, "scoring")
+    run = run_that_served_beside_a_correction(tmp_path)
     # No row of the day changes: it is known earlier from now on.
     assert made_of(run, TABLE, 2, None) == 1
     made_of(run, "scoring", 2, TABLE)

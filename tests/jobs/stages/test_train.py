@@ -368,17 +368,4 @@ def test_what_became_known_later_by_another_definition_refuses_no_night_of_befor
 
 
 def _publication(day: date, definition: str) -> Publication:
-    return Publication(
-        day=day,
-        version=0,
-        attempt=1,
-        run_id="r1",
-        stage="features",
-        rows=12,
-        checksum="1",
-        definition=definition,
-        inputs=(),
-        changed=True,
-        code_version="1",
-        published_at=publications.now(),
-    )
+    return small.publication(day, definition=definition)

@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 
+from jobs.lake import publications
+from jobs.lake.publications import Publication
 from jobs.training import dataset
 from jobs.training.dataset import Dataset
 from jobs.training.encoding import Examples
@@ -111,6 +113,25 @@ TWIN = replace(
 
 PIPELINES = (SMALL, TWIN)
 """One of each learning task."""
+
+
+def publication(day: date, **said: Any) -> Publication:
+    """One of a day, of now, that says what is given."""
+    one = Publication(
+        day=day,
+        version=0,
+        attempt=1,
+        run_id="r1",
+        stage="features",
+        rows=12,
+        checksum="1",
+        definition="one",
+        inputs=(),
+        changed=True,
+        code_version="1",
+        published_at=publications.now(),
+    )
+    return replace(one, **said)
 
 
 def learned_by(pipeline: Pipeline, family: Family) -> Pipeline:

@@ -28,6 +28,7 @@ from tests.jobs.training.small import (
     TWIN,
     environment_at,
     learned_by,
+    publication,
     run_of,
 )
 
@@ -135,17 +136,4 @@ def test_a_setting_of_another_family_decides_nothing(tmp_path: Path) -> None:
 
 
 def _published(day: date, checksum: str, attempt: int = 1) -> Publication:
-    return Publication(
-        day=day,
-        version=0,
-        attempt=attempt,
-        run_id="r1",
-        stage="features",
-        rows=12,
-        checksum=checksum,
-        definition="one",
-        inputs=(),
-        changed=True,
-        code_version="1",
-        published_at=publications.now(),
-    )
+    return publication(day, checksum=checksum, attempt=attempt)

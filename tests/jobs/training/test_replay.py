@@ -136,21 +136,8 @@ def test_a_correction_that_is_restated_as_it_is_later_is_not_learned_from(
 
 
 def _published(day: date, version: int, known: date) -> Publication:
-    return Publication(
-        day=day,
-        version=version,
-        attempt=version,
-        run_id="r1",
-        stage="features",
-        rows=40,
-        checksum=str(version),
-        definition="one",
-        inputs=(),
-        changed=True,
-        code_version="1",
-        published_at=publications.now(),
-        known_day=known,
-    )
+    made = small.publication(day, version=version, attempt=version, checksum=str(version))
+    return replace(made, known_day=known)
 
 
 def test_other_code_that_gives_other_weights_is_told(
