@@ -432,6 +432,7 @@ def rolling(days: Days) -> Suite:
     """Rates and means over windows: longer windows hold more, empty ones hold nothing."""
     windows = ROLLING.windows
     totals = [f"coalesce({total}, 0)" for total in _totals(f"n_{windows[-1]}")]
+    counts = [f"n_{days}" for days in windows]
     figures = [statistic.column(window) for statistic, window in ROLLING.figures]
     return Suite(
         days=PIPELINE.drop_days(FLIGHTS, days),
@@ -458,7 +459,7 @@ def rolling(days: Days) -> Suite:
         },
         each_row=(
             *_ROLLING_RULES.each_row,
-            *all_present(["grain", "key", "event_timestamp", "n_1"]),
+            *all_present(["grain", "key", "event_timestamp", *counts]),
             one_of("grain", _GRAINS),
             one_of(
                 "event_error",

@@ -226,6 +226,7 @@ def tiles(days: Days) -> Suite:
 def rolling(days: Days) -> Suite:
     """Mean temperatures over windows: longer windows hold more, empty ones hold nothing."""
     windows = ROLLING.windows
+    counts = [f"n_{days}" for days in windows]
     errors = {
         f"a mean of nothing in {days} days": f"n_{days} = 0 AND temp_{days} IS NOT NULL"
         for days in windows
@@ -244,7 +245,7 @@ def rolling(days: Days) -> Suite:
         },
         each_row=(
             *_ROLLING_RULES.each_row,
-            *all_present(["grain", "key", "event_timestamp"]),
+            *all_present(["grain", "key", "event_timestamp", *counts]),
             one_of("event_error", [0], says="event_timestamp is the scoring moment of the night."),
             absent("window_error", says="Longer windows hold more, and an empty one no mean."),
         ),

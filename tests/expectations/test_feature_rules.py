@@ -9,7 +9,7 @@ from pyspark.sql import Row, SparkSession
 
 from expectations import feature_rules
 from expectations.feature_rules import MISSING, OUT_OF_RANGE, Rules
-from pipelines.features import Feature, FeatureView
+from pipelines.features import Feature, FeatureView, names
 from pipelines.flights import PIPELINE
 from pipelines.model import Training
 from tests.jobs.toy import READINGS, SENSORS, TOY
@@ -114,6 +114,70 @@ def test_a_table_is_held_to_what_is_read_from_it_and_not_to_what_is_finished_lat
     rules = feature_rules.of_table(PIPELINE, "planes")
     assert "year" not in rules.derived[OUT_OF_RANGE]
     assert "seats" in rules.derived[OUT_OF_RANGE]
+
+
+def _of_site(site: str, feature: Feature) -> FeatureView:
+    return FeatureView(
+        name=f"of_{len(site)}",
+        table="readings",
+        keys={"id": "id"},
+        constants={"site": site} if site else {},
+        features=(feature,),
+        event="landed_date",
+    )
+
+
+def _rules_of(*views: FeatureView) -> Rules:
+    feeds = (READINGS.with_new(["site"]), SENSORS)
+    training = replace(TOY.training, numeric=names(views))
+    pipeline = replace(TOY, feeds=feeds, views=views, training=training)
+    return feature_rules.of_table(pipeline, "readings")
+
+
+def test_a_view_with_a_constant_holds_the_rows_that_it_reads_alone_to_its_bounds(
+    spark: SparkSession,
+) -> None:
+    odd = r"the 'north\' site"
+    lower = Feature(name="lower", column="amount", most=1, is_required=True)
+    upper = Feature(name="upper", column="amount", most=100)
+    rules = _rules_of(_of_site("south", upper), _of_site(odd, lower))
+    schema = "site string, amount double"
+    rows = [
+        (odd, 2.0),
+        (odd, None),
+        ("south", 2.0),
+        ("south", 101.0),
+        ("south", None),
+        ("x", 999.0),
+    ]
+    frame = spark.createDataFrame(rows, schema)
+    judged = frame.selectExpr(*(f"{sql} AS {name}" for name, sql in rules.derived.items()))
+    assert [tuple(row) for row in judged.collect()] == [
+        ("amount = 2.0", None),
+        (None, "amount"),
+        (None, None),
+        ("amount = 101.0", None),
+        (None, None),
+        (None, None),
+    ]
+
+
+def test_of_two_features_of_one_column_each_holds_it_to_its_own_bounds(spark: SparkSession) -> None:
+    above = Feature(name="above", column="amount", least=0)
+    below = Feature(name="below", column="amount", most=9)
+    rules = _rules_of(_of_site("", above), replace(_of_site("", below), name="other"))
+    low, high = _judged(spark, rules, [{"amount": -1.0}, {"amount": 10.0}])
+    assert (low[OUT_OF_RANGE], high[OUT_OF_RANGE]) == ("amount = -1.0", "amount = 10.0")
+
+
+def test_a_missing_value_that_is_filled_on_reading_is_none_of_the_table(
+    spark: SparkSession,
+) -> None:
+    count = Feature(name="count", column="amount", when_unknown=0, least=0, is_required=True)
+    rules = _rules_of(_of_site("", count))
+    assert set(rules.derived) == {OUT_OF_RANGE}
+    missing, low = _judged(spark, rules, [{"amount": None}, {"amount": -1.0}])
+    assert (missing[OUT_OF_RANGE], low[OUT_OF_RANGE]) == (None, "amount = -1.0")
 
 
 def test_features_without_bounds_or_duties_have_no_rules() -> None:

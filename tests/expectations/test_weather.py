@@ -80,6 +80,8 @@ FAULTS: dict[str, list[Fault]] = {
         ("key", "NULL"),
         ("event_timestamp", "NULL"),
         ("event_timestamp", _LATER),
+        ("n_7", "NULL"),
+        ("n_28", "NULL"),
         ("n_7", "n_28 + 1"),
         ("temp_28", "9999"),
     ],
