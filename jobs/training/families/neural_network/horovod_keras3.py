@@ -14,9 +14,11 @@ each other for ever.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import horovod.tensorflow as hvd
@@ -34,6 +36,12 @@ _Apply = Callable[..., None]
 HOST = "CPU:0"
 """Where all else meets: it is small, and a Horovod with NCCL would send it from GPU to GPU, which a
 rank may not have."""
+_NO_GPU = bytes(32)
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+"""Of this host, in its containers too."""
+_DRIVER = "libcuda.so.1"
+_PLACE_BYTES = 16
+"""Of where a GPU sits, as in `0000:3b:00.0`."""
 
 
 def distribute(
@@ -81,13 +89,16 @@ def gradients_meet_on() -> str:
 
     NCCL takes them from GPUs, one of each rank. Where ranks share a GPU, or one has none, all go
     through their hosts' memory: each rank must say the same, and NCCL refuses a GPU that comes
-    twice.
+    twice. Ranks of one host may not know of each other, as those on executors: each tells its GPU.
     """
     if not hvd.nccl_built():
         return ""
-    gpus = tf.config.list_physical_devices("GPU")
-    has_own = hvd.local_size() <= len(gpus)
-    return "" if agree_on(int(has_own)) else HOST
+    with tf.device(HOST):
+        own = tf.constant([list(_own_gpu())], tf.uint8)
+        of_all = hvd.allgather(own).numpy()
+    gpus = {gpu.tobytes() for gpu in of_all}
+    has_each = len(gpus) == len(of_all) and _NO_GPU not in gpus
+    return "" if has_each else HOST
 
 
 def together(callbacks: Sequence[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
@@ -277,6 +288,33 @@ def _accumulating(apply: _Apply, model: keras.Model, batches: int) -> _Apply:
         tf.cond(tf.equal(seen, 0), move, lambda: None)
 
     return accumulate
+
+
+def _own_gpu() -> bytes:
+    """What tells the GPU of this rank from all others, of any host; `_NO_GPU`: it has none."""
+    seen = tf.config.get_visible_devices("GPU")
+    if not seen:
+        return _NO_GPU
+    # TensorFlow takes the first, and numbers them as CUDA does.
+    _, _, number = seen[0].name.rpartition(":")
+    place = _place_of_gpu(int(number))
+    if not place:
+        return _NO_GPU
+    return hashlib.sha256(_BOOT.read_bytes() + place).digest()
+
+
+def _place_of_gpu(number: int) -> bytes:
+    """Where it sits in its host, which is what NCCL compares; empty: the driver does not say.
+
+    The numbers of CUDA begin with 0 in each container, and where a process sees some GPUs alone.
+    """
+    driver = ctypes.CDLL(_DRIVER)
+    device = ctypes.c_int()
+    place = ctypes.create_string_buffer(_PLACE_BYTES)
+    driver.cuInit(0)
+    driver.cuDeviceGet(ctypes.byref(device), number)
+    driver.cuDeviceGetPCIBusId(place, _PLACE_BYTES, device)
+    return place.value
 
 
 def _tensors(variables: Iterable[Any]) -> list[tf.Variable]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import horovod.tensorflow as hvd
 import keras
@@ -64,29 +68,105 @@ def test_the_example_of_the_docs_runs_and_its_model_loads(tmp_path: Path) -> Non
     assert type(model.optimizer) is keras.optimizers.AdamW
 
 
+FIRST, SECOND = "0000:3b:00.0", "0000:86:00.0"
+"""Where GPUs of a host sit."""
+BOTH = (FIRST, SECOND)
+
+
+def _driver(places: Sequence[str]) -> SimpleNamespace:
+    """CUDA's, of a process that sees GPUs at these places."""
+
+    def get(device: Any, number: int) -> None:
+        # What the reference leads to.
+        device._obj.value = number
+
+    def tell(place: Any, size: int, device: ctypes.c_int) -> None:
+        told = places[device.value].encode()
+        assert len(told) < size
+        place.value = told
+
+    return SimpleNamespace(cuInit=lambda flags: None, cuDeviceGet=get, cuDeviceGetPCIBusId=tell)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rank:
+    """One, as far as GPUs go."""
+
+    host: str = "one"
+    places: tuple[str, ...] = (FIRST,)
+    """Of the GPUs that it sees."""
+    own: int = 0
+    """Number of the one that it has taken."""
+
+
+ONE = _Rank()
+LIKE_ONE = _Rank(places=BOTH)
+OTHER = _Rank(places=BOTH, own=1)
+LIKE_OTHER = _Rank(places=(SECOND,))
+"""As in a Pod, or of a task to which Spark gives one GPU."""
+ELSEWHERE = _Rank(host="two")
+WITHOUT = _Rank(places=())
+UNTOLD = _Rank(places=("",))
+"""As of a driver that does not say."""
+
+
 @pytest.mark.parametrize(
-    ("has_nccl", "gpus", "ranks_here", "others_have", "device"),
+    ("has_nccl", "ranks", "device"),
     [
-        (False, 1, 2, True, ""),
-        (True, 2, 2, True, ""),
-        (True, 1, 2, True, HOST),
-        (True, 0, 1, True, HOST),
-        (True, 1, 1, False, HOST),
+        (False, [ONE, LIKE_ONE], ""),
+        (True, [ONE], ""),
+        (True, [LIKE_ONE, OTHER], ""),
+        (True, [ONE, LIKE_OTHER], ""),
+        (True, [ONE, ELSEWHERE], ""),
+        # As on executors to which Spark gives none.
+        (True, [LIKE_ONE, LIKE_ONE], HOST),
+        (True, [ONE, LIKE_ONE], HOST),
+        (True, [OTHER, LIKE_OTHER], HOST),
+        (True, [ONE, ELSEWHERE, LIKE_ONE], HOST),
+        (True, [ONE, WITHOUT], HOST),
+        (True, [WITHOUT, ONE], HOST),
+        (True, [WITHOUT], HOST),
+        (True, [UNTOLD], HOST),
     ],
 )
 def test_gradients_go_by_nccl_where_each_rank_has_a_gpu_of_its_own(
     has_nccl: bool,
-    gpus: int,
-    ranks_here: int,
-    others_have: bool,
+    ranks: list[_Rank],
     device: str,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(hvd, "nccl_built", lambda: has_nccl)
-    monkeypatch.setattr(hvd, "local_size", lambda: ranks_here)
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * gpus)
-    monkeypatch.setattr(horovod_keras3, "agree_on", lambda own: min(own, int(others_have)))
-    assert horovod_keras3.gradients_meet_on() == device
+    told = [_told_by(rank, tmp_path, monkeypatch) for rank in ranks]
+    of_all = tf.constant([list(one) for one in told], tf.uint8)
+    monkeypatch.setattr(hvd, "allgather", lambda own: of_all)
+    for rank in ranks:
+        _be(rank, tmp_path, monkeypatch)
+        assert horovod_keras3.gradients_meet_on() == device
+
+
+def _be(rank: _Rank, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boot = folder / "boot_id"
+    boot.write_text(rank.host)
+    monkeypatch.setattr(horovod_keras3, "_BOOT", boot)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: _driver(rank.places))
+    seen = [SimpleNamespace(name=f"/physical_device:GPU:{rank.own}")] if rank.places else []
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: seen)
+
+
+def _told_by(rank: _Rank, folder: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """What the others hear of it."""
+    told: list[Any] = []
+
+    def gathered(own: Any) -> Any:
+        told.append(own.numpy())
+        return own
+
+    _be(rank, folder, monkeypatch)
+    monkeypatch.setattr(hvd, "allgather", gathered)
+    horovod_keras3.gradients_meet_on()
+    # Without NCCL nobody is asked.
+    return told[0].tobytes() if told else b"-"
 
 
 def _of(trained: Weights, way: str) -> np.ndarray:
