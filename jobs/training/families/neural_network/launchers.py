@@ -32,6 +32,7 @@ from pipelines import places
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
 from pipelines.for_ranks import store_credentials, without
+from pipelines.forwarding import OF_NETWORK
 
 FUNCTION = "jobs.training.families.neural_network.rank:main"
 """What the stage server forks; it must be among those that it allows."""
@@ -116,6 +117,8 @@ class OnThisMachine:
         variables = {**without(os.environ), **told_by_variables(self._environment, folder, place)}
         if job.lies_in_store(folder):
             variables |= {**places.address_of_store(os.environ), **store_credentials(os.environ)}
+            # The address of a proxy may hold a password, for which it is hidden above.
+            variables |= {name: os.environ[name] for name in OF_NETWORK if name in os.environ}
         argument = {"folder": str(folder)}
         return stage_client.spawn(self._environment, FUNCTION, argument, variables)
 

@@ -5,7 +5,7 @@ import os
 import socket
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -18,6 +18,7 @@ from jobs.training.families.neural_network import job, launchers
 from jobs.training.families.neural_network.launch import launch
 from jobs.training.families.neural_network.launchers import FUNCTION
 from jobs.training.families.neural_network.rendezvous import rendezvous
+from pipelines import places
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused
 from tests.jobs.training.small import environment_at, job_of
@@ -275,16 +276,37 @@ def test_ranks_have_the_variables_of_the_libraries_and_no_secret(
         assert {name: told[name] for name in switches} == {**switches, "HOROVOD_RANK": rank}
 
 
+@pytest.mark.parametrize("in_store", [True, False])
+def test_a_proxy_with_a_password_reaches_ranks_whose_rows_or_checkpoints_lie_behind_it(
+    in_store: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    checkpoint = "s3://nights/jobs/checkpoint" if in_store else str(tmp_path / "checkpoint")
+    job.write(tmp_path, replace(job_of(), checkpoint=places.place(checkpoint)))
+    proxies = {
+        "https_proxy": "http://ann:s3cret@proxy:3128",
+        "HTTP_PROXY": "http://ann:s3cret@proxy:3128",
+    }
+    for name, value in proxies.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ELSEWHERE", "http://ann:s3cret@elsewhere")
+    monkeypatch.setattr(launchers, "FUNCTION", f"{__name__}:tell_variables")
+    launch(environment_at(tmp_path), tmp_path, 1, 60)
+    told = json.loads((tmp_path / "variables-0.json").read_text())
+    expected = proxies if in_store else dict.fromkeys(proxies, "")
+    assert {name: told[name] for name in proxies} == expected
+    assert told["ELSEWHERE"] == ""
+
+
 def test_the_rendezvous_listens_on_loopback_only_and_ends() -> None:
-    with rendezvous({"localhost": 2}, 2, "127.0.0.1") as places:
-        port = int(places[0].variables["HOROVOD_GLOO_RENDEZVOUS_PORT"])
+    with rendezvous({"localhost": 2}, 2, "127.0.0.1") as found:
+        port = int(found[0].variables["HOROVOD_GLOO_RENDEZVOUS_PORT"])
         listening = [
             connection.laddr.ip
             for connection in psutil.Process().net_connections()
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
         ]
         assert listening == ["127.0.0.1"]
-        assert [place.variables["HOROVOD_RANK"] for place in places] == ["0", "1"]
+        assert [place.variables["HOROVOD_RANK"] for place in found] == ["0", "1"]
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/scope/nothing", timeout=5)
     with pytest.raises(ConnectionRefusedError):
