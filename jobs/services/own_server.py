@@ -25,13 +25,15 @@ def preloaded(environment: Environment, libraries: Sequence[str]) -> Iterator[En
     """Where to have work done that needs these libraries, without importing them each time.
 
     Gives the environment with the home of a stage server: its own where it is up. The other has a
-    home for itself, so that a `nightshift up` meanwhile finds its socket free.
+    home for itself, so that a `nightshift up` meanwhile finds its socket free. Ranks elsewhere use
+    none, and those on executors need the home whose Spark is up.
 
     Args:
         environment: Whose lake is worked on.
         libraries: Modules; none: nothing is started.
     """
-    if not libraries or stage_client.available(environment):
+    is_needed = libraries and not environment.place_of_ranks
+    if not is_needed or stage_client.available(environment):
         yield environment
         return
     with TemporaryDirectory(prefix="nightshift-") as home:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -174,6 +175,18 @@ def test_libraries_are_kept_ready_where_no_stage_server_is_up(tmp_path: Path) ->
         with preloaded(own, ("json",)) as there:
             assert there == own
     assert not stage_client.available(own)
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [{"rank_executors": "on"}, {"rank_hosts": "one:2"}, {"rank_pod": Path("pod.json")}],
+)
+def test_no_library_is_kept_ready_for_ranks_elsewhere_which_need_the_spark_of_the_home(
+    elsewhere: dict[str, Any], tmp_path: Path
+) -> None:
+    environment = replace(small.environment_at(tmp_path), **elsewhere)
+    with preloaded(environment, ("json",)) as unchanged:
+        assert unchanged == environment
 
 
 @pytest.mark.parametrize("first", ["0001-01-01", "2012-12-31"])
