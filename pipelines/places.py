@@ -36,6 +36,7 @@ ENDPOINTS = ("AWS_ENDPOINT_URL_S3", ENDPOINT)
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 """Programs differ in which of the two they read."""
 _ALLOW_HTTP = "AWS_ALLOW_HTTP"
+_NO_PROXY = "no_proxy"
 _NO_PROXY_AT_ALL = "*"
 """Of `NO_PROXY`: every host is reached without one."""
 THIS_MACHINE = ("127.0.0.1", "localhost")
@@ -368,14 +369,36 @@ def proxy(environ: Mapping[str, str]) -> str:
 
     s3fs, boto3 and delta-rs look for it themselves, in the same variables.
     """
-    address = endpoint(environ) or _amazons_address(environ)
-    scheme, _, rest = address.partition("://")
-    found = _in_either_case(environ, f"{scheme}_proxy")
+    _, _, rest = _address(environ).partition("://")
+    found = _in_either_case(environ, _name_of_proxy(environ))
     if not found or _is_without_proxy(rest.partition("/")[0], environ):
         return ""
     whole = found if "://" in found else f"http://{found}"
     # Not all of the libraries speak SOCKS.
     return whole if whole.startswith(("http://", "https://")) else ""
+
+
+def variables_of_proxy(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables by which libraries elsewhere find the proxy that leads to the store.
+
+    None of one whose address holds a login: where they are told, everybody would see it.
+    """
+    address = proxy(environ)
+    if not address or "@" in address:
+        return {}
+    told = {
+        _name_of_proxy(environ): address,
+        _NO_PROXY: _in_either_case(environ, _NO_PROXY),
+    }
+    return {name: value for name, value in told.items() if value}
+
+
+def _name_of_proxy(environ: Mapping[str, str]) -> str:
+    return f"{_address(environ).partition('://')[0]}_proxy"
+
+
+def _address(environ: Mapping[str, str]) -> str:
+    return endpoint(environ) or _amazons_address(environ)
 
 
 def _amazons_address(environ: Mapping[str, str]) -> str:
@@ -386,7 +409,7 @@ def _amazons_address(environ: Mapping[str, str]) -> str:
 def _is_without_proxy(host: str, environ: Mapping[str, str]) -> bool:
     from urllib.request import proxy_bypass  # slow to import, and rarely needed
 
-    return bool(proxy_bypass(host, {"no": _in_either_case(environ, "no_proxy")}))
+    return bool(proxy_bypass(host, {"no": _in_either_case(environ, _NO_PROXY)}))
 
 
 def _in_either_case(environ: Mapping[str, str], name: str) -> str:

@@ -31,7 +31,12 @@ from jobs.spark.java import java_home
 from jobs.spark.session import FEW_ROWS, MEANING, disconnect
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
-from pipelines.places import PROXY_OF_HADOOP, address_of_store, settings_of_hadoop
+from pipelines.places import (
+    PROXY_OF_HADOOP,
+    address_of_store,
+    settings_of_hadoop,
+    variables_of_proxy,
+)
 
 START_SECONDS = 180
 _STOP_SECONDS = 10
@@ -44,6 +49,8 @@ _MOST_FILES = 10_000
 _STANDALONE = "spark://"
 _KUBERNETES = "k8s://"
 _HTTPS_PORT = 443
+_OF_EXECUTORS = "spark.executorEnv."
+"""How settings begin that are variables of executors, for what runs in Python there."""
 _IMAGE = "spark.kubernetes.container.image"
 _MAIN_CLASS = "org.apache.spark.sql.connect.service.SparkConnectServer"
 _SAME_ROWS = "-Duser.timezone=UTC -Duser.language=en -Duser.country=US"
@@ -355,8 +362,8 @@ def _computing(environment: Environment) -> dict[str, str]:
         "spark.jars": ",".join(map(str, own_jars(environment))),
         "spark.executor.extraJavaOptions": _EXECUTOR_FLAGS,
         # Our code and Python lie in the same place on every machine, such as in one image.
-        "spark.executorEnv.PYTHONPATH": str(ROOT),
-        **{f"spark.executorEnv.{name}": value for name, value in _store_variables(environment)},
+        f"{_OF_EXECUTORS}PYTHONPATH": str(ROOT),
+        **{f"{_OF_EXECUTORS}{name}": value for name, value in _store_variables(environment)},
     }
 
 
@@ -533,7 +540,21 @@ def _looking_at_files(environment: Environment) -> dict[str, str]:
 
 def _store_variables(environment: Environment) -> Iterable[tuple[str, str]]:
     """Where the object store is, for executors; they have credentials of their own."""
-    return address_of_store(os.environ).items() if environment.uses_object_store else ()
+    if not environment.uses_object_store:
+        return ()
+    return {**address_of_store(os.environ), **_proxy_of_executors(environment)}.items()
+
+
+def _proxy_of_executors(environment: Environment) -> dict[str, str]:
+    """How they find the proxy; nothing where the site's own file tells them of one."""
+    given = properties.read(environment)
+    is_told = any(map(_is_of_proxy, given))
+    return {} if is_told else variables_of_proxy(os.environ)
+
+
+def _is_of_proxy(name: str) -> bool:
+    is_variable = name.startswith(_OF_EXECUTORS) and name.lower().endswith("_proxy")
+    return is_variable or name.startswith(PROXY_OF_HADOOP)
 
 
 def _store_settings(environment: Environment) -> dict[str, str]:

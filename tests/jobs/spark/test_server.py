@@ -522,6 +522,61 @@ def test_a_site_may_name_another_proxy_for_spark_than_the_environment_does(
     assert dict(word.split("=") for word in told) == found
 
 
+_PROXY, _WITHOUT = "http://proxy:3128", "localhost,.example.org"
+
+
+@pytest.mark.parametrize(
+    ("told", "lines", "found"),
+    [
+        ({"https_proxy": _PROXY}, [], {"https_proxy": _PROXY}),
+        (
+            {"HTTPS_PROXY": "proxy:3128", "NO_PROXY": _WITHOUT},
+            [],
+            {"https_proxy": _PROXY, "no_proxy": _WITHOUT},
+        ),
+        (
+            {"http_proxy": _PROXY, "AWS_ENDPOINT_URL": "http://store:9000"},
+            [],
+            {"http_proxy": _PROXY},
+        ),
+        # None that leads there.
+        ({"http_proxy": _PROXY}, [], {}),
+        ({"https_proxy": _PROXY, "no_proxy": ".amazonaws.com"}, [], {}),
+        # Everybody who sees Spark's settings would see it.
+        ({"https_proxy": "http://ann:s3cret@proxy:3128"}, [], {}),
+        ({"https_proxy": "http://t0ken@proxy:3128"}, [], {}),
+        # What a site says itself.
+        ({"https_proxy": _PROXY}, ["spark.hadoop.fs.s3a.proxy.host=other"], {}),
+        ({"https_proxy": _PROXY}, ["spark.executorEnv.https_proxy=http://other"], {}),
+        ({"https_proxy": _PROXY}, ["spark.executorEnv.NO_PROXY=*"], {}),
+    ],
+)
+def test_python_on_executors_is_told_of_the_proxy_that_leads_to_the_store(
+    told: dict[str, str],
+    lines: list[str],
+    found: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    here = of_cluster(tmp_path, "spark://10.0.0.5:7077", *lines)
+    at_store = replace(here, lake="s3://nights/lake")
+    assert _proxies_of_executors(at_store) == found
+    assert "s3cret" not in " ".join(server.command(at_store))
+    assert _proxies_of_executors(here) == {}, "there is no store"
+
+
+def _proxies_of_executors(environment: Environment) -> dict[str, str]:
+    begun = "spark.executorEnv."
+    names = (f"{begun}{name}_proxy" for name in ("http", "https", "no"))
+    set_there = configuration(environment)
+    return {name.removeprefix(begun): set_there[name] for name in names if name in set_there}
+
+
 @pytest.mark.parametrize(
     ("master", "addresses"),
     [
