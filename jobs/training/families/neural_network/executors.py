@@ -25,7 +25,7 @@ from jobs.training.families.neural_network.on_executor import end_of_output
 from jobs.training.families.neural_network.on_host import LEFT_ALONE
 from jobs.training.families.neural_network.rendezvous import OF_A_RANK, Place
 from jobs.training.families.neural_network.told import told_by_variables
-from jobs.training.families.neural_network.wanted import LOST, Line, reach
+from jobs.training.families.neural_network.wanted import LOST, Line, await_close, reach
 from pipelines import places
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
@@ -178,7 +178,7 @@ class _Tasks:
 def _count_that_come(environment: Environment, address: str, ranks: int) -> int:
     """How many of so many ranks get a core within the time that Spark has to replace executors."""
     line = Line(address, ranks)
-    # Each keeps its core until all have come, so that none is counted for two. One whose executor
+    # Each keeps its core until it was counted, so that none is counted for two. One whose executor
     # is lost meanwhile has none any more: what Spark begins in its place is not held.
     tasks = _Tasks(environment, ranks, _Come(address=address, port=line.port))
     deadline = time.monotonic() + _REPLACED_SECONDS
@@ -264,7 +264,9 @@ class _Come:
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for number in batch["id"].to_pylist():
-                reach(self.address, self.port, number)
+                if line := reach(self.address, self.port, number):
+                    # One that has gone before the stage looks would not be counted.
+                    await_close(line)
             yield batch
 
 

@@ -140,6 +140,12 @@ def reach(address: str, port: int, number: int) -> socket.socket | None:
     return None
 
 
+def await_close(line: socket.socket) -> None:
+    """Hold the rank's end of the line until the stage closes its own, or is gone."""
+    with line, suppress(OSError):
+        line.recv(1)
+
+
 def tell_end(line: socket.socket, end: End) -> None:
     """Say by the rank's end of the line how it has ended; nobody may listen any more."""
     with suppress(OSError):

@@ -293,6 +293,25 @@ def test_a_rank_tells_its_end_by_its_line_and_one_that_is_gone_is_lost() -> None
     line.close()
 
 
+def test_ranks_that_have_come_stay_until_they_were_counted() -> None:
+    line = Line(LOOPBACK, 2)
+    comes = executors._Come(address=LOOPBACK, port=line.port)
+    tasks = []
+    for number in range(2):
+        batches = iter([pa.RecordBatch.from_pydict({"id": [number]})])
+        tasks.append(threading.Thread(target=list, args=(comes(batches),)))
+    for task in tasks:
+        task.start()
+    assert all(_soon(line, number) for number in range(2))
+    # The stage looks late, as where cores are few.
+    time.sleep(0.5)
+    assert line.there == 2
+    line.close()
+    for task in tasks:
+        task.join(10)
+    assert not any(task.is_alive() for task in tasks)
+
+
 def _soon(line: Line, number: int) -> bool:
     deadline = time.monotonic() + 10
     while not line.is_held(number) and time.monotonic() < deadline:
