@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
@@ -1021,6 +1022,8 @@ def _tell_loss(arguments: argparse.Namespace, run: Run, began: datetime, taken: 
     from jobs.commands.run import perform
     from jobs.night import lost
 
+    # Nothing that was seen of it is left: there is no page of where its time went.
+    run = replace(run, profile=False)
     how = partial(lost, run, began, taken, notify=not arguments.no_notify)
     return perform(run, how, arguments.format, arguments.result, since=began)
 

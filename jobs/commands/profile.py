@@ -6,18 +6,21 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from expectations.page import page
 from jobs.services import sampler
 from jobs.training.page_parts import table
+from pipelines.days import Days
 
 if TYPE_CHECKING:
     from pipelines.run import Run
 
 _BETWEEN = "between the stages"
+_KILLED = "killed: what it did was not kept"
 _COLORS = {
     sampler.PLANS: "#66ccee",
     sampler.COMPUTES: "#4477aa",
@@ -27,6 +30,7 @@ _COLORS = {
     sampler.RANKS: "#ee6677",
     sampler.IMPORTS: "#777777",
     sampler.PYTHON: "#bb7733",
+    _KILLED: "#9977cc",
     _BETWEEN: "#bbbbbb",
 }
 """Told apart in light and in dark, and by most people who see few colours."""
@@ -46,16 +50,21 @@ class _Seen:
     places: list[tuple[str, str, float]]
     """Kind, function, seconds."""
 
+    @property
+    def about(self) -> tuple[str, str]:
+        """Stage and days."""
+        return self.stage, self.days
+
     def by_kind(self) -> dict[str, float]:
         """Seconds, in the order of the kinds."""
         found: defaultdict[str, float] = defaultdict(float)
         for kind, _, seconds in self.places:
             found[kind] += seconds
-        return {kind: found[kind] for kind in sampler.KINDS if kind in found}
+        return {kind: found[kind] for kind in (*sampler.KINDS, _KILLED) if kind in found}
 
 
 def write_page(run: Run, since: float, seconds: float) -> Path | None:
-    """Write the page from what the stages of the run have left.
+    """Write the page from what the stages of the run have left, and the record of those killed.
 
     Args:
         run: Whose stages were looked at.
@@ -70,9 +79,13 @@ def write_page(run: Run, since: float, seconds: float) -> Path | None:
     """
     left = [_read(file) for file in run.profiles.glob("*.json")]
     seen = [one for one in left if one.began >= since]
+    known = {one.about for one in seen}
+    killed = _killed(run, since)
+    seen += [one for one in killed if one.about not in known]
     if not seen:
         return None
     seen.sort(key=lambda one: one.began)
+    run.profiles.mkdir(parents=True, exist_ok=True)
     file = run.profiles / "index.html"
     told = page(f"Where the time of {run.pipeline.name} went", _body(run, seen, seconds))
     file.write_text(told, encoding="utf-8")
@@ -83,6 +96,35 @@ def _read(file: Path) -> _Seen:
     told = json.loads(file.read_text())
     places = [(kind, place, seconds) for kind, place, seconds in told.pop("places")]
     return _Seen(places=places, **told)
+
+
+def _killed(run: Run, since: float) -> list[_Seen]:
+    """Stages whose process was killed, which have left nothing; none where no record is read."""
+    from jobs import outcome
+    from jobs.lake import ops
+
+    of_run = [
+        ("run_id", "=", run.run_id),
+        ("pipeline", "=", run.pipeline.name),
+        ("started_at", ">=", datetime.fromtimestamp(since, UTC)),
+        ("error", "=", outcome.NO_REASON),
+    ]
+    try:
+        rows = ops.read(run.environment, "stage_runs", of_run).to_pylist()
+    except Exception:  # a lake that is away may be why the run failed
+        return []
+    return [_as_seen(row) for row in rows]
+
+
+def _as_seen(row: Mapping[str, Any]) -> _Seen:
+    """A row of `ops.stage_runs`, of which its seconds alone are known."""
+    return _Seen(
+        stage=row["stage"],
+        days=str(Days(row["first_day"], row["last_day"])),
+        began=row["started_at"].timestamp(),
+        seconds=row["seconds"],
+        places=[(_KILLED, "its log may say more", row["seconds"])],
+    )
 
 
 def _body(run: Run, seen: Iterable[_Seen], seconds: float) -> str:

@@ -144,6 +144,16 @@ def test_a_child_that_is_lost_is_a_failure_of_its_stage(
     assert "flights" in (home.logs / "notifications.log").read_text()
 
 
+def test_of_a_stage_whose_child_is_lost_there_is_no_page_of_where_its_time_went(
+    home: Environment, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stage_client, "available", lambda environment: True)
+    monkeypatch.setattr(stage_client, "called", lambda *_: LOST)
+    assert main(["run", "flights", "--date", DAY, "--stage", "train", "--profile"]) == 3
+    assert "profile  " not in capfd.readouterr().out
+    assert not (home.home / "profiles").exists()
+
+
 def test_a_client_that_is_no_command_has_the_loss_told_by_one(
     server: Environment, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -3,14 +3,17 @@ from __future__ import annotations
 import json
 import re
 import time
-from datetime import date
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from jobs import outcome
 from jobs.commands.profile import write_page
 from jobs.commands.run import perform
+from jobs.lake import ops
 from jobs.services.sampler import COMPUTES, KINDS, PYTHON
 from pipelines.catalog import pipeline
 from pipelines.days import Days
@@ -87,6 +90,69 @@ def test_a_page_that_cannot_be_written_changes_nothing_of_how_the_night_ends(
 
     assert perform(run, done, "table") == 0
     assert "Warning: no page of where its time went" in capsys.readouterr().err
+
+
+def record_killed(
+    run: Run,
+    stage: str,
+    began: float,
+    seconds: float,
+) -> None:
+    row = {
+        "run_id": run.run_id,
+        "pipeline": run.pipeline.name,
+        "stage": stage,
+        "first_day": run.days.first,
+        "last_day": run.days.last,
+        "started_at": datetime.fromtimestamp(began, UTC),
+        "seconds": seconds,
+        "status": "failed",
+        "error": outcome.NO_REASON,
+    }
+    ops.append(run.environment, "stage_runs", [row])
+
+
+def bars(file: Path | None) -> list[tuple[str, list[str]]]:
+    """Each stage, and what is told of the parts of its bar; the whole run first."""
+    assert file is not None
+    found = re.findall(r"<b>([^<]+)</b>(.*?)</div></div>", file.read_text())
+    return [(name, re.findall(r'title="([^"]+)"', parts)) for name, parts in found]
+
+
+def test_a_stage_that_was_killed_has_a_bar_of_its_seconds_which_are_not_between_the_stages(
+    run: Run,
+) -> None:
+    leave(run, "ingest", 11.0, (PYTHON, "jobs/a.py read", 2.0))
+    # When all of it was seen.
+    record_killed(run, "ingest", 11.0, 2.0)
+    record_killed(run, "train", 13.0, 90.0)
+    # Neither of this run: one of its id that was before it, and another's.
+    record_killed(run, "train", 1.0, 70.0)
+    record_killed(replace(run, run_id="r2"), "train", 14.0, 7.0)
+    python, killed = f"{PYTHON}: 2.00 s", "killed: what it did was not kept: 90.00 s"
+    assert bars(write_page(run, 10.0, 95.0)) == [
+        ("the whole run", [python, killed, "between the stages: 3.00 s"]),
+        ("ingest", [python]),
+        ("train", [killed]),
+    ]
+
+
+def test_a_run_whose_only_stage_was_killed_has_a_page(run: Run) -> None:
+    record_killed(run, "train", 13.0, 90.0)
+    whole, train = bars(write_page(run, 10.0, 95.0))
+    assert (whole[0], train[0]) == ("the whole run", "train")
+
+
+def test_a_page_is_written_also_where_no_record_can_be_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OSError("the store is away")
+
+    monkeypatch.setattr(ops, "read", away)
+    leave(run, "ingest", 11.0, (PYTHON, "jobs/a.py read", 2.0))
+    _, ingest = bars(write_page(run, 10.0, 3.0))
+    assert ingest == ("ingest", [f"{PYTHON}: 2.00 s"])
 
 
 def test_each_kind_has_a_colour(run: Run) -> None:
