@@ -31,7 +31,8 @@ PYTHON = "Python"
 KINDS = (PLANS, COMPUTES, FILES, CHECKS, MODELS, RANKS, IMPORTS, PYTHON)
 """What a thread may be doing."""
 _OWN = {f"{ROOT}/{name}/": name for name in ("jobs", "pipelines", "expectations", "features")}
-_WAITS_FOR_PROCESSES = f"{ROOT}/jobs/services/stage_client.py"
+_RANKS = f"{ROOT}/jobs/training/families/neural_network"
+_WAIT_FOR_PROCESSES = (f"{ROOT}/jobs/services/stage_client.py", f"{_RANKS}/numbered.py")
 _BY_PATH = (
     # Within these, a thread waits for another, whose seconds they are.
     ("/concurrent/futures/", None),
@@ -49,7 +50,10 @@ _BY_PATH = (
     ("/subprocess.py", RANKS),
     ("<frozen importlib", IMPORTS),
     # What is not Python leaves no frame: its seconds are those of the function that calls it.
-    (_WAITS_FOR_PROCESSES, RANKS),
+    *((path, RANKS) for path in _WAIT_FOR_PROCESSES),
+    # Beside who waits for ranks: these hold their lines, and the query whose tasks they are.
+    (f"{_RANKS}/wanted.py", None),
+    (f"{_RANKS}/executors.py", None),
     (f"{ROOT}/jobs/lake/", FILES),
     *((path, PYTHON) for path in _OWN),
 )
@@ -143,7 +147,7 @@ def _kind(path: str, function: str) -> str | None:
 
 def _place(frame: FrameType) -> str | None:
     path = frame.f_code.co_filename
-    if path == _WAITS_FOR_PROCESSES:
+    if path in _WAIT_FOR_PROCESSES:
         # Who waits tells more.
         return None
     for own, name in _OWN.items():

@@ -14,6 +14,9 @@ import pytest
 
 from jobs.services import sampler
 from jobs.services.sampler import PYTHON, RANKS, doing, sampling
+from jobs.training.families.neural_network.executors import _Tasks
+from jobs.training.families.neural_network.numbered import NumberedRank
+from jobs.training.families.neural_network.wanted import Line
 from pipelines.environment import ROOT
 
 SECONDS = 0.3
@@ -95,6 +98,59 @@ def test_a_thread_that_waits_for_work_does_nothing() -> None:
         idle = pool.submit(threading.get_ident).result()
         time.sleep(0.05)
         assert doing(sys._current_frames()[idle]) is None
+
+
+class _Endless:
+    """Ranks that do not end."""
+
+    def code(self, number: int) -> int | None:
+        return None
+
+    def last_words(self, number: int) -> str:
+        return ""
+
+    def end(self) -> None:
+        pass
+
+
+def _done_by(thread: threading.Thread) -> tuple[str, str] | None:
+    time.sleep(0.05)
+    assert thread.is_alive()
+    assert thread.ident is not None
+    return doing(sys._current_frames()[thread.ident])
+
+
+def test_who_waits_for_a_rank_in_a_pod_or_on_an_executor_waits_for_another_process() -> None:
+    def trained() -> None:
+        NumberedRank(_Endless(), 0).wait(SECONDS)
+
+    thread = threading.Thread(target=trained)
+    thread.start()
+    place = f"{Path(__file__).relative_to(ROOT)} trained"
+    assert _done_by(thread) == (RANKS, place)
+    thread.join()
+
+
+def test_who_holds_the_lines_of_ranks_does_nothing() -> None:
+    before = {*threading.enumerate()}
+    line = Line("127.0.0.1", 1)
+    (holding,) = {*threading.enumerate()} - before
+    try:
+        assert _done_by(holding) is None
+    finally:
+        line.close()
+        holding.join()
+
+
+def test_who_waits_for_the_query_whose_tasks_are_ranks_does_nothing() -> None:
+    tasks = object.__new__(_Tasks)
+    tasks._session = None
+    tasks._thread = threading.Thread(target=time.sleep, args=(SECONDS,))
+    tasks._thread.start()
+    waiting = threading.Thread(target=tasks.await_gone)
+    waiting.start()
+    assert _done_by(waiting) is None
+    waiting.join()
 
 
 def test_what_cannot_be_kept_is_warned_about_and_changes_nothing(
