@@ -46,6 +46,11 @@ def _asked() -> argparse.Namespace:
     unknown = sorted(set(asked.case) - set(cases.NAMES))
     if unknown:
         parser.error(f"no case {', '.join(unknown)}. Known: {', '.join(cases.NAMES)}")
+    for name in asked.case or cases.NAMES:
+        most = cases.module(name).CASE.most_repeats
+        if asked.repeats and most and asked.repeats > most:
+            told = f"{asked.repeats} are too many of {name}: {most} at most"
+            parser.error(f"argument --repeats: {told}")
     return asked
 
 

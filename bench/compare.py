@@ -1,8 +1,9 @@
 """How ratios have changed between two files of results: `python -m bench.compare OLD NEW`.
 
 A change is told when no round of the new run has a ratio that one of the old run had: what is
-within the spread of either is noise. What only one of them has, and what they were measured on, is
-told too: another machine, or another version of a peer, changes ratios as the code does.
+within the spread of either is noise; of one or two rounds a spread is not known, and assumed.
+What only one of them has, and what they were measured on, is told too: another machine, or another
+version of a peer, changes ratios as the code does.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness import OURS
-from bench.report import Result, by_machine, read
+from bench.report import Result, by_machine, ratios, read
 
+_FEW_ROUNDS = 3
+"""Fewer do not show by how much ratios differ from round to round."""
+_UNSEEN_SPREAD = 0.1
+"""Of a ratio of few rounds: by such a share it may well be smaller or larger the next time."""
 _Span = tuple[float, float]
 _Key = tuple[str, int, str]
 """Case, size and peer."""
@@ -54,17 +59,16 @@ def of(old: Iterable[Result], new: Iterable[Result]) -> str:
 
 
 def _of_one(was: Sequence[Result], now: Sequence[Result]) -> str:
-    before, after = dict(_spans(was)), dict(_spans(now))
+    before, after = dict(_by_key(was)), dict(_by_key(now))
     both = [key for key in after if key in before]
     lines = []
     for key in both:
-        (low, high), (least, most) = before[key], after[key]
+        low, high = _reach(before[key])
+        least, most = _reach(after[key])
         if least > high or most < low:
             how = "slower" if least > high else "faster"
-            lines.append(
-                f"{how}: {_named(key)}: {least:.3f} to {most:.3f} of its "
-                f"time, was {low:.3f} to {high:.3f}"
-            )
+            told = f"{_in_words(after[key])} of its time, was {_in_words(before[key])}"
+            lines.append(f"{how}: {_named(key)}: {told}")
     lines.append(f"{len(both) - len(lines)} of {len(both)} ratios are as they were.")
     lines += [f"only in the old: {_named(key)}" for key in before if key not in after]
     lines += [f"only in the new: {_named(key)}" for key in after if key not in before]
@@ -76,8 +80,18 @@ def _named(key: _Key) -> str:
     return f"{case} {size:,}, against {way}"
 
 
-def _spans(results: Iterable[Result]) -> Iterator[tuple[_Key, _Span]]:
-    """The least and the largest ratio of a round, by case, size and peer."""
+def _reach(rounds: Sequence[float]) -> _Span:
+    """From where to where a ratio of another round would be no surprise."""
+    unseen = _UNSEEN_SPREAD if len(rounds) < _FEW_ROUNDS else 0.0
+    return min(rounds) * (1 - unseen), max(rounds) * (1 + unseen)
+
+
+def _in_words(rounds: Sequence[float]) -> str:
+    return f"{min(rounds):.3f} to {max(rounds):.3f}"
+
+
+def _by_key(results: Iterable[Result]) -> Iterator[tuple[_Key, Sequence[float]]]:
+    """Those of the rounds, by case, size and peer."""
     told = list(results)
     ours = {}
     for one in told:
@@ -87,9 +101,8 @@ def _spans(results: Iterable[Result]) -> Iterator[tuple[_Key, _Span]]:
         own = ours.get((one["case"], one["size"]))
         if one["way"] == OURS or own is None:
             continue
-        ratios = [mine / its for mine, its in zip(own, one["seconds"], strict=False)]
         key = (one["case"], one["size"], one["way"])
-        yield key, (min(ratios), max(ratios))
+        yield key, ratios(own, one["seconds"])
 
 
 def _circumstances(

@@ -23,11 +23,12 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
 from bench import cases
+from jobs.services.usage import memory
+from pipelines.cores import at_least_one
 
 OURS = "ours"
 Answer = Callable[[], pa.Table]
@@ -98,6 +99,8 @@ class Case:
     quick_size: int
     """Small enough to look whether a ratio has changed."""
     repeats: int = 5
+    most_repeats: int | None = None
+    """For which its input is enough; None: for any number."""
     goal_seconds: float | None = None
     """Ours is to take at most so many, whatever the others take."""
     same: Callable[[pa.Table, pa.Table], bool]
@@ -211,12 +214,12 @@ def measure(
 
 
 def machine() -> dict[str, object]:
-    """What the figures were measured on, and when."""
+    """What the figures were measured on, as much of it as is ours, and when."""
     return {
         "measured_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
         "processor": _processor(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "cores": at_least_one(),
+        "memory_gib": round(memory() / 2**30, 1),
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in _LIBRARIES},
     }

@@ -35,6 +35,7 @@ from bench import report
 from bench.command import named, nightshift
 from bench.harness import OURS, Measured
 from bench.home import Home
+from jobs.lake import publications
 from jobs.lake.stored import stored_tables
 from jobs.output import show
 from jobs.services.definitions import services
@@ -42,6 +43,7 @@ from jobs.services.secrets import private_folder
 from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import Environment
+from pipelines.spec import PREDICTIONS
 
 WEATHER = pipeline("weather")
 CASE = "many_nights"
@@ -147,6 +149,7 @@ def _night(variables: Mapping[str, str], day: date) -> Night:
     nightshift("run", WEATHER.name, "--date", str(day), variables=variables)
     seconds = time.monotonic() - started
     environment = Environment.read(variables)
+    _require_published(environment, day)
     lake = Path(_local(environment))
     files = [path for path in lake.rglob("*") if path.is_file()]
     live = [DeltaTable(environment.table_path(name)) for name in stored_tables(environment)]
@@ -163,6 +166,23 @@ def _night(variables: Mapping[str, str], day: date) -> Night:
     for path in files:
         _make_older(path)
     return night
+
+
+def _require_published(environment: Environment, night: date) -> None:
+    """A night whose data the gate refused ends as one whose candidate was, and did less.
+
+    Raises:
+        SystemExit: it has published no predictions.
+    """
+    name = f"{WEATHER.name}.{PREDICTIONS}"
+    scored = Days.of(night).shifted(1)
+    told = publications.of_table(environment, name, scored)
+    if not any(one.day in scored for one in told):
+        raise SystemExit(
+            f"The night {night} has published no {name} of {scored}, so that its seconds are not "
+            f"kept: `nightshift quality {WEATHER.name} --date {night}`, in its home "
+            f"{environment.home}, tells what was refused."
+        )
 
 
 def _make_older(path: Path) -> None:

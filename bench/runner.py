@@ -22,6 +22,9 @@ from bench.ending import INTERRUPTED, end_as_by_ctrl_c
 from bench.harness import Round
 
 _LOOK_SECONDS = 0.05
+_REST = 20
+"""Times as long as a look has taken until the next: what looks takes a twentieth of a core at most
+from what is measured."""
 
 
 def main() -> int:
@@ -69,7 +72,7 @@ def _timed(work: Any) -> dict[str, Any]:
 
 
 class _Peak(threading.Thread):
-    """The most memory of this process and all below it."""
+    """The most memory of this process and all below it; what they share counts once."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -79,12 +82,16 @@ class _Peak(threading.Thread):
     def run(self) -> None:
         """Look again and again."""
         own = psutil.Process()
+        pause = _LOOK_SECONDS
         is_over = False
         # Once at least, however short the work is.
         while not is_over:
-            is_over = self._ended.wait(_LOOK_SECONDS)
+            is_over = self._ended.wait(pause)
+            began = time.monotonic()
             processes = [own, *own.children(recursive=True)]
             self.bytes = max(self.bytes, sum(map(_size, processes)))
+            took = time.monotonic() - began
+            pause = max(_LOOK_SECONDS, _REST * took)
 
     def stop(self) -> None:
         """Look no more."""
@@ -94,11 +101,12 @@ class _Peak(threading.Thread):
 
 def _size(process: psutil.Process) -> int:
     try:
-        # What processes share counts once in the proportional size, which takes long to tell of
-        # large ones; forked workers share little that counts.
-        return int(process.memory_info().rss)
+        # The proportional size, which the system adds up page by page.
+        return int(process.memory_full_info().pss)
     except psutil.NoSuchProcess:
         return 0
+    except psutil.AccessDenied:
+        return int(process.memory_info().rss)
 
 
 if __name__ == "__main__":

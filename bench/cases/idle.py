@@ -36,6 +36,7 @@ CASE = Case(
     sizes=(90,),
     quick_size=90,
     repeats=5,
+    most_repeats=_MOST_NIGHTS,
     goal_seconds=2.0,
     same=_same,
 )

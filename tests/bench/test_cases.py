@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pytest
 from polars.testing import assert_frame_equal
 
-from bench import bare_night, cases
+from bench import bare_night, cases, stock_night
 from bench.cases import gate, idle, join, night, scoring, sql, start, training, year
 from bench.cases.gate import _holds
 from bench.harness import OURS
@@ -50,6 +51,20 @@ def test_the_script_joins_many_days_as_it_joins_each_of_them(tmp_path: Path) -> 
             # The first day has scored nothing before.
             assert len(own) > 100 or (kind, day) == ("training", FIRST)
             assert_frame_equal(own, other, check_column_order=False, rel_tol=1e-9)
+
+
+def test_a_stock_night_tells_how_long_each_stage_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "days").write_text("5")
+    monkeypatch.setattr(night, "java_home", lambda: tmp_path)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: None)
+    for work in night.stock(tmp_path):
+        capfd.readouterr()
+        work()
+    told = [line.split() for line in capfd.readouterr().err.splitlines()]
+    assert [stage for stage, *_ in told] == list(stock_night.STAGES)
+    assert {unit for _, _, unit in told} == {"s"}
 
 
 def _verdicts(*told: tuple[str, bool, int]) -> pa.Table:

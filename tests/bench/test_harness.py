@@ -14,14 +14,20 @@ from datetime import date
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
-from bench import cases, compare, many_nights, report
+from bench import cases, compare, harness, many_nights, report, runner
 from bench.__main__ import main as bench
 from bench.ending import INTERRUPTED
 from bench.harness import OURS, Case, Measured, Peer, measure
-from pipelines.environment import ROOT
+from jobs.lake import publications
+from pipelines.days import Days
+from pipelines.environment import ROOT, Environment
+from pipelines.run import Run
 from tests.bench import endless, toy
+from tests.jobs.training.small import publication
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +77,46 @@ def test_what_stays_is_ended_after_each_round(below: Path) -> None:
 
 def test_what_sleeps_between_its_turns_is_woken_before_each() -> None:
     assert len(measure(_with_peers("woken"), 10)[1].seconds) == 3
+
+
+def test_memory_that_processes_share_counts_once() -> None:
+    *_, forked = measure(_with_peers("forked"), 10, 1)
+    assert 300 < forked.peak_megabytes < 500
+
+
+def test_what_looks_at_memory_rests_twenty_times_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+
+    def slow(_: object) -> int:
+        time.sleep(0.05)
+        looks.append(1)
+        return len(looks)
+
+    monkeypatch.setattr(runner, "_size", slow)
+    monkeypatch.setattr(psutil.Process, "children", lambda *_, **__: [])
+    peak = runner._Peak()
+    peak.start()
+    time.sleep(0.5)
+    peak.stop()
+    # One at first, and one at the end, where there were ten.
+    assert peak.bytes == len(looks) <= 2
+
+
+def test_of_a_process_that_may_not_be_looked_into_all_counts_that_it_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(process: psutil.Process) -> None:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "memory_full_info", refused)
+    assert runner._size(psutil.Process()) > 10_000_000
+
+
+def test_a_machine_is_told_as_far_as_it_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3})
+    monkeypatch.setattr(harness, "memory", lambda: 3 * 2**30)
+    told = harness.machine()
+    assert (told["cores"], told["memory_gib"]) == (1, 3.0)
 
 
 def test_a_part_of_the_work_is_told_as_all_of_it() -> None:
@@ -126,6 +172,36 @@ def test_the_table_has_a_row_for_each_way() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("ours", "peer", "told"),
+    [
+        ((2, 2, 2), (4, 5, 5), "met"),
+        ((2, 2, 2), (2, 4, 5), "met by the median, not in every round"),
+        ((3, 3, 3), (4, 4, 9), "missed by the median, not in every round"),
+        ((3, 3), (4, 5), "missed"),
+        ((2,), (4,), "met, one round"),
+        ((3,), (4,), "missed, one round"),
+    ],
+)
+def test_a_verdict_tells_what_it_rests_on(
+    ours: tuple[float, ...], peer: tuple[float, ...], told: str
+) -> None:
+    mine = replace(RUN[0], seconds=list(ours))
+    other = replace(RUN[1], seconds=list(peer), goal=0.5)
+    other = replace(other, ratio=mine.median / other.median)
+    *_, line = report.table([mine, other]).splitlines()
+    assert line.endswith(f"| at most 0.5: {told} |")
+
+
+def test_a_verdict_by_seconds_of_ours_tells_what_it_rests_on() -> None:
+    lines = []
+    for seconds in ([1.0, 3.0, 1.5], [1.0]):
+        ours = replace(RUN[0], seconds=seconds, goal_seconds=2.0)
+        lines.append(report.table([ours]).splitlines()[-1])
+    assert lines[0].endswith("| at most 2 s: met by the median, not in every round |")
+    assert lines[1].endswith("| at most 2 s: met, one round |")
+
+
 def test_a_goal_may_be_seconds_of_ours() -> None:
     ways = []
     for seconds in (5.0, 1e-9):
@@ -157,7 +233,23 @@ def test_late_nights_are_told_as_a_case_beside_early_ones() -> None:
     homes = {"young": young, "old": late}
     told, beside = report.table(many_nights.measured(300, homes)).splitlines()[2:]
     assert told.startswith("| many_nights | 300 | **nights 291 to 300 of `weather`")
-    assert beside.endswith("| 11.00 | 10.00, 30.00 |  | 1.091 | at most 1.05: missed |")
+    missed = "missed by the median, not in every round"
+    assert beside.endswith(f"| 11.00 | 10.00, 30.00 |  | 1.091 | at most 1.05: {missed} |")
+
+
+def test_a_night_that_published_no_predictions_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = {"NIGHTSHIFT_HOME": str(tmp_path)}
+    environment = Environment.read(variables)
+    days = Days.of(date(2013, 3, 1))
+    run = Run(pipeline=many_nights.WEATHER, days=days, environment=environment)
+    write_deltalake(environment.table_path("weather.predictions"), pa.table({"hour": [1]}))
+    publications.record(run, "predictions", [publication(day=date(2013, 3, 2))])
+    monkeypatch.setattr(many_nights, "nightshift", lambda *_, **__: None)
+    assert many_nights._night(variables, run.days.last).live_files > 0
+    with pytest.raises(SystemExit, match=r"2013-03-02 has published no weather\.predictions of"):
+        many_nights._night(variables, date(2013, 3, 2))
 
 
 @pytest.fixture
@@ -303,6 +395,36 @@ def _left(folder: Path) -> list[str]:
     return [*files, *(command for command in commands if str(folder) in command)]
 
 
+@pytest.mark.parametrize(
+    ("case", "most"),
+    [
+        ("idle", 20),
+        ("night", 40),
+    ],
+)
+def test_more_rounds_than_there_are_nights_are_refused_at_once(
+    case: str,
+    most: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    measured: list[str] = []
+
+    def measure_none(one: Case, *_: object, **__: object) -> list[Measured]:
+        measured.append(one.name)
+        return []
+
+    monkeypatch.setattr("bench.__main__.measure", measure_none)
+    monkeypatch.setattr("sys.argv", ["bench", "--quick", case, "--repeats", str(most)])
+    assert bench() == 0
+    monkeypatch.setattr("sys.argv", ["bench", "--quick", "sql", case, "--repeats", str(most + 1)])
+    with pytest.raises(SystemExit, match="2"):
+        bench()
+    told = f"argument --repeats: {most + 1} are too many of {case}: {most} at most"
+    assert told in capsys.readouterr().err
+    assert measured == [case]
+
+
 @pytest.mark.parametrize("option", ["--repeats", "--size"])
 def test_numbers_that_measure_nothing_are_refused(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -328,6 +450,20 @@ def test_a_ratio_that_no_round_of_before_had_is_told(seconds: tuple[float, ...],
     before = [one.to_json() for one in RUN]
     lines = compare.of(before, [one.to_json() for one in new])
     assert lines.startswith(told)
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_few_rounds_tell_no_change_that_another_round_could_undo(rounds: int) -> None:
+    def run(seconds: float) -> list[report.Result]:
+        ours = _result(OURS, *[seconds] * rounds)
+        peer = replace(RUN[1], seconds=[4.0] * rounds)
+        return [one.to_json() for one in (ours, peer)]
+
+    assert compare.of(run(2), run(2.02)) == "1 of 1 ratios are as they were."
+    # Three rounds of one side do not tell of the other.
+    assert compare.of(KEPT, run(2.1)) == "1 of 1 ratios are as they were."
+    slower = "slower: toy 1,000, against peer: 0.750 to 0.750 of its time, was 0.500 to 0.500"
+    assert compare.of(run(2), run(3)).startswith(slower)
 
 
 KEPT = [one.to_json() for one in RUN]

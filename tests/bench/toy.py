@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +78,18 @@ def woken(folder: Path) -> Work:
         return work()
 
     yield Round(do=do, before=sleeps.unlink)
+
+
+def forked(folder: Path) -> Work:
+    """The same, beside a child that has the same memory as this process."""
+    much = b"x" * 300_000_000
+    child = os.fork()
+    if not child:
+        time.sleep(600)
+    yield _work(folder, lambda number: number * number, "forked")
+    assert much
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 def failing(folder: Path) -> Work:
