@@ -32,7 +32,7 @@ def preloaded(environment: Environment, libraries: Sequence[str]) -> Iterator[En
         environment: Whose lake is worked on.
         libraries: Modules; none: nothing is started.
     """
-    is_needed = libraries and not environment.place_of_ranks
+    is_needed = bool(libraries) and not environment.place_of_ranks
     if not is_needed or stage_client.available(environment):
         yield environment
         return
