@@ -20,7 +20,9 @@ from pipelines import places
 from pipelines.errors import NightshiftError
 
 SHARD_ROWS = 262_144
-"""Of a file: some 60 MB with the columns of flights."""
+"""Of a file, at most: some 100 MB with the columns of flights."""
+SHARD_BYTES = 128 * 1024 * 1024
+"""Of a file, about: who writes one holds it some five times over."""
 _WORD = np.dtype("<i4")
 INDEX = "shards.json"
 """File of a folder of shards that is written when all others are there."""
@@ -121,16 +123,25 @@ def pieces(
         yield rows.read(start, min(at_once, end - start))
 
 
+def rows_of_file(columns: int) -> int:
+    """How many rows a file has: `SHARD_ROWS`, or fewer where they are wider than `SHARD_BYTES`.
+
+    Args:
+        columns: That a model reads.
+    """
+    row_bytes = (columns + 1) * _WORD.itemsize
+    return max(1, min(SHARD_ROWS, SHARD_BYTES // row_bytes))
+
+
 def write(folder: Path, examples: Examples) -> Shards:
-    """Lay the rows out in files of `SHARD_ROWS`."""
-    count = -(-len(examples) // SHARD_ROWS)
+    """Lay the rows out in files of `rows_of_file`."""
+    numeric, categorical = examples.numeric.shape[1], examples.categorical.shape[1]
+    most = rows_of_file(numeric + categorical)
     rows: list[int] = []
-    for number in range(count):
-        first = number * SHARD_ROWS
-        part = examples.take(np.arange(first, min(first + SHARD_ROWS, len(examples))))
+    for number, first in enumerate(range(0, len(examples), most)):
+        part = examples.take(np.arange(first, min(first + most, len(examples))))
         write_file(folder, number, part)
         rows.append(len(part))
-    numeric, categorical = examples.numeric.shape[1], examples.categorical.shape[1]
     return conclude(
         Shards(folder=folder, rows=tuple(rows), numeric=numeric, categorical=categorical)
     )

@@ -223,13 +223,13 @@ def lay_out(
         folder: New, and seen by the workers.
     """
     shares = window.shares
-    count = max(1, -(-rows // shards.SHARD_ROWS))
-    width = len(learned.columns) + 1
+    columns = len(learned.columns)
+    count = max(1, -(-rows // shards.rows_of_file(columns)))
     written = [0] * count
     if shares:
         deal = _Deal(window, learned, count)
         dealt = _dealt(session, window, shares).mapInArrow(deal, _sql(_DEALT))
-        writing = _writing(str(folder), width)
+        writing = _writing(str(folder), columns + 1)
         told = dealt.groupBy("shard").applyInArrow(writing, _sql(_WRITTEN))
         for shard, rows_of_it in told.collect():
             written[shard] = rows_of_it

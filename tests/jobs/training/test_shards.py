@@ -58,6 +58,21 @@ def test_any_rows_are_read_as_they_were_written_whichever_files_they_lie_in(
     _require_equal(found.sample(), written)
 
 
+def test_of_wide_rows_a_file_has_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shards.rows_of_file(98) == shards.SHARD_ROWS
+    # By Spark a file goes as one value, which has 2 GB at most.
+    for columns in (200, 500, 2050, 20_000):
+        size = shards.rows_of_file(columns) * (columns + 1) * 4
+        assert 0.99 * shards.SHARD_BYTES < size <= shards.SHARD_BYTES
+    written = _examples(40)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 15 * 24)
+    found = shards.write(tmp_path / "wide", written)
+    assert found.rows == (15, 15, 10)
+    _require_equal(found.read(0, 40), written)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 23)
+    assert shards.write(tmp_path / "wider", written).rows == (1,) * 40
+
+
 def test_no_rows_are_no_files(tmp_path: Path) -> None:
     assert len(shards.write(tmp_path, _examples(0))) == 0
     assert len(shards.find(tmp_path).read(0, 0)) == 0

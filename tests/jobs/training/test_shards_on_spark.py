@@ -175,6 +175,23 @@ def test_neither_tasks_nor_shards_nor_repetition_change_the_order(
         np.testing.assert_array_equal(words(repeated.fit), first)
 
 
+def test_wide_rows_are_laid_out_in_more_shards_in_the_same_order(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = judged_words(run)
+    bound = first.nbytes // 4
+    monkeypatch.setattr(shards, "SHARD_BYTES", bound)
+    again = judged_words(run)
+    np.testing.assert_array_equal(again, first)
+    with on_spark(run) as laid_out:
+        fit = laid_out.judged().fit
+        assert isinstance(fit, Shards)
+        files = sorted(fit.folder.glob("shard-*"))
+        assert len(files) == len(fit.rows) == 4
+        # The numbers that are drawn decide which shard a row is in.
+        assert max(file.stat().st_size for file in files) < 1.3 * bound
+
+
 def test_a_shard_that_no_row_was_dealt_to_harms_nobody(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

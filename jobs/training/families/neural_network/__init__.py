@@ -178,7 +178,8 @@ class NeuralNetworkFamily:
             "rows": len(data.fit),
         }
         digest = hashlib.sha256(json.dumps(decisive).encode())
-        for piece in shards.pieces(data.fit, shards.SHARD_ROWS):
+        at_once = shards.rows_of_file(len(data.encoding.columns))
+        for piece in shards.pieces(data.fit, at_once):
             # All of it: of a category that was corrected meanwhile nothing else tells.
             for array in (piece.numeric, piece.categorical, piece.label):
                 digest.update(array.tobytes())

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from jobs.training import shards
 from jobs.training.encoding import SAMPLE_ROWS, Examples
 from jobs.training.families.neural_network import (
     MODEL,
@@ -113,6 +114,24 @@ def test_rows_with_another_category_or_number_have_another_checkpoint() -> None:
         digests.add(family._digest(corrected, NETWORK))
     assert len(digests) == 4
     assert family._digest(data_of(rows=4 * SAMPLE_ROWS), NETWORK) in digests
+
+
+def test_of_wide_rows_no_more_are_looked_at_at_once_than_a_file_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_once: list[int] = []
+    read = Examples.read
+
+    def counting(rows: Examples, first: int, count: int) -> Examples:
+        at_once.append(count)
+        return read(rows, first, count)
+
+    data = data_of(rows=250)
+    row_bytes = 4 * (len(data.encoding.columns) + 1)
+    monkeypatch.setattr(Examples, "read", counting)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 100 * row_bytes)
+    NeuralNetworkFamily()._digest(data, NETWORK)
+    assert at_once == [100, 100, 50]
 
 
 def test_a_checkpoint_that_cannot_be_read_is_dropped_and_the_training_begins_anew(
