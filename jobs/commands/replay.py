@@ -25,7 +25,8 @@ def replay(environment: Environment, pipeline: Pipeline, version: str, form: str
         The exit code: 0 when all weights are the same, bit for bit, else 1.
 
     Raises:
-        UsageError: there is no such version, or the rows that it was trained on have been deleted.
+        UsageError: there is no such version, the rows that it was trained on have been deleted, or
+            its ranks have no places.
         Refused: its pins lack something, or do not fit what is declared today.
         NightshiftError: the training failed, or files of the version are gone or were changed.
     """

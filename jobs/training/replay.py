@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from jobs.lake import as_left
 from jobs.lake.definition import AS_BEFORE
 from jobs.training import candidate, pins, scoring
-from jobs.training.candidate import JUDGED, Recipe
+from jobs.training.candidate import JUDGED, Candidate, Recipe
 from jobs.training.dataset import Window
 from jobs.training.encoding import ENCODING
-from jobs.training.families import family_of
+from jobs.training.families import TooFewPlaces, family_of
 from jobs.training.families.linear import Linear
 from jobs.training.families.neural_network import Network
 from jobs.training.registry import ModelVersion, Registry
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
-from pipelines.errors import Refused
+from pipelines.errors import Refused, UsageError
 from pipelines.model import (
     FAMILIES,
     GroupMean,
@@ -147,13 +147,14 @@ def replay(registry: Registry, first: Original, ranks_in: Environment) -> Replay
 
     Raises:
         Refused: too few labels are there.
+        UsageError: its ranks have no places.
         NightshiftError: the training failed, or the registered files are gone or were changed.
     """
     with TemporaryDirectory() as path:
         then, now, work = (Path(path) / name for name in ("then", "now", "work"))
         for folder in (then, now, work):
             folder.mkdir()
-        candidate.make(first.run, first.recipe, work, ranks_in=ranks_in).save(now)
+        _made_again(first, work, ranks_in).save(now)
         registry.fetch(first.model, first.model.sha256, then)
         parts: list[Part] = []
         digests: dict[str, str] = {}
@@ -163,6 +164,18 @@ def replay(registry: Registry, first: Original, ranks_in: Environment) -> Replay
             digests[name] = digest(before)
     changed = list(_changed(first.pinned, pins.pins(first.run, first.recipe)))
     return Replayed(parts=parts, digests=digests, changed=changed)
+
+
+def _made_again(first: Original, work: Path, ranks_in: Environment) -> Candidate:
+    try:
+        return candidate.make(first.run, first.recipe, work, ranks_in=ranks_in)
+    except TooFewPlaces as few:
+        raise UsageError(
+            f"Version {first.model.version} of '{first.run.pipeline.name}' was trained by "
+            f"{few.ranks} ranks, and is trained again by as many, whatever NIGHTSHIFT_RANKS says; "
+            f"{few.found}: {few.more}, or unset {ranks_in.place_of_ranks}, so that they are on "
+            "this machine."
+        ) from few
 
 
 def digest(arrays: Arrays) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from jobs.training.families.light import LightFormat
 from jobs.training.families.linear import LinearFamily
 from jobs.training.families.neural_network import NeuralNetworkFamily
-from pipelines.errors import NightshiftError, no_such
+from pipelines.errors import NightshiftError, UsageError, no_such
 
 if TYPE_CHECKING:
     from threading import Event
@@ -36,6 +36,24 @@ TIMELINE = "timeline.json"
 
 class NeedsMore(NightshiftError):
     """A training wants more memory or time than it has: with other settings it may go well."""
+
+
+class TooFewPlaces(UsageError):
+    """More ranks were asked for than have a place.
+
+    Attributes:
+        ranks: How many.
+        found: What there is, in words.
+        more: How there would be more, in words.
+    """
+
+    def __init__(self, ranks: int, found: str, more: str) -> None:
+        self.ranks = ranks
+        self.found = found
+        self.more = more
+        super().__init__(
+            f"{ranks} ranks were asked for, and {found}: {more}, or lower NIGHTSHIFT_RANKS."
+        )
 
 
 class Fit(Protocol):

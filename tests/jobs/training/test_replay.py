@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -248,6 +248,41 @@ def test_pins_that_do_not_fit_this_code_are_refused(
     pin(environment, changes)
     with pytest.raises(Refused, match=message):
         replay_command(environment, LINEAR, "1", "json")
+
+
+_CORES = (
+    "NIGHTSHIFT_SPARK_CORES takes 2 cores of the cluster, of which each rank needs one: raise it"
+)
+_HOSTS = "NIGHTSHIFT_RANK_HOSTS has places for 1: name more hosts"
+
+
+@pytest.mark.parametrize(
+    ("places", "lacking", "variable"),
+    [
+        ({"rank_hosts": "one:1"}, _HOSTS, "NIGHTSHIFT_RANK_HOSTS"),
+        (
+            {"rank_executors": "on", "spark_master": "spark://one:7077", "spark_cores": 2},
+            _CORES,
+            "NIGHTSHIFT_RANK_EXECUTORS",
+        ),
+    ],
+    ids=["hosts", "executors"],
+)
+def test_a_model_of_more_ranks_than_there_are_places_for_says_so(
+    places: dict[str, Any], lacking: str, variable: str, tmp_path: Path
+) -> None:
+    environment = small.models_at(tmp_path)
+    trained(environment)
+    network = {"name": "neural_network", **asdict(small.NETWORK), "ranks": 3}
+    pin(environment, {"family": network, "decides_nothing": {}})
+    # The number of ranks that is set decides nothing here.
+    elsewhere = replace(environment, rendezvous_address="127.0.0.1", ranks=1, **places)
+    with pytest.raises(UsageError) as told:
+        replay_command(elsewhere, LINEAR, "1", "json")
+    assert str(told.value) == (
+        "Version 1 of 'small' was trained by 3 ranks, and is trained again by as many, whatever "
+        f"NIGHTSHIFT_RANKS says; {lacking}, or unset {variable}, so that they are on this machine."
+    )
 
 
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:

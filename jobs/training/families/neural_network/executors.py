@@ -19,6 +19,7 @@ from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.stage_client import Work
 from jobs.spark.server import cores_at_once, running_server
 from jobs.spark.session import connect
+from jobs.training.families import TooFewPlaces
 from jobs.training.families.neural_network import job
 from jobs.training.families.neural_network.numbered import NumberedRank
 from jobs.training.families.neural_network.on_executor import end_of_output
@@ -86,10 +87,11 @@ class OnExecutors:
         """See `Launcher`: Spark finds a core for each."""
         cores = cores_at_once(self._environment)
         if ranks > cores:
-            raise UsageError(
-                f"{ranks} ranks were asked for, and NIGHTSHIFT_SPARK_CORES takes {cores} cores of "
-                "the cluster, of which each rank needs one: raise it, or lower NIGHTSHIFT_RANKS."
+            found = (
+                f"NIGHTSHIFT_SPARK_CORES takes {cores} cores of the cluster, of which each rank "
+                "needs one"
             )
+            raise TooFewPlaces(ranks, found, "raise it")
         return {f"task-{number}": 1 for number in range(ranks)}
 
     def left(self, ranks: int) -> Mapping[str, int]:

@@ -22,6 +22,7 @@ import psutil
 from jobs.services import stage_client
 from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.stage_client import Work
+from jobs.training.families import TooFewPlaces
 from jobs.training.families.neural_network import job
 from jobs.training.families.neural_network.executors import OnExecutors
 from jobs.training.families.neural_network.pods import OnPods
@@ -59,7 +60,11 @@ class Launcher(Protocol):
         """Of this machine, at which ranks find each other."""
 
     def hosts(self, ranks: int) -> Mapping[str, int]:
-        """The hosts that may take part, and how many ranks each may have, of so many."""
+        """The hosts that may take part, and how many ranks each may have, of so many.
+
+        Raises:
+            TooFewPlaces: for so many.
+        """
 
     def left(self, ranks: int) -> Mapping[str, int]:
         """Those of them that can be reached and have our code, after a rank was lost.
@@ -166,11 +171,10 @@ class OnHosts:
     def hosts(self, ranks: int) -> Mapping[str, int]:
         """See `Launcher`."""
         hosts = self._environment.hosts
-        if sum(hosts.values()) < ranks:
-            raise UsageError(
-                f"{ranks} ranks were asked for, and NIGHTSHIFT_RANK_HOSTS has places for "
-                f"{sum(hosts.values())}: name more hosts, or lower NIGHTSHIFT_RANKS."
-            )
+        places_there = sum(hosts.values())
+        if places_there < ranks:
+            found = f"NIGHTSHIFT_RANK_HOSTS has places for {places_there}"
+            raise TooFewPlaces(ranks, found, "name more hosts")
         return hosts
 
     def left(self, ranks: int) -> Mapping[str, int]:
