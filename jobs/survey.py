@@ -111,7 +111,7 @@ class Survey:
         self._quarantines: dict[str, Mapping[date, Sequence[Publication]]] = {}
         self._lost_of_quarantines: dict[str, Mapping[date, Publication]] = {}
         self._knowledge = Knowledge(run, self._told)
-        self._read_before = ReadBefore(run.environment.runtime)
+        self._read_before = ReadBefore(run.environment, run.pipeline.name)
         self._gone: set[str] = set()
         """Names of files that were read for a publication, and are not there any more."""
         self._have_landed: dict[date, bool] = {}
@@ -173,6 +173,11 @@ class Survey:
 
     def findings(self, table: Table) -> list[Finding]:
         """The state of a table on each night that it can be made for, oldest first."""
+        found = self._findings(table)
+        self._read_before.keep()
+        return found
+
+    def _findings(self, table: Table) -> list[Finding]:
         feed = self._feeds.get(table.name)
         if feed is None:
             return [self._finding(table, night) for night in self._made_nights(table)]

@@ -811,8 +811,9 @@ class Environment:
         repr=False,
         metadata=setting(
             "NIGHTSHIFT_JOBS",
-            "checkpoints, what trainings lay out for ranks on other hosts, and logs of tasks in "
-            "Pods: a folder that all of them see, or a URL such as s3://bucket/jobs",
+            "checkpoints, what trainings lay out for ranks on other hosts, logs of tasks in Pods, "
+            "and what landed files said when they were read again: a folder that all of them see, "
+            "or a URL such as s3://bucket/jobs",
             "{home}/jobs",
             _place,
             is_address=True,

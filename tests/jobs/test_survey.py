@@ -28,7 +28,16 @@ from jobs import night, survey
 from jobs.commands import plan as plan_command
 from jobs.commands.decide import Said, approve, rollback
 from jobs.commands.plan import plan
-from jobs.lake import commits, datasets, knowledge, model_events, ops, publications, served
+from jobs.lake import (
+    commits,
+    datasets,
+    knowledge,
+    model_events,
+    ops,
+    publications,
+    read_before,
+    served,
+)
 from jobs.lake.knowledge import Knowledge, Seen
 from jobs.lake.locations import partition, path
 from jobs.lake.publications import Origin, file_input
@@ -1218,11 +1227,55 @@ def test_files_that_were_marked_anew_are_read_once_more_and_no_more(
     assert set(read[len(days) :]) == {f"{DAYS[1]}.csv"}
 
 
-def test_where_what_was_read_cannot_be_kept_files_are_read_each_time(home: Home) -> None:
+def test_files_that_were_marked_anew_are_read_once_for_all_homes_of_a_lake(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home.night(DAYS[2], first=DAYS[0])
-    kept = home.environment.runtime / "landed_files.db"
+    for day in DAYS[:3]:
+        home.land(day, *home.ids_in(day))
+    # As each task in a Pod has one of its own.
+    home.environment = replace(home.environment, home=tmp_path / "first")
+    assert home.night(DAYS[2]) == 0
+    home.environment = replace(home.environment, home=tmp_path / "second")
+    monkeypatch.delattr(publications, "digest_of_file")
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+
+
+def test_what_a_long_look_has_read_is_kept_before_it_ends(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_before, "_KEEP_SECONDS", 0)
+    file = tmp_path / "file"
+    file.write_text("rows")
+    digest = read_before.ReadBefore(home.environment, "tiny").digest(file, 1)
+    monkeypatch.delattr(publications, "digest_of_file")
+    assert read_before.ReadBefore(home.environment, "tiny").digest(file, 1) == digest
+
+
+def test_a_home_in_which_nothing_but_what_was_read_is_kept_is_private(
+    home: Home, tmp_path: Path
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    home.land(DAYS[1], *home.ids_in(DAYS[1]))
+    fresh = tmp_path / "fresh"
+    home.environment = replace(home.environment, home=fresh, jobs=fresh / "jobs")
+    # The plan looks before the night makes anything.
+    assert home.night(DAYS[2]) == 0
+    assert fresh.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_where_what_was_read_cannot_be_kept_files_are_read_each_time(
+    home: Home, *, is_folder: bool
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    kept = home.environment.jobs / "landed-files-tiny.json"
     kept.parent.mkdir(exist_ok=True)
-    kept.write_text("no database")
+    if is_folder:
+        kept.mkdir()
+    else:
+        kept.write_text("no JSON")
     home.land(DAYS[1], *home.ids_in(DAYS[1]))
     assert home.night(DAYS[2]) == 0
     assert home.performed == []
