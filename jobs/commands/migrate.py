@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs.commands import migration
+from jobs.lake.commits import nights_left_out
 from jobs.lake.locations import sql_name
 from jobs.lake.partitions import published_days
 from jobs.night import one_run_at_a_time
@@ -147,7 +148,7 @@ def _reread(
         of_key = [one for one in fitting if one.column in feed.key]
         clash = migration.sharing_keys(run, of_key) if of_key else None
         if clash:
-            told = f"refused, because rows would share a key: {clash}. {_ways_out(run)}"
+            told = f"refused, because rows would share a key: {clash}. {_ways_out(run, feed)}"
             problems.update((one.column, told) for one in of_key)
             fitting = [one for one in fitting if one not in of_key]
         if fitting:
@@ -187,13 +188,20 @@ def _other(run: Run, one: Change) -> _Outcome:
     if one.kind == "twin":
         what = "refused: the names differ only in case; declare it by its name in the table"
         return _Outcome(change=one, what=what, is_refused=True)
-    what = f"refused: not every {one.before} is read as {one.after} without loss. {_ways_out(run)}"
+    told = f"refused: not every {one.before} is read as {one.after} without loss"
+    what = f"{told}. {_ways_out(run, one.feed)}"
     return _Outcome(change=one, what=what, is_refused=True)
 
 
-def _ways_out(run: Run) -> str:
+def _ways_out(run: Run, feed: Feed) -> str:
+    left_out = nights_left_out(run, feed.name, published_days(run, feed.name))
+    first = ""
+    # A reference feed has rows of those nights alone that found its file changed.
+    if left_out and not feed.is_reference:
+        which = f"night {left_out[0]}, which was left out ({len(left_out)} in all)"
+        first = f"Land the files of {which}. "
     return (
-        "Make all days of the table anew from their files in one run "
+        f"{first}Make all days of the table anew from their files in one run "
         f"(nightshift run {run.pipeline.name} --restate --from F --to L), "
         "or declare it under another name"
     )

@@ -567,10 +567,36 @@ def _way_to_another_type(run: Run, name: str, days: Iterable[str]) -> str:
     nights = sorted(made.night_of(date.fromisoformat(day)) for day in days)
     # What was served is replaced only by a person's word.
     again = " --rescore" if name == PREDICTIONS else ""
-    return (
-        f"`nightshift run {pipeline.name} --restate{again} --from {nights[0]} --to {nights[-1]}` "
-        "makes all of its days anew"
+    command = (
+        f"`nightshift run {pipeline.name} --restate{again} --from {nights[0]} --to {nights[-1]}`"
     )
+    left_out = nights_left_out(run, name, nights)
+    if not left_out:
+        return f"{command} makes all of its days anew"
+    # Of such a table alone nobody has learned, and nothing was served.
+    is_derived = made in pipeline.derived
+    place = path(run, name)
+    anew = f"; or delete {place}, which the next night makes anew, without older versions"
+    return (
+        f"No run makes all of its days anew in one go, because night {left_out[0]} was left out "
+        f"({len(left_out)} in all): land what it lacks, and {command} does"
+        f"{anew if is_derived else ''}"
+    )
+
+
+def nights_left_out(run: Run, name: str, nights: Iterable[date]) -> list[date]:
+    """The nights between others of a table that have published none of its days.
+
+    Args:
+        run: Whose pipeline's table it is.
+        name: The table.
+        nights: Those that are known to have a day of it. Days without rows are on record alone.
+    """
+    night_of = run.pipeline.table(name).night_of
+    made = {*nights, *map(night_of, publications.in_force(run, name))}
+    if not made:
+        return []
+    return [night for night in Days(min(made), max(made)) if night not in made]
 
 
 def _days(table: DeltaTable) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -40,6 +41,7 @@ from jobs.lake import (
 )
 from jobs.lake.knowledge import Knowledge, Seen
 from jobs.lake.locations import partition, path
+from jobs.lake.partitions import column_types
 from jobs.lake.publications import Origin, file_input
 from jobs.lake.staging import Staging
 from pipelines.days import Days
@@ -2704,6 +2706,71 @@ def test_a_table_whose_folder_is_gone_is_made_again_by_the_next_night(
     assert {name: home.published(name) for name in tables} == before
     assert home.night(DAYS[3]) == 0
     assert home.performed == []
+
+
+def _lacking_one(home: Home, monkeypatch: pytest.MonkeyPatch, retyped: str) -> None:
+    """Four nights of which the third was left out, then a table gets numbers of another type."""
+    home._file(DAYS[2]).unlink()
+    home.night(DAYS[1], first=DAYS[0])
+    home.night(DAYS[3], allow_gap=True)
+
+    def of_longs(run: Run, name: str, ids: _Ids, origin: Origin) -> Staging:
+        found = staged_rows(run, name, ids, origin)
+        if name != retyped:
+            return found
+        schema = json.loads(json.dumps(found.schema).replace("integer", "long"))
+        return replace(found, schema=schema)
+
+    staged_rows = _staged
+    monkeypatch.setattr("tests.jobs.test_survey._staged", of_longs)
+
+
+def _refuse(home: Home, making: Callable[[], int], told: str) -> None:
+    with pytest.raises(NightshiftError, match=re.escape(told)):
+        making()
+    # The next run stages its own.
+    home._waiting.clear()
+
+
+def _type_of_ids(home: Home, name: str) -> str:
+    return column_types(home.run(DAYS[0]), name)["id"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("marks", f"because night {DAYS[2]} was left out (1 in all): land what it lacks"),
+        ("training", f"because night {DAYS[2]} was left out (1 in all): land what it lacks"),
+        ("readings", "`nightshift migrate tiny` tells what can be done"),
+    ],
+)
+def test_a_column_gets_another_type_once_the_night_that_was_left_out_has_landed(
+    name: str, told: str, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _lacking_one(home, monkeypatch, name)
+    _refuse(home, partial(home.night, DAYS[4]), told)
+    # By itself no restating does it.
+    restating = partial(home.restate, DAYS[0], DAYS[4])
+    assert restating() == NotLanded.exit_code
+    _refuse(home, partial(restating, allow_gap=True), told)
+    home.land(DAYS[2], 20)
+    assert restating() == 0
+    assert _type_of_ids(home, name) == "long"
+    assert list(home.published(name)) == DAYS[:5]
+
+
+def test_a_derived_table_that_was_deleted_is_made_in_another_type_over_a_night_that_is_left_out(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _lacking_one(home, monkeypatch, "marks")
+    place = path(home.run(DAYS[0]), "marks")
+    way_out = f"; or delete {place}, which the next night makes anew, without older versions"
+    _refuse(home, partial(home.night, DAYS[4]), way_out)
+    shutil.rmtree(place)
+    assert home.night(DAYS[4]) == 0
+    assert _type_of_ids(home, "marks") == "long"
+    made = [day for day in DAYS[:5] if day != DAYS[2]]
+    assert list(home.published("marks")) == made
 
 
 def _lose_the_end(log: Path) -> None:

@@ -186,6 +186,22 @@ def test_a_wider_number_is_rewritten_and_a_narrower_one_is_refused_with_the_ways
     ]
 
 
+def test_a_table_over_a_night_that_was_left_out_is_told_to_land_it_first(tmp_path: Path) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    run = run_of(environment, declared(feed_with("ignore"), "id", "date"))
+    for day in (date(2013, 1, 1), date(2013, 1, 3)):
+        publish_known(replace(run, days=Days.of(day)), [1], day)
+    code, rows = migrate(run, None, is_dry=False)
+    assert code == 1
+    (told,) = [row[4] for row in rows if row[1] == "id"]
+    assert told == (
+        "refused: not every integer is read as date without loss. Land the files of night "
+        "2013-01-02, which was left out (1 in all). Make all days of the table anew from their "
+        "files in one run (nightshift run toy --restate --from F --to L), or declare it under "
+        "another name"
+    )
+
+
 @pytest.mark.parametrize("is_dry", [True, False])
 def test_a_table_without_days_gets_another_type_with_the_first(
     environment: Environment, added: Feed, is_dry: bool

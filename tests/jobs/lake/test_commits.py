@@ -37,7 +37,7 @@ from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 from pipelines.run import Run
-from pipelines.spec import PREDICTIONS
+from pipelines.spec import PREDICTIONS, Table
 from pipelines.stages import stage
 from tests.jobs.toy import TOY
 
@@ -45,6 +45,15 @@ TABLE = "readings"
 FIRST = date(2013, 1, 5)
 SECOND = date(2013, 1, 6)
 BOTH = Days(FIRST, SECOND)
+DERIVED = Table(
+    name="copies",
+    made_by="transform",
+    reads=("readings",),
+    key=("id",),
+)
+WITH_DERIVED = replace(TOY, derived=(DERIVED,))
+_MOMENT = datetime.fromisoformat("2013-01-06T12:30")
+"""Of a clock on the wall."""
 _TURNS = 3
 """How often each of several processes publishes."""
 _SPAWN = multiprocessing.get_context("spawn")
@@ -443,6 +452,38 @@ def test_a_column_of_another_type_is_refused_with_what_its_table_takes(
     other = json.loads(json.dumps(waiting.schema).replace("integer", "string"))
     with pytest.raises(NightshiftError, match=re.escape(way_out)):
         publish(run, name, replace(waiting, schema=other))
+
+
+@pytest.mark.parametrize(
+    ("table", "also"),
+    [
+        (DERIVED, "; or delete .*/toy.copies, which the next night makes anew, without older"),
+        # Models pin what they have learned from.
+        (TOY.table("training"), "; or give the column its old type"),
+    ],
+    ids=["derived", "training"],
+)
+def test_a_column_of_another_type_over_a_night_that_was_left_out_is_told_what_mends_it(
+    table: Table, also: str, tmp_path: Path
+) -> None:
+    last = SECOND + timedelta(days=2)
+    # Of the second day no row was there, and after it is the gap.
+    parts: dict[Days, dict[date, list[int]]] = {
+        BOTH: {FIRST: [1]},
+        Days.of(last): {last: [4]},
+    }
+    for days, ids in parts.items():
+        run = replace(run_at(tmp_path, days), pipeline=WITH_DERIVED)
+        publish(run, table.name, staged(run, ids, table.name))
+    waiting = staged(run, {last: [5]}, table.name)
+    other = json.loads(json.dumps(waiting.schema).replace("integer", "string"))
+    told = (
+        r"No run makes all of its days anew in one go, because night 2013-01-07 was left out \(1 "
+        r"in all\): land what it lacks, and `nightshift run toy --restate --from 2013-01-05 --to "
+        rf"2013-01-08` does{also}"
+    )
+    with pytest.raises(NightshiftError, match=told):
+        publish(run, table.name, replace(waiting, schema=other))
 
 
 def test_a_column_gets_another_type_when_all_days_of_the_table_are_replaced(
