@@ -99,15 +99,14 @@ def revoke(
     """Record that a waiver is at its end; returns 0.
 
     Raises:
-        UsageError: the pipeline has no such waiver in force.
+        UsageError: the pipeline has no such waiver, or it was revoked before.
     """
     known = {one.waiver.waiver_id: one for one in record.granted(environment, pipeline.name)}
     if waiver_id not in known:
         raise no_such(f"waiver of '{pipeline.name}'", waiver_id, known)
     one = known[waiver_id]
-    state = one.state(record.today())
-    if state != "in force":
-        raise UsageError(f"{waiver_id} is at its end already: it {_ENDED[state]}.")
+    # One that ran out too: in a run that began before, it is in force to the end of that run.
+    refuse_unless(not one.is_revoked, f"{waiver_id} is at its end already: it was revoked.")
     reason = _line("--why", why) if why is not None else "revoked"
     who = _line("--by", by)
     record.revoke(environment, pipeline.name, one, by=who, why=reason)
@@ -119,9 +118,6 @@ def waivers(pipeline: Pipeline, environment: Environment) -> list[tuple[object, 
     """A row for each waiver that was ever granted, the newest first, as `HEADER` names it."""
     now = record.today()
     return [_row(one, now) for one in record.granted(environment, pipeline.name)]
-
-
-_ENDED = {"revoked": "was revoked", "ran out": "ran out"}
 
 
 def _column(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.commands.waive import revoke
 from jobs.lake import ops, waivers
 from pipelines.days import Days
 from pipelines.run import Run
@@ -53,6 +54,18 @@ def test_a_waiver_that_ends_in_mid_run_is_in_force_to_the_end_of_the_run(
     # Of another run that begins now, and of the same that is done again later.
     assert waivers.in_force(replace(run, run_id="other")) == []
     now = began + timedelta(days=2)
+    assert waivers.in_force(run) == []
+
+
+def test_a_waiver_that_ran_out_is_revoked_for_the_run_that_began_before(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = stage_row(run, "ingest", started_at=BEGAN)
+    ops.append(run.environment, "stage_runs", [began])
+    monkeypatch.setattr(ops, "now", lambda: BEGAN + timedelta(minutes=20))
+    assert waivers.in_force(run)[0].state(waivers.today()) == "ran out"
+    assert revoke(run.pipeline, run.environment, "w_1", "bob", "it was the sensor") == 0
+    assert capsys.readouterr().out.startswith("w_1 is revoked.")
     assert waivers.in_force(run) == []
 
 
