@@ -348,10 +348,20 @@ def _holds(known: publications.Publications, staging: Staging, day: date) -> boo
 
 def _refuse_late(run: Run, name: str, staging: Staging, replaced: list[Publication]) -> None:
     for one in replaced:
-        if one.attempt >= staging.attempt:
+        where = f"{sql_name(run, name)} for {one.day}"
+        if one.attempt > staging.attempt:
             raise Fenced(
-                f"{sql_name(run, name)} for {one.day} was published by a later run than "
+                f"{where} was published by a later run than "
                 f"{run.run_id}, namely {one.run_id}: this one changed nothing."
+            )
+        if one.attempt == staging.attempt:
+            stages = dict.fromkeys([maker(run, name), run.doing.name])
+            again = " ".join(f"--stage {stage}" for stage in stages)
+            # Which of the two it is, the number of an attempt cannot tell.
+            raise Fenced(
+                f"{where}: other rows of the same staging, which was judged otherwise, or of one "
+                f"that was made at the same time, were published already, by {one.run_id}: this "
+                f"run changed nothing. To publish what holds now, make it anew: {again}"
             )
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 FIRST, SECOND = "2013-01-01", "2013-01-02"
 DAY = date(2013, 1, 1)
+PUBLISH = commits.publish
 RULE = "expect_column_values_to_be_between of amount"
 REASON = "amount is from 0 to 10. Found: amount = 99.0"
 RECORD = '{"id":3,"taken":null,"amount":99.0,"note":"odd"}'
@@ -232,18 +233,23 @@ def test_a_mended_row_comes_back_and_leaves_the_quarantine(toy: Environment) -> 
     assert _versions(toy) == versions
 
 
+def _killed_before_readings(
+    run: Run,
+    name: str,
+    staged: Staging,
+    **options: Any,
+) -> Published:
+    if name == "readings":
+        raise KeyboardInterrupt
+    return PUBLISH(run, name, staged, **options)
+
+
 def test_a_kill_before_the_table_is_published_is_mended_by_the_next_run(
     toy: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def publish(run: Run, name: str, staged: Staging, **options: Any) -> Published:
-        if name == "readings":
-            raise KeyboardInterrupt
-        return real(run, name, staged, **options)
-
-    real = commits.publish
     _ingest(toy, FIRST)
     with monkeypatch.context() as killed:
-        killed.setattr(commits, "publish", publish)
+        killed.setattr(commits, "publish", _killed_before_readings)
         with pytest.raises(KeyboardInterrupt):
             _check(toy, FIRST)
     assert _ids(toy) == []
@@ -280,6 +286,54 @@ def test_an_overtaken_attempt_quarantines_nothing(toy: Environment) -> None:
     with pytest.raises(Fenced, match="published by a later run"):
         _check(toy, FIRST)
     assert _reasons(toy) == []
+
+
+def _allow(suites: ModuleType, most: int) -> None:
+    """Have the rule move out whatever is above that amount."""
+
+    def otherwise(days: Days) -> Suite:
+        rule = quarantine_up_to(0.9, between("amount", 0, most))
+        return replace(readings(days), each_row=(rule,))
+
+    suites.readings = otherwise  # type: ignore[attr-defined]
+
+
+_JUDGED_OTHERWISE = (
+    "for 2013-01-01: other rows of the same staging, which was judged otherwise, or of one that "
+    r"was made at the same time, were published already, by .* make it anew: --stage ingest "
+    "--stage check_raw$"
+)
+
+
+def test_a_staging_that_another_rule_judges_otherwise_is_to_be_made_anew(
+    toy: Environment, suites: ModuleType
+) -> None:
+    _night(toy, FIRST)
+    _allow(suites, 1)
+    with pytest.raises(Fenced, match=f"^toy.readings {_JUDGED_OTHERWISE}"):
+        _check(toy, FIRST)
+    assert _ids(toy) == [(FIRST, 1), (FIRST, 2)]
+    # As the message says.
+    _night(toy, FIRST)
+    assert _ids(toy) == [(FIRST, 1)]
+    assert len(_reasons(toy)) == 3
+
+
+def test_a_quarantine_that_was_written_by_another_rule_before_a_kill_is_to_be_made_anew(
+    toy: Environment, suites: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _ingest(toy, FIRST)
+    with monkeypatch.context() as killed:
+        killed.setattr(commits, "publish", _killed_before_readings)
+        with pytest.raises(KeyboardInterrupt):
+            _check(toy, FIRST)
+    _allow(suites, 100)
+    with pytest.raises(Fenced, match=f"^toy.readings_quarantine {_JUDGED_OTHERWISE}"):
+        _check(toy, FIRST)
+    assert _ids(toy) == []
+    _night(toy, FIRST)
+    assert _ids(toy) == [(FIRST, 1), (FIRST, 2), (FIRST, 3)]
+    assert _reasons(toy) == ["id: 'x' is not an int"]
 
 
 def test_a_table_made_of_the_rest_is_compared_with_the_rest(
