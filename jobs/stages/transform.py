@@ -7,6 +7,7 @@ what is known last.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,12 +21,14 @@ from pyspark.sql.types import (
     ArrayType,
     CalendarIntervalType,
     DataType,
+    DayTimeIntervalType,
     GeographyType,
     GeometryType,
     MapType,
     StructType,
     TimeType,
     VariantType,
+    YearMonthIntervalType,
 )
 
 from jobs.lake import commits, staging, tables
@@ -49,6 +52,8 @@ _WAYS_OUT: Mapping[type[DataType], str] = {
     MapType: "to_json({})",
     VariantType: "to_json({})",
     CalendarIntervalType: "CAST({} AS STRING)",
+    DayTimeIntervalType: "CAST({} AS STRING)",
+    YearMonthIntervalType: "CAST({} AS STRING)",
     TimeType: "CAST({} AS STRING)",
     GeometryType: "ST_AsBinary({})",
     GeographyType: "ST_AsBinary({})",
@@ -224,7 +229,8 @@ def _not_kept(kind: DataType) -> str | None:
     elif isinstance(kind, StructType):
         parts = [field.dataType for field in kind]
     elif type(kind) in _WAYS_OUT:
-        return kind.typeName()
+        # Without what it is of: the column's whole type is told beside it.
+        return re.split(r"\W", kind.simpleString())[0]
     return next(filter(None, map(_not_kept, parts)), None)
 
 

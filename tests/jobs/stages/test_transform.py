@@ -23,6 +23,7 @@ from pyspark.sql.types import (
     CalendarIntervalType,
     DataType,
     DateType,
+    DayTimeIntervalType,
     GeometryType,
     IntegerType,
     MapType,
@@ -31,6 +32,7 @@ from pyspark.sql.types import (
     TimestampType,
     TimeType,
     VariantType,
+    YearMonthIntervalType,
 )
 
 from jobs.commands.land import land
@@ -367,6 +369,8 @@ def test_rows_that_cannot_be_scored_are_told_with_their_function(
         (MapType(StringType(), IntegerType()), "map<string,int>, .* keeps map", "to_json"),
         (VariantType(), "variant, .* keeps variant", "to_json"),
         (CalendarIntervalType(), "interval, .* keeps interval", "CAST"),
+        (DayTimeIntervalType(0), "interval day, .* keeps interval", "CAST"),
+        (YearMonthIntervalType(), "interval year to month, .* keeps interval", "CAST"),
         (TimeType(), r"time\(6\), .* keeps time", "CAST"),
         (GeometryType(4326), r"geometry\(4326\), .* keeps geometry", "ST_AsBinary"),
         (
@@ -375,7 +379,7 @@ def test_rows_that_cannot_be_scored_are_told_with_their_function(
             "to_json",
         ),
     ],
-    ids=["map", "variant", "interval", "time", "geometry", "within"],
+    ids=["map", "variant", "interval", "days", "months", "time", "geometry", "within"],
 )
 def test_a_column_that_no_table_keeps_is_told_with_its_function_its_type_and_the_way_out(
     kind: DataType, says: str, way_out: str
