@@ -388,6 +388,15 @@ class Pipeline:
         outcomes = self.outcomes if table.name == TRAINING else ()
         return tuple(dict.fromkeys([self.entity_table, *views, *outcomes]))
 
+    def feeds_behind(self, table: Table) -> tuple[Feed, ...]:
+        """The feeds that a table is made from, by itself or by tables that it is made from."""
+        behind = {table.name}
+        # Each is made after those that it is made from.
+        for made in reversed(self.tables):
+            if made.name in behind:
+                behind.update(self.sources_of(made))
+        return tuple(feed for feed in self.feeds if feed.name in behind)
+
     def resources_of(self, stage: Stage) -> Resources:
         """What a scheduler gives the stage."""
         return self.resources.get(stage.name, stage.resources)

@@ -221,12 +221,15 @@ def _waivers_of(run: Run, name: str, granted: Sequence[Granted]) -> list[Waiver]
 def _waivers_of_late_nights(
     run: Run, name: str, waiting: Staging, knowledge: Knowledge
 ) -> list[Waiver]:
-    """Of nights that lacked a drop of their own day: what they knew then has a gap for ever."""
+    """Of nights that lacked a drop of their own day: what they knew then has a gap for ever.
+
+    Of feeds alone that the table is made from: others leave no gap in it.
+    """
     table = run.pipeline.table(name)
     if not table.is_of_the_moment:
         return []
     found = []
-    for feed in run.pipeline.feeds:
+    for feed in run.pipeline.feeds_behind(table):
         if feed.is_reference:
             continue
         latest = knowledge.latest(feed.name)

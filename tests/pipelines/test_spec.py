@@ -61,6 +61,19 @@ def test_a_pipeline_refuses_a_table_that_reads_what_nothing_makes() -> None:
         replace(FLIGHTS, derived=(*FLIGHTS.derived, stray))
 
 
+def test_the_feeds_behind_a_table_are_those_that_it_is_made_from_whatever_lies_between() -> None:
+    others = replace(READINGS, name="others", path="others/{date}.csv")
+    near = replace(_table("near"), reads=("readings",))
+    far = replace(_table("far"), reads=("near", "sensors"))
+    pipeline = replace(TOY, feeds=(READINGS, SENSORS, others), derived=(near, far))
+    behind = {}
+    for table in pipeline.tables:
+        behind[table.name] = [feed.name for feed in pipeline.feeds_behind(table)]
+    assert behind["near"] == behind["scoring"] == behind["predictions"] == ["readings"]
+    assert behind["far"] == ["readings", "sensors"]
+    assert behind["others"] == ["others"]
+
+
 def test_days_outside_the_feeds_are_refused_with_the_days_that_they_cover() -> None:
     with pytest.raises(UsageError, match="from 2012-12-31 to 2013-12-31"):
         FLIGHTS.require_days(Days.of(date(2014, 1, 1)))

@@ -416,6 +416,29 @@ def test_a_revoked_waiver_and_one_of_another_day_let_nothing_through(
     ]
 
 
+@pytest.mark.parametrize("late", ["readings", "others"])
+def test_a_late_drop_excuses_what_was_made_of_it_and_nothing_else(
+    late: str, run: Run, spark: SparkSession
+) -> None:
+    others = replace(TOY.feeds[0], name="others", path="others/{date}.csv")
+    window = replace(DERIVED[0], window_days=3)
+    pipeline = replace(PIPELINE, feeds=(*TOY.feeds, others), derived=(window,))
+    run = replace(run, pipeline=pipeline)
+    for feed in ("readings", "others"):
+        known = DAY + timedelta(days=2 if feed == late else 0)
+        rows = _frame(spark, (1, 2.0))
+        tables.stage_rows(run, feed, rows, [DAY], Origin(known={DAY: known}))
+        tables.publish(run, feed)
+    tables.stage_rows(run, "sums", _frame(spark, (1, 33.0)))
+    if late == "readings":
+        told = audit_and_publish(run, ["sums"])["published"]
+        assert "because toy.readings of 2013-01-01 is known from 2013-01-03" in str(told)
+        return
+    # It reads no row of the others, however late they are.
+    with pytest.raises(GateRefused, match="amount is from 0 to 10"):
+        audit_and_publish(run, ["sums"])
+
+
 def test_what_cannot_be_waived_offers_no_waiver(run: Run, stage: Callable[..., None]) -> None:
     stage("sums", (1, 2.0), (1, 3.0))
     with pytest.raises(GateRefused) as refused:
