@@ -202,12 +202,16 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
         # Days that say the same, such as nulls alone, must not stay behind in the old type.
         differing = list(whole.days)
     elif table:
-        changed = {*differing, *_renamed(run, name, table, known, whole)}
-        if not keep_published:
-            held = [day for day in whole.days if day not in changed]
-            # What another program has deleted comes back by being made anew.
-            lost = days_that_lost_files(table, path(run, name), held)
-        differing = [day for day in whole.days if day in changed | lost]
+        held = [day for day in whole.days if day not in differing]
+        redefined = {day for day in held if known[day].definition != whole.origin.definition}
+        # What another program has deleted comes back by being made anew.
+        lost = days_that_lost_files(table, path(run, name), held)
+        if keep_published:
+            # By name alone. Of a file that is gone nobody can tell whether it lacks a column.
+            lost &= redefined
+        renamed = _renamed(run, name, table, redefined - lost, whole.schema)
+        changed = {*differing, *renamed, *lost}
+        differing = [day for day in whole.days if day in changed]
     replaced = [day for day in differing if day in known]
     kept = replaced if keep_published else []
     differing = [day for day in differing if day not in kept]
@@ -255,27 +259,24 @@ def _renamed(
     run: Run,
     name: str,
     table: DeltaTable,
-    known: publications.Publications,
-    staging: Staging,
+    days: Collection[date],
+    schema: dict[str, Any],
 ) -> set[date]:
-    """The days with the same values whose files lack a column of the rows.
+    """Of days with the same values by another definition those whose files lack a column.
 
     A checksum tells values and not names: a column that another definition calls otherwise may
-    leave it as it was.
+    leave it as it was. A file outside of the table's folder is not looked into: its day counts.
     """
-    origin = staging.origin
-    redefined = {
-        day
-        for day in staging.days
-        if _holds(known, staging, day) and known[day].definition != origin.definition
-    }
-    if not redefined:
+    if not days:
         return set()
-    names = {field["name"] for field in staging.schema["fields"]}
+    names = {field["name"] for field in schema["fields"]}
     names.discard(partition(run, name))
     files = arrow_files(path(run, name))
     found = set()
-    for file in day_files(table, redefined.__contains__):
+    for file in day_files(table, days.__contains__):
+        if file.is_elsewhere:
+            found.add(file.day)
+            continue
         written = pq.read_schema(file.path, filesystem=files).names
         if not names <= set(written):
             found.add(file.day)

@@ -22,13 +22,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from deltalake.transaction import AddAction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.lake import commits, ops, publications
 from jobs.lake.arrow_files import arrow_files
 from jobs.lake.commits import Fenced, publish
-from jobs.lake.data_files import found_in
+from jobs.lake.data_files import DataFile, found_in
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import partition, path
 from jobs.lake.publications import Origin, in_force, next_attempt
@@ -165,6 +166,42 @@ def test_the_same_rows_are_published_again_where_a_file_of_their_day_was_deleted
     file = next(Path(path(run, TABLE)).rglob(f"*={SECOND}/*.parquet"))
     file.unlink()
     assert not publish(run, TABLE, staged(run, rows), keep_published=True).changed
+
+
+def test_a_file_that_was_deleted_comes_back_by_another_definition_too(tmp_path: Path) -> None:
+    run = run_at(tmp_path)
+    rows = {FIRST: [1], SECOND: [2]}
+    publish(run, TABLE, staged(run, rows, origin=Origin(definition="before")))
+    (file,) = Path(path(run, TABLE)).rglob(f"*={FIRST}/*.parquet")
+    file.unlink()
+    after = Origin(definition="after")
+    # What was served stays, and is told: of a file that is gone nobody knows the columns.
+    served = publish(run, TABLE, staged(run, rows, origin=after), keep_published=True)
+    assert [one.day for one in served.kept] == [FIRST]
+    published = publish(run, TABLE, staged(run, rows, origin=after))
+    assert published.changed
+    assert published.replaced == ()
+    assert ids_of(run) == {str(FIRST): [1], str(SECOND): [2]}
+    known = in_force(run, TABLE)
+    assert [known[day].definition for day in BOTH] == ["after", "after"]
+
+
+def test_a_file_of_another_table_is_replaced_by_another_definition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    add = commits._add
+
+    def by_whole_path(column: str, file: DataFile) -> AddAction:
+        return add(column, replace(file, path=f"{path(run, TABLE)}/{file.path}"))
+
+    with monkeypatch.context() as copied:
+        # As the log of a copy names it.
+        copied.setattr(commits, "_add", by_whole_path)
+        publish(run, TABLE, staged_by(run, "before"))
+    assert publish(run, TABLE, staged_by(run, "after")).changed
+    assert ids_of(run) == {str(FIRST): [1]}
+    assert not publish(run, TABLE, staged_by(run, "again")).changed
 
 
 def test_a_day_without_rows_is_published_too(tmp_path: Path) -> None:
