@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -58,6 +58,12 @@ _PROPERTIES = {
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 
 
+_WITHOUT_ZONE = "timestamp_ntz"
+"""Delta's type of moments without a zone."""
+_FEATURE_WITHOUT_ZONE = "timestampNtz"
+"""What the protocol of a table must name that has such a column."""
+_PARTS = ("elementType", "keyType", "valueType")
+"""What Delta calls the types that a list and a map are made of."""
 _Field = dict[str, Any]
 """A column as Delta writes it in JSON."""
 _Types = tuple[object, object]
@@ -566,6 +572,7 @@ def _widened(
         # Of a table of before, too: these rows may lack what no row of it did.
         field["type"] = nullable(field["type"])
     fields = [*there, *added]
+    _refuse_without_zone(run, name, table, fields)
     return Schema.from_json(json.dumps({"type": "struct", "fields": fields}))
 
 
@@ -650,3 +657,37 @@ def _refuse_twins(
                 f"{sql_name(run, name)}: column '{field['name']}' differs only in case from "
                 f"'{twin}', which the table has. Nothing was published. Give it that name."
             )
+
+
+def _refuse_without_zone(
+    run: Run,
+    name: str,
+    table: DeltaTable,
+    fields: Iterable[_Field],
+) -> None:
+    """Refuse moments without a zone where the table's protocol has none: nobody could open it.
+
+    A table that begins with such a column has them.
+    """
+    if _FEATURE_WITHOUT_ZONE in (table.protocol().reader_features or ()):
+        return
+    for field in fields:
+        column = field["name"]
+        if _WITHOUT_ZONE in _simple_types(field["type"]):
+            raise NightshiftError(
+                f"{sql_name(run, name)}: column '{column}' has moments without a zone "
+                f"({_WITHOUT_ZONE}), and the table began without any: with them no reader could "
+                "open it any more. Nothing was published. Give "
+                f"`CAST({column} AS TIMESTAMP)` in its place, or a text."
+            )
+
+
+def _simple_types(kind: Any) -> Iterator[str]:
+    """What a type is made of, as Delta writes it."""
+    if isinstance(kind, str):
+        yield kind
+        return
+    parts = [kind[part] for part in _PARTS if part in kind]
+    parts += [field["type"] for field in kind.get("fields", ())]
+    for part in parts:
+        yield from _simple_types(part)

@@ -576,6 +576,64 @@ def test_lists_of_which_one_may_lack_a_value_are_of_the_type_of_those_that_do_no
     assert json.loads(listed.type.to_json())["containsNull"] is True
 
 
+_WITHOUT_ZONE = "timestamp_ntz"
+_LIST = {"type": "array", "elementType": _WITHOUT_ZONE, "containsNull": True}
+_AT = {"name": "at", "type": _WITHOUT_ZONE, "nullable": True}
+
+
+def staged_with(run: Run, kind: Any, value: object) -> Staging:
+    """A row with an id and a local time, as a column of that type of Delta."""
+    waiting = staged(run, {run.days.first: [1]})
+    (file,) = waiting.files
+    ids = pa.array([1], pa.int32())
+    rows = pa.table({"id": ids, "local": [value]})
+    pq.write_table(rows, Path(path(run, TABLE)) / file.path)
+    local = {"name": "local", "type": kind, "nullable": True, "metadata": {}}
+    fields = [*schema()["fields"], local]
+    files = tuple(found_in(path(run, TABLE), waiting.folder))
+    return replace(waiting, files=files, schema={"type": "struct", "fields": fields})
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (_WITHOUT_ZONE, _MOMENT),
+        (_LIST, [_MOMENT]),
+        ({"type": "struct", "fields": [_AT]}, {"at": _MOMENT}),
+    ],
+    ids=["column", "list", "part"],
+)
+def test_moments_without_a_zone_are_refused_where_a_table_began_without_any(
+    kind: Any, value: object, tmp_path: Path
+) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    publish(run, TABLE, staged(run, {FIRST: [1]}))
+    later = run_at(tmp_path, Days.of(SECOND))
+    message = (
+        r"toy.readings: column 'local' has moments without a zone \(timestamp_ntz\), and .* "
+        r"Give `CAST\(local AS TIMESTAMP\)` in its place"
+    )
+    with pytest.raises(NightshiftError, match=message):
+        publish(later, TABLE, staged_with(later, kind, value))
+    assert DeltaTable(path(run, TABLE)).version() == 0
+    assert ids_of(run) == {str(FIRST): [1]}
+
+
+def test_a_table_may_begin_with_moments_without_a_zone_and_get_more_of_them(
+    tmp_path: Path,
+) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    publish(run, TABLE, staged_with(run, _WITHOUT_ZONE, _MOMENT))
+    later = run_at(tmp_path, Days.of(SECOND))
+    wider = staged_with(later, _WITHOUT_ZONE, _MOMENT)
+    more = {"name": "more", "type": _WITHOUT_ZONE, "nullable": True, "metadata": {}}
+    fields = [*wider.schema["fields"], more]
+    publish(later, TABLE, replace(wider, schema={"type": "struct", "fields": fields}))
+    rows = DeltaTable(path(run, TABLE)).to_pyarrow_table()
+    assert rows["local"].to_pylist() == [_MOMENT, _MOMENT]
+    assert rows["more"].to_pylist() == [None, None]
+
+
 def test_a_column_that_differs_from_another_only_in_case_is_refused(tmp_path: Path) -> None:
     run = run_at(tmp_path, Days.of(FIRST))
     publish(run, TABLE, staged(run, {FIRST: [1]}))
