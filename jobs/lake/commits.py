@@ -235,7 +235,7 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
         _commit(run, name, table, staging, differing, committed)
         # What changed nothing stays in the version in which it came.
         made = [replace(one, version=version) if one.changed else one for one in made]
-    if found or made or arrived:
+    if found or made or told.unrecorded:
         publications.record(run, name, [*found, *made])
     served = _last_changes(run, name, kept)
     visible = [staging.rows_of(day) for day in staging.days]

@@ -338,6 +338,18 @@ def record(run: Run, name: str, publications: Sequence[Publication]) -> None:
         ops.append(run.environment, _RECORD, rows)
 
 
+def record_left_out(run: Run, told: Mapping[str, Told]) -> None:
+    """Add to `ops.publications` what killed runs have committed and left out, if there is any.
+
+    Args:
+        run: Whose pipeline's tables they are.
+        told: By table its publications.
+    """
+    for name, of_table in told.items():
+        if of_table.unrecorded:
+            record(run, name, [])
+
+
 def forget_lost(run: Run, name: str) -> None:
     """Take out of the record what it tells of versions that the table has no more.
 

@@ -22,6 +22,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
@@ -1865,6 +1866,48 @@ def test_the_plan_tells_of_a_changed_register_whose_marker_has_not_come_again(
     arrivals[marker] = 3
     assert home.night(DAYS[2]) == 0
     assert home.register_of(DAYS[2]) == [2]
+
+
+def test_a_reference_file_that_a_kill_left_unrecorded_is_recorded_though_it_never_changes(
+    home: Home,
+) -> None:
+    home.land(DAYS[0], 1)
+    home.publishes_until_kill = 1
+    with pytest.raises(KeyboardInterrupt):
+        home.night(DAYS[0])
+    # What it had staged is gone with the run.
+    home._waiting.clear()
+    assert _on_record(home) == {"tiny.readings"}
+    assert home.night(DAYS[0]) == 0
+    assert home.registered() == {DAYS[0]: [1]}
+    assert {"tiny.readings", "tiny.sensors"} <= _on_record(home)
+
+
+def test_what_was_never_recorded_is_recorded_by_a_night_that_has_nothing_to_do(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.land(DAYS[0], 1)
+    home.promote(DAYS[0])
+    with monkeypatch.context() as failing:
+        failing.setattr(publications, "record", lambda *_: None)
+        assert home.night(DAYS[0]) == 0
+    assert _on_record(home) == set()
+    assert home.night(DAYS[0]) == 0
+    assert home.performed == []
+    tables = {table.name for table in TINY.tables}
+    assert _on_record(home) == {f"tiny.{name}" for name in tables}
+    rows = _publications(home).num_rows
+    assert home.night(DAYS[0]) == 0
+    assert _publications(home).num_rows == rows
+
+
+def _publications(home: Home) -> pa.Table:
+    return ops.read(home.environment, "publications")
+
+
+def _on_record(home: Home) -> set[str]:
+    """The tables that `ops.publications` tells of."""
+    return set(_publications(home)["table_name"].to_pylist())
 
 
 def test_a_killed_night_goes_on_where_it_stopped(home: Home) -> None:

@@ -346,6 +346,21 @@ def test_a_kill_between_commit_and_record_is_repaired_by_reading_the_commit(
     assert ids_of(run) == {"2013-01-05": [7]}
 
 
+def test_what_a_kill_left_unrecorded_is_recorded_by_who_publishes_the_same_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    with monkeypatch.context() as killed:
+        killed.setattr(publications, "record", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            publish(run, TABLE, staged(run, {FIRST: [1, 2]}))
+    assert recorded(run) == []
+    again = publish(run, TABLE, staged(run, {FIRST: [1, 2]}))
+    assert not again.changed
+    (row,) = recorded(run)
+    assert (row["version"], row["rows"]) == (0, 2)
+
+
 def _killed(*_: object) -> None:
     raise KeyboardInterrupt
 
