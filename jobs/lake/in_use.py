@@ -56,20 +56,10 @@ class InUse:
 
     def _look_behind(self, table: str, given: Input, version: int) -> None:
         days = Days(given.first_day, given.last_day)
-        nights = self._nights(table, given)
-        for day in self._days_of(table).keys() & set(days):
+        by_day = self._days_of(table)
+        for day in by_day.keys() & set(days):
+            nights = publications.nights_that_differ(given.nights, by_day[day])
             self._take(table, day, version, nights)
-
-    def _nights(self, table: str, given: Input) -> list[date | None]:
-        """Nights that saw the input, each another version of a day perhaps; None: no night's."""
-        if given.known_by is None:
-            return [None]
-        seen = Days(given.known_from or given.known_by, given.known_by)
-        nights = {seen.first}
-        for one in self._told_of(table):
-            if one.known_day is not None and one.known_day in seen:
-                nights.add(one.known_day)
-        return [*nights]
 
     def _take(
         self,

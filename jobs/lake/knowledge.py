@@ -305,9 +305,9 @@ class Knowledge:
         assert name is not None, "of a file the bytes tell what it says"
         days = Days(given.first_day, given.last_day)
         # Without late versions every night has seen the last one of each day up to its own.
-        if given.known_by is None or not self._late_nights(name):
+        nights = given.nights
+        if nights is None or not self._late_nights(name):
             return self._checksums(name).digest(days)
-        nights = Days(given.known_from or given.known_by, given.known_by)
         digests = []
         for piece in self.pieces([name], nights):
             seen = self.seen_by(name, piece.last)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from jobs.lake import publications
-from jobs.lake.publications import ByDay, Input, Publication, order
+from jobs.lake.publications import ByDay, Input, Publication, nights_that_differ, order
 from pipelines.days import Days
 from pipelines.environment import Environment
 
@@ -67,7 +67,7 @@ class _Search:
         days: Days,
         version: int | None,
         at: datetime | None,
-        known_by: date | None = None,
+        nights: Days | None = None,
     ) -> None:
         """Add the days of a table, and all that is behind them.
 
@@ -76,18 +76,18 @@ class _Search:
             days: Its partition dates.
             version: Delta version of it, after which nothing counts; None: all counts.
             at: When it was read in that version; see `publications.by_then`.
-            known_by: The night that saw it, to which nothing counts that became known later.
+            nights: That saw it, each what was known by then; None: whatever is known last.
         """
         by_day = self._known.get(table, {})
         for day in by_day.keys() & set(days):
             told = [one for one in by_day[day] if one.is_told_by(at)]
             if version is not None:
                 told = [one for one in told if one.version <= version]
-            if known_by is not None:
-                told = [one for one in told if one.is_known_by(known_by)]
-            last = max(told, key=order, default=None)
-            if last is not None:
-                self._add(table, last)
+            for night in nights_that_differ(nights, told):
+                seen = [one for one in told if night is None or one.is_known_by(night)]
+                last = max(seen, key=order, default=None)
+                if last is not None:
+                    self._add(table, last)
 
     def _add(self, table: str, one: Publication) -> None:
         identity = (table, one.day, one.version, one.published_at)
@@ -109,7 +109,7 @@ class _Search:
     def _follow(self, made_of: Input, at: datetime) -> None:
         name, days = made_of.name, Days(made_of.first_day, made_of.last_day)
         if name in self._known:
-            self.look(name, days, made_of.version, at, made_of.known_by)
+            self.look(name, days, made_of.version, at, made_of.nights)
         elif "/" in name:
             source = self._files(name)
             source.days |= set(days)

@@ -164,35 +164,60 @@ OPS_VIEWS: Mapping[str, View] = {
         "table between; of a day that was corrected later the files of then.",
         query=f"""
             WITH RECURSIVE published AS MATERIALIZED (
-                SELECT row_number() OVER () AS id, * FROM {_PUBLICATIONS}
+                SELECT
+                    row_number() OVER () AS id,
+                    1 < row_number() OVER (
+                        PARTITION BY pipeline, table_name, day ORDER BY version, published_at
+                    ) AS is_later,
+                    list_contains([one.known_by for one in inputs], day) AS is_of_own_night,
+                    *
+                FROM {_PUBLICATIONS}
+            ),
+            -- The nights before those that may see other rows of a day than they.
+            turned AS MATERIALIZED (
+                SELECT DISTINCT
+                    pipeline,
+                    table_name,
+                    unnest(
+                        if(is_of_own_night, [known_day, day, day + 1], [known_day])
+                    ) - 1 AS night
+                FROM published
+                WHERE is_later OR (is_of_own_night AND known_day > day)
             ),
             given AS MATERIALIZED (
                 SELECT id, pipeline, published_at, unnest(inputs) AS source FROM published
             ),
-            seen AS MATERIALIZED (
-                SELECT given.id, behind.id AS made_of
+            -- Of the nights that saw the rows those which have seen, together, whatever any saw.
+            asked AS MATERIALIZED (
+                SELECT *, source.known_by AS night FROM given
+                UNION ALL
+                SELECT given.*, turned.night
                 FROM given
+                JOIN turned
+                    ON turned.pipeline = given.pipeline
+                    AND turned.table_name = given.source.name
+                    AND turned.night >= given.source.known_from
+                    AND turned.night < given.source.known_by
+            ),
+            seen AS MATERIALIZED (
+                SELECT DISTINCT asked.id, behind.id AS made_of
+                FROM asked
                 JOIN published AS behind
-                    ON behind.pipeline = given.pipeline
-                    AND behind.table_name = given.source.name
-                    AND behind.day BETWEEN given.source.first_day AND given.source.last_day
-                    AND behind.version <= coalesce(given.source.version, behind.version)
+                    ON behind.pipeline = asked.pipeline
+                    AND behind.table_name = asked.source.name
+                    AND behind.day BETWEEN asked.source.first_day AND asked.source.last_day
+                    AND behind.version <= coalesce(asked.source.version, behind.version)
                     -- What changed nothing bears the version of rows that were there before.
-                    AND (behind.changed OR behind.published_at <= given.published_at)
+                    AND (behind.changed OR behind.published_at <= asked.published_at)
                     AND (
-                        given.source.known_by IS NULL
+                        asked.night IS NULL
                         OR behind.known_day IS NULL
-                        OR behind.known_day <= given.source.known_by
+                        OR behind.known_day <= asked.night
                         -- A night sees what was made from what it knew itself.
-                        OR (
-                            behind.day = given.source.known_by
-                            AND list_contains(
-                                [one.known_by for one in behind.inputs], behind.day
-                            )
-                        )
+                        OR (behind.day = asked.night AND behind.is_of_own_night)
                     )
                 QUALIFY 1 = row_number() OVER (
-                    PARTITION BY given.id, given.source, behind.day
+                    PARTITION BY asked.id, asked.source, asked.night, behind.day
                     ORDER BY behind.version DESC, behind.published_at DESC
                 )
             ),

@@ -13,7 +13,7 @@ import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from itertools import accumulate, chain, pairwise
 from operator import attrgetter
@@ -61,6 +61,13 @@ class Input:
     known_by: date | None = None
     """The last night that saw them: each saw what was known by then, and what became known later
     changes nothing. None: the last version counts, whenever it became known."""
+
+    @property
+    def nights(self) -> Days | None:
+        """Those that saw them; None: the last version counts."""
+        if self.known_by is None:
+            return None
+        return Days(self.known_from or self.known_by, self.known_by)
 
     def table_of(self, pipeline: str) -> str | None:
         """The pipeline's table that it is; None: a file or a model, whose names have a slash."""
@@ -126,6 +133,14 @@ class Publication:
         """
         is_known = self.known_day is None or self.known_day <= night
         return is_known or (self.day == night and self.is_of_own_night)
+
+    @property
+    def turns(self) -> tuple[date, ...]:
+        """Nights from which on other rows of the day may be seen than the night before saw."""
+        since = (self.known_day,) if self.known_day else ()
+        # Those after its own do not see them yet.
+        own = (self.day, self.day + timedelta(days=1)) if self.is_of_own_night else ()
+        return (*since, *own)
 
     def is_told_by(self, at: datetime | None) -> bool:
         """Whether it was on record at an instant, for who read its version then; None: any.
@@ -236,6 +251,24 @@ def latest(publications: Iterable[Publication]) -> dict[date, Publication]:
     for one in sorted(publications, key=order):
         found[one.day] = one
     return found
+
+
+def nights_that_differ(
+    nights: Days | None,
+    of_day: Iterable[Publication],
+) -> list[date | None]:
+    """Nights which have seen, together, whatever any of them saw of a day.
+
+    Args:
+        nights: Those that saw it, as `Input.nights`; None: no night's, the last version counts.
+        of_day: The publications of the day.
+    """
+    if nights is None:
+        return [None]
+    found = {nights.first}
+    for one in of_day:
+        found.update(night for night in one.turns if night in nights)
+    return [*found]
 
 
 def by_then(

@@ -18,7 +18,10 @@ from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 
 FIRST, SECOND = date(2013, 1, 1), date(2013, 1, 2)
+THIRD, FOURTH = date(2013, 1, 3), date(2013, 1, 4)
 RAW, SUMS, SCORING = "small.batches", "small.sums", "small.scoring"
+TRAINING = "small.training"
+LAST_VERSION = 99
 DAYS = 4
 MORNING = datetime(2013, 1, 1, 5, tzinfo=UTC)
 Row = dict[str, Any]
@@ -72,12 +75,14 @@ def _rows(
     days: Days,
     version: int | None,
     known_by: date | None,
+    known_from: date | None = None,
 ) -> Row:
     return {
         "name": table,
         "first_day": days.first,
         "last_day": days.last,
         "version": version,
+        "known_from": known_from or known_by,
         "known_by": known_by,
     }
 
@@ -144,6 +149,47 @@ def test_a_correction_that_is_restated_as_it_is_was_not_behind_what_was_served_b
     assert _behind(environment, SCORING, FIRST) == [(3, "old"), (5, "new")]
 
 
+def test_rows_that_are_learned_from_on_two_evenings_have_behind_them_what_each_saw(
+    environment: Environment,
+) -> None:
+    first = Days.of(FIRST)
+    rows = [
+        _published(RAW, FIRST, 1, FIRST, _file(FIRST, "old")),
+        # Found by the second evening.
+        _published(RAW, FIRST, 2, SECOND, _file(FIRST, "new")),
+        _published(TRAINING, THIRD, 3, THIRD, _rows(RAW, first, 2, SECOND, FIRST)),
+        # The evenings of a day later both knew the correction.
+        _published(TRAINING, FOURTH, 4, FOURTH, _rows(RAW, first, 2, THIRD, SECOND)),
+    ]
+    ops.append(environment, "publications", rows)
+    assert _behind(environment, TRAINING, THIRD) == [(3, "new"), (3, "old")]
+    assert _digests(environment, TRAINING, THIRD) == {"new", "old"}
+    assert _behind(environment, TRAINING, FOURTH) == [(4, "new")]
+    assert _digests(environment, TRAINING, FOURTH) == {"new"}
+
+
+def test_what_only_its_own_night_saw_is_behind_what_was_learned_over_that_night(
+    environment: Environment,
+) -> None:
+    known_then = _rows(RAW, Days.of(SECOND), 1, SECOND)
+    evenings = _rows(SUMS, Days(FIRST, THIRD), 2, THIRD, FIRST)
+    rows = [
+        _published(RAW, SECOND, 1, SECOND, _file(SECOND, "own")),
+        # Made late, of what the night of its day knew.
+        _published(SUMS, SECOND, 2, FOURTH, known_then),
+        _published(TRAINING, FOURTH, 3, FOURTH, evenings),
+    ]
+    ops.append(environment, "publications", rows)
+    assert _behind(environment, TRAINING, FOURTH) == [(3, "own")]
+    assert _digests(environment, TRAINING, FOURTH) == {"own"}
+
+
+def _digests(environment: Environment, table: str, day: date) -> set[str]:
+    """Of the files that lineage tells."""
+    found = lineage.behind(environment, "small", table, Days.of(day), LAST_VERSION)
+    return set().union(*(one.digests for one in found))
+
+
 def test_a_clock_that_was_set_back_hides_no_rows_from_what_was_made_of_them(
     environment: Environment,
 ) -> None:
@@ -176,13 +222,15 @@ _PUBLICATIONS = st.lists(
         st.integers(0, 2),
         st.one_of(st.none(), st.integers(0, 5)),
         _KNOWN,
+        st.integers(0, 2),
         st.booleans(),
     ),
     min_size=1,
     max_size=14,
 )
 """Each of a table: its day, from when it is known, and of what it was made: of how many days more,
-in which version, and known by when. And whether it brings rows, if its day has some already."""
+in which version, and known by when, to the last of how many nights more. And whether it brings
+rows, if its day has some already."""
 
 
 @given(drawn=_PUBLICATIONS)
@@ -211,12 +259,15 @@ def _distinct(drawn: Sequence[Any]) -> list[Row]:
     """The publications, one a minute; each that brings rows in the next version of its table."""
     below = {SUMS: RAW, SCORING: SUMS}
     rows: list[Row] = []
-    for number, (table, place, known, more, version, known_by, brings) in enumerate(drawn):
+    for number, one in enumerate(drawn):
+        table, place, known, more, version, known_by, nights, brings = one
         day = FIRST + timedelta(days=place)
+        last = _day(known_by)
+        first = last and last - timedelta(days=nights)
         made_of = _file(day, f"file {number}")
         if table in below:
             days = Days(day - timedelta(days=more), day)
-            made_of = _rows(below[table], days, version, _day(known_by))
+            made_of = _rows(below[table], days, version, last, first)
         own = [row for row in rows if row["table_name"] == table]
         of_day = [row for row in own if row["day"] == day]
         if of_day and not brings:

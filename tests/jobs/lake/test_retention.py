@@ -288,6 +288,32 @@ def test_what_stands_behind_the_rows_that_a_model_learned_from_stays(tmp_path: P
     assert ids_at(run, TABLE, 2) == [3]
 
 
+def test_what_stands_behind_rows_that_one_night_alone_saw_and_a_model_learned_from_stays(
+    tmp_path: Path,
+) -> None:
+    run = run_at(tmp_path, DAY)
+    sums = Table(
+        name="sums",
+        made_by="transform",
+        reads=(TABLE,),
+        key=("id",),
+    )
+    run = replace(run, pipeline=replace(run.pipeline, derived=(sums,)))
+    late = SECOND + timedelta(days=2)
+    made_of(run, TABLE, 1, None)
+    # Made late, of what its night knew.
+    made_of(run, "sums", 1, TABLE, late)
+    evenings = Days(FIRST - timedelta(days=1), SECOND)
+    learned = (Knowledge(run).table_input("sums", DAY, evenings),)
+    origin = Origin(inputs={FIRST: learned}, known={FIRST: FIRST})
+    publish(run, "training", staged(run, {FIRST: [1]}, "training", origin))
+    made_of(run, TABLE, 2, None)
+    made_of(run, "sums", 2, TABLE, late)
+    age(run, TABLE)
+    assert clean(run, TABLE).deleted == 0
+    assert ids_at(run, TABLE, 0) == [1]
+
+
 def test_the_version_that_a_prediction_carries_stays(tmp_path: Path) -> None:
     run = run_at(tmp_path, DAY)
     for number in range(3):
