@@ -24,6 +24,7 @@ from jobs.lake.partitions import published_days
 from jobs.lake.publications import Checksums, Input
 from pipelines.days import Days
 from pipelines.landing import expected_files, stamp
+from pipelines.spec import SCORING
 
 if TYPE_CHECKING:
     from jobs.lake.publications import Publication
@@ -237,9 +238,10 @@ class Knowledge:
         """From when a drop is known that the run publishes.
 
         Its own day when the run was asked for that day by name, or when it is published for the
-        first time and its night could be read before any later one was made. Else the first night
-        of the run, which finds it; and when later nights were made already, the night after the
-        last of them.
+        first time and its night could be read before any later one was made. The night from which
+        those rows were known that it replaces, when nothing was scored since: no moment has passed.
+        Else the first night of the run, which finds it; and when later nights were made already,
+        the night after the last of them.
 
         Args:
             name: The feed.
@@ -248,8 +250,11 @@ class Knowledge:
         run = self._run
         if day >= run.named_from:
             return day
+        replaced = self.latest(name).get(day)
+        if replaced and replaced.known_day and replaced.known_day > self._last_scored:
+            return replaced.known_day
         later = self._publications_after(day)
-        is_first = day not in self.latest(name)
+        is_first = replaced is None
         passed_since = min(later.values(), default=_NEVER)
         if is_first and self._complete_since(day) <= passed_since:
             return day
@@ -269,6 +274,13 @@ class Knowledge:
         told = chain.from_iterable(map(self._told, self._daily_feeds))
         made = [one.day for one in told]
         return max([self._run.named_from, *made])
+
+    @cached_property
+    def _last_scored(self) -> date:
+        """The last night that there are rows to score of, or were; before all days: none."""
+        lost = publications.lost(self._run, SCORING)
+        nights = [*lost, *(one.day for one in self._told(SCORING))]
+        return max(nights, default=date.min)
 
     def _publications_after(self, day: date) -> dict[date, datetime]:
         """For each later day when one of its drops was published first."""

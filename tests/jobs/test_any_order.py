@@ -180,6 +180,11 @@ class Model:
         readings, notes = (self.versions[name] for name in FEEDS)
         return sorted(readings.keys() | notes.keys())
 
+    @property
+    def last_scored(self) -> date:
+        """The last night that has rows to score; before all days where there is none."""
+        return max(self.versions[SCORING], default=date.min)
+
     def awaits_marker(self, day: date) -> bool:
         """Whether published notes were replaced, and the marker has not come again."""
         notes = self.in_force("notes").get(day)
@@ -233,9 +238,12 @@ class Model:
     def _found_by(self, drop: _Drop, first: date) -> date:
         """From when a drop is known that a run reads which was asked for nights from `first` on."""
         feed, day = drop
-        is_late = day in self.versions[feed] or self._passed_by[day]
+        before = self.versions[feed].get(day)
+        is_late = before or self._passed_by[day]
         if day >= first or not is_late:
             return day
+        if before and before[-1].since > self.last_scored:
+            return before[-1].since
         last_begun = max(self.begun)
         return first if last_begun <= first else last_begun + LEAD
 
@@ -541,6 +549,13 @@ class AnyOrder(RuleBasedStateMachine):
         if goes_on:
             self.night(day, allow_gap=True)
 
+    @rule(day=st.sampled_from(DAYS), by=st.sampled_from(("check_clean", "features")))
+    def refused_night(self, day: date, by: str) -> None:
+        """Of what is made of it nothing is accepted: its raw rows alone are in force."""
+        self.home.refused_stage = by
+        self.home.night(day, allow_gap=True)
+        self.home.refused_stage = ""
+
     @rule(days=st.tuples(st.sampled_from(DAYS), st.sampled_from(DAYS)))
     def range(self, days: tuple[date, date]) -> None:
         named = Days(min(days), max(days))
@@ -804,6 +819,10 @@ def _knows_from_its_own_day(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(Knowledge, "day_of_drop", lambda _, name, day: day)
 
 
+def _dates_as_if_all_were_scored(patched: pytest.MonkeyPatch) -> None:
+    patched.setattr(Knowledge, "_last_scored", date.max)
+
+
 def _asks_when_readings_came(patched: pytest.MonkeyPatch) -> None:
     """Of the files of a night that are read together one alone."""
 
@@ -913,6 +932,10 @@ def _kill(day: int, where: str) -> Step:
     return "killed_night", {"day": DAYS[day], "where": where, "calls": 0, "goes_on": False}
 
 
+def _refuse(day: int) -> Step:
+    return "refused_night", {"day": DAYS[day], "by": "check_clean"}
+
+
 def _overtake(day: int, publishes: int, back: int, *ids: int) -> Step:
     """Another night is made, of corrected readings of its day where there are some."""
     given = {
@@ -954,6 +977,13 @@ RULES = {
     "a late drop is known from the night that found it": Rule(
         broken_by=_knows_from_its_own_day,
         steps=_LATE,
+    ),
+    "what no night has scored is replaced as it was known": Rule(
+        broken_by=_dates_as_if_all_were_scored,
+        steps=(
+            *(*_FIRST, _land(1, 3), _refuse(1)),
+            *(_land(1, 5), _land(2, 4), _night(2)),
+        ),
     ),
     "a drop is known since its night could be read": Rule(
         broken_by=_asks_when_readings_came,

@@ -112,6 +112,8 @@ class Home:
         """What the model makes of the features of a night."""
         self.after_publication: Callable[[], None] = lambda: None
         """Who looks at what was published, also by a run that is killed."""
+        self.refused_stage = ""
+        """One that does not accept what it is given."""
 
     def run(self, last: date, first: date | None = None) -> Run:
         return Run(
@@ -286,6 +288,8 @@ class Home:
         }
         started = time.time()
         try:
+            if run.doing.name == self.refused_stage:
+                raise Refused("bad")
             done = self._publish_waiting if run.doing.audits else lambda _: None
             stages.get(run.doing.name, done)(run)
         except (NotLanded, Refused, commits.Fenced) as error:
@@ -845,6 +849,53 @@ def test_a_late_twin_dates_no_correction_back_that_its_successor_has_found(home:
     known = publications.in_force(home.run(DAYS[2]), "readings")
     assert known[DAYS[0]].known_day == DAYS[2]
     assert home.as_of("readings", DAYS[1])[DAYS[0]] == [0, 1]
+
+
+@pytest.mark.parametrize("refused", ["check_clean", "features"])
+def test_a_night_of_which_nothing_was_scored_is_made_with_its_own_file_that_was_mended(
+    home: Home, refused: str
+) -> None:
+    home.night(DAYS[0])
+    home.refused_stage = refused
+    for bad in ((10, 11), (5,)):
+        home.land(DAYS[1], *bad)
+        assert home.night(DAYS[1]) == Refused.exit_code
+        assert home.published("readings")[DAYS[1]] == list(bad)
+    home.refused_stage = ""
+    home.land(DAYS[1], 7)
+    with home._stages():
+        rows = plan(home.run(DAYS[2])).rows
+    stale = [row for row in rows if row[:2] == ("tiny.readings", "stale")]
+    assert [row[4] for row in stale] == [f"tiny/readings/{DAYS[1]}.csv has changed"]
+    assert home.night(DAYS[2]) == 0
+    assert home.as_of("marks", DAYS[1])[DAYS[1]] == [7]
+    assert home.published("sums")[DAYS[1]] == [1 + 7]
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+
+
+def test_a_correction_that_its_night_did_not_survive_is_known_as_it_was_when_it_comes_anew(
+    home: Home,
+) -> None:
+    home.night(DAYS[3], first=DAYS[0])
+    home.land(DAYS[1], 7)
+    home.refused_stage = "check_clean"
+    assert home.night(DAYS[4]) == Refused.exit_code
+    home.refused_stage = ""
+    home.land(DAYS[1], 8)
+    assert home.night(DAYS[5]) == 0
+    assert home.as_of("marks", DAYS[3])[DAYS[1]] == [10, 11]
+    assert home.as_of("marks", DAYS[4])[DAYS[1]] == [8]
+
+
+def test_what_was_scored_stays_as_it_was_also_where_it_is_lost(home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    tables = ("marks", "sums", "scoring")
+    before = {name: home.as_of(name, DAYS[2]) for name in tables}
+    shutil.rmtree(path(home.run(DAYS[0]), "scoring"))
+    home.land(DAYS[1], 7)
+    assert home.night(DAYS[3]) == 0
+    assert {name: home.as_of(name, DAYS[2]) for name in before} == before
 
 
 def test_a_range_dates_a_correction_before_it_as_its_nights_in_order_do(

@@ -16,6 +16,7 @@ from jobs.lake.publications import Input, Origin, every, next_attempt, told_of
 from jobs.lake.sql import query
 from pipelines.days import Days
 from pipelines.run import Run
+from pipelines.spec import SCORING
 from tests.jobs.lake.test_commits import TABLE, run_at, staged
 from tests.jobs.toy import TOY, drop
 
@@ -31,6 +32,13 @@ def publish_known(run: Run, day: date, known: date | None, *ids: int) -> None:
         TABLE,
         staged(of_day, {day: list(ids)} if ids else {}, TABLE, origin),
     )
+
+
+def score(run: Run, *days: date) -> None:
+    """Publish a row to score of each of the days."""
+    for day in days:
+        of_day = replace(run, days=Days.of(day))
+        publish(of_day, SCORING, staged(of_day, {day: [1]}, SCORING))
 
 
 @pytest.fixture
@@ -219,6 +227,7 @@ def test_a_drop_is_known_from_its_own_day_or_from_the_night_that_found_it(
     made = run_at(tmp_path, Days(DAYS[0], DAYS[3]))
     for published in (0, 1, 3):
         publish_known(made, DAYS[published], None, published)
+    score(made, DAYS[0], DAYS[1], DAYS[3])
     named = replace(
         made,
         days=Days.of(DAYS[day]),
@@ -270,6 +279,31 @@ def test_a_drop_is_known_since_the_last_of_its_nights_files_and_markers_is_there
     daily = (readings, notes, remarks)
     found = {feed.name: knowledge.day_of_drop(feed.name, DAYS[2]) for feed in daily}
     assert found == dict.fromkeys(found, DAYS[expected])
+
+
+@pytest.mark.parametrize(
+    ("day", "scored", "expected"),
+    [
+        # Nobody has seen what it replaces.
+        (1, (), 1),
+        (1, (0,), 1),
+        (1, (0, 1), 4),
+        # Found by the fourth night, which nothing was made of.
+        (2, (0, 1), 3),
+        (2, (0, 1, 3), 4),
+        # A later night has seen it, though its own has not.
+        (1, (0, 2), 4),
+    ],
+)
+def test_a_drop_is_known_as_what_it_replaces_where_nothing_was_scored_since(
+    run: Run, day: int, scored: tuple[int, ...], expected: int
+) -> None:
+    if day == 1:
+        publish_known(run, DAYS[1], None, 2)
+    score(run, *(DAYS[one] for one in scored))
+    of_day = Days.of(DAYS[day])
+    finds = replace(run, days=of_day, as_of=DAYS[4], named=DAYS[4])
+    assert Knowledge(finds).day_of_drop(TABLE, DAYS[day]) == DAYS[expected]
 
 
 def test_publications_of_before_there_was_a_known_day_are_always_known(run: Run) -> None:
