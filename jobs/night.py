@@ -523,8 +523,13 @@ def _passes(
             found = found.after(changing)
         with _recorded_at(run, asked[0]):
             survey.require_made(run, asked[0], found)
+        before = survey.first_passes(run, asked[0], found)
+        for days in before:
+            yield unit, days, False
+        if before:
+            found = found.after(unit)
         ranges = survey.passes(run, asked[0], found)
-        if not ranges:
+        if not (ranges or before):
             _pass_by(run, asked)
         reads_files = unit[0] == STAGES[0]
         for days in ranges:
@@ -534,7 +539,7 @@ def _passes(
             # Another run may have made some of the days since this one staged them with its own.
             is_correction = reads_files and found.corrected(days) == {*days}
             yield asked if is_asked else unit, days, is_correction
-        changing = unit if ranges else ()
+        changing = unit if ranges or before else ()
 
 
 def _passes_as_named(

@@ -75,6 +75,8 @@ class Finding:
     """Why it is not current, or why it stays so."""
     keeps_rows: bool = False
     """What is to be made anew is beside the table: nothing follows from it."""
+    is_made_twice: bool = False
+    """It is made as it was before a correction that was found late, and then anew."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +117,7 @@ class Survey:
         self._gone: set[str] = set()
         """Names of files that were read for a publication, and are not there any more."""
         self._have_landed: dict[date, bool] = {}
+        self._to_make: dict[tuple[str, ...], list[Finding]] = {}
         self.nights = self._nights()
         self.holes = self._find_holes()
         """Nights that are not published, or not whole, and whose files are not there: those before
@@ -192,13 +195,31 @@ class Survey:
 
         With what follows: a night made from days that the stage makes anew is stale too.
         """
+        # Asked for the same ones again.
+        asked = tuple(table.name for table in tables)
+        if asked not in self._to_make:
+            self._to_make[asked] = self._find_to_make(tables)
+        return self._to_make[asked]
+
+    def _find_to_make(self, tables: Sequence[Table]) -> list[Finding]:
         pending: _Pending = {}
         found: list[Finding] = []
         for table in tables:
             findings = [self._with_what_follows(one, pending) for one in self.findings(table)]
             self._add_pending(pending, table, findings)
-            found += [one for one in findings if self._is_to_be_made(one)]
+            to_make = filter(self._is_to_be_made, findings)
+            found += [self._if_made_twice(one, pending) for one in to_make]
         return found
+
+    def _if_made_twice(self, one: Finding, pending: _Pending) -> Finding:
+        """As `Knowledge.made_as_of` has it, with what the stage makes before."""
+        table = one.table
+        follows = table.made_by == "transform" and not table.is_of_the_moment
+        if one.state != "missing" or not follows:
+            return one
+        first = self._known_day(table, one.night, pending)
+        last = self._known_day_of_last(table, one.night, pending)
+        return replace(one, is_made_twice=first < last)
 
     def foreseen(self) -> list[list[Finding]]:
         """The findings of every table, in the order in which a night makes them.
@@ -297,6 +318,14 @@ class Survey:
         if table.is_of_the_moment:
             known_now = self._knowledge.known_day_of_moment(table, night)
             return max([known_now, *self._coming(table, night, pending)])
+        if table.day_of(night) not in self._knowledge.latest(table.name):
+            # What was found late since then follows.
+            known_now = self._knowledge.first_known(table, night)
+            return max([known_now, *self._coming(table, night, pending)])
+        return self._known_day_of_last(table, night, pending)
+
+    def _known_day_of_last(self, table: Table, night: date, pending: _Pending) -> date:
+        """From when rows will be known that are made from the last versions of a night's window."""
         window = Days.of(night).since(table.window_days - 1)
         known = [self._known_input(name, day, pending) for name in table.reads for day in window]
         return max([night, *known])
@@ -861,6 +890,13 @@ def passes(run: Run, stage: Stage, survey: Survey) -> list[Days]:
     corrected = survey.corrected(nights)
     others = ranges(nights - corrected)
     return [*ranges(corrected), *_cut(others, survey.first_snapshots())]
+
+
+def first_passes(run: Run, stage: Stage, survey: Survey) -> list[Days]:
+    """As `passes`, where the stage makes nights twice: what it does before it makes them anew."""
+    made = [table for table in run.pipeline.tables if table.made_by == stage.name]
+    is_any_made_twice = any(one.is_made_twice for one in survey.to_make(made))
+    return passes(run, stage, survey) if is_any_made_twice else []
 
 
 def asked_of(stage: Stage, parts: list[Days]) -> list[Days]:

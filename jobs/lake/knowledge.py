@@ -168,10 +168,28 @@ class Knowledge:
         if day != night:
             # About another day than the one that it is looked up by.
             return night
-        known = [self._first_known(name).get(night, night) for name in table.reads]
-        latest = max([night, *known])
+        latest = self.first_known(table, night)
         before = self._first_known(table.name).get(day, latest)
         return max(night, min(latest, before))
+
+    def first_known(self, table: Table, night: date) -> date:
+        """The first night that knows what a table reads of one; that night before there is any."""
+        known = [self._first_known(name).get(night, night) for name in table.reads]
+        return max([night, *known])
+
+    def made_as_of(self, table: Table, night: date) -> date | None:
+        """The night from whose knowledge rows are made that follow corrections; None: from today's.
+
+        A correction that was found late changes no moment that has passed, also where the table is
+        declared later or has lost its rows: so it is made as it would have been, and then anew.
+        """
+        is_made = table.day_of(night) in self.latest(table.name)
+        if is_made or not any(map(self._late_nights, table.reads)):
+            return None
+        window = Days.of(night).since(table.window_days - 1)
+        inputs = [self.table_input(name, window) for name in table.reads]
+        first = self.first_known(table, night)
+        return first if first < self.known_day(inputs, night) else None
 
     def known_to_others(self, names: Iterable[str], nights: Days) -> date:
         """From when other nights know what these were told by tables of their moment.

@@ -2,17 +2,19 @@
 
 Each is made by the function of its name in `jobs/transforms/<pipeline>.py`, for the days of the
 run. A table of the moment is made for each night from what was known by then, another one from
-what is known last.
+what is known last; and where that was found late and a day has no rows yet, first from what was
+known before, so that nights which have passed see that.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from functools import reduce
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pyspark.errors import PySparkException
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     from pipelines.run import Run
     from pipelines.spec import Pipeline, Table
 
+_Asked = Mapping[date, date | None]
+"""By night the one from whose knowledge its rows are made; None: from what is known last."""
 _TABLES_AT_ONCE = 3
 """The server plans one table while it computes another; more would only wait for its cores."""
 _WAYS_OUT: Mapping[type[DataType], str] = {
@@ -122,11 +126,12 @@ def _stage(
     for staged in inputs:
         staged.result()
     table = making.table
-    origin = _origin(run, making, knowledge)
+    nights = {night: _asked(table, night, knowledge) for night in run.days}
+    origin = _origin(run, making, nights, knowledge)
     name = run.pipeline.name
     function = making.told(run)
     with explaining(PySparkException, f"{name}.{table.name} cannot be made as {function} says"):
-        rows = _rows(run, making, knowledge)
+        rows = _rows(run, making, nights, knowledge)
         _refuse_odd_rows(rows, run.pipeline, table, function)
         if table.name == run.pipeline.entity_table:
             rows = refusing_late_moments(rows, run.pipeline)
@@ -138,30 +143,48 @@ def _stage(
     return count
 
 
-def _origin(run: Run, making: _Making, knowledge: Knowledge) -> Origin:
+def _asked(table: Table, night: date, knowledge: Knowledge) -> date | None:
+    """The night from whose knowledge the rows of one are made; None: from what is known last."""
+    return night if table.is_of_the_moment else knowledge.made_as_of(table, night)
+
+
+def _origin(run: Run, making: _Making, nights: _Asked, knowledge: Knowledge) -> Origin:
     table = making.table
     needed = {}
     known = {}
-    for night in run.days:
-        inputs = _inputs(run, table, night, knowledge)
+    for night, asked in nights.items():
+        inputs = _inputs(run, table, night, asked, knowledge)
         needed[table.day_of(night)] = inputs
         if table.is_of_the_moment:
             known[table.day_of(night)] = knowledge.known_day_of_moment(table, night)
         else:
-            known[table.day_of(night)] = knowledge.known_day(inputs, night)
+            known[table.day_of(night)] = asked or knowledge.known_day(inputs, night)
     return Origin(definition=making.definition, inputs=needed, known=known)
 
 
-def _rows(run: Run, making: _Making, knowledge: Knowledge) -> DataFrame:
+def _rows(run: Run, making: _Making, nights: _Asked, knowledge: Knowledge) -> DataFrame:
     table = making.table
-    if not table.is_of_the_moment:
-        latest = {name: knowledge.latest(name) for name in table.reads}
-        return _make(run, making, run.days, knowledge, latest)
     parts = []
-    for piece in knowledge.pieces(table.reads, run.days):
-        seen = {name: knowledge.seen_by(name, piece.last) for name in table.reads}
+    for piece, asked in _pieces(run, table, nights, knowledge):
+        if asked is None:
+            seen = {name: knowledge.latest(name) for name in table.reads}
+        else:
+            seen = {name: knowledge.seen_by(name, asked) for name in table.reads}
         parts.append(_make(run, making, piece, knowledge, seen))
     return reduce(DataFrame.unionByName, parts)
+
+
+def _pieces(
+    run: Run, table: Table, nights: _Asked, knowledge: Knowledge
+) -> Iterator[tuple[Days, date | None]]:
+    """The run's nights in parts, each with the night from whose knowledge all of it is made."""
+    if table.is_of_the_moment:
+        for piece in knowledge.pieces(table.reads, run.days):
+            yield piece, piece.last
+        return
+    for asked, alike in groupby(nights, nights.__getitem__):
+        first, *others = alike
+        yield Days(first, max(others, default=first)), asked
 
 
 def _make(
@@ -238,10 +261,11 @@ def _inputs(
     run: Run,
     table: Table,
     day: date,
+    asked: date | None,
     knowledge: Knowledge,
 ) -> tuple[Input, ...]:
-    """What the rows of one day are made from."""
-    nights = Days.of(day) if table.is_of_the_moment else None
+    """What the rows of one day are made from, as a night knew it."""
+    nights = Days.of(asked) if asked else None
     found = []
     for name in table.reads:
         days = _days_read(run, table, name, Days.of(day), knowledge)

@@ -423,24 +423,21 @@ class Home:
     def _transform(self, run: Run) -> None:
         """Marks are what feeds tell; sums add up those of a window, as each night knew them."""
         knowledge = Knowledge.of_now(run)
-        feeds = run.pipeline.table("marks").reads
-        told = list(map(self.published, feeds))
+        table = run.pipeline.table("marks")
+        asked = {day: knowledge.made_as_of(table, day) for day in run.days}
         fresh = {}
-        for day in run.days:
+        for day, asking in asked.items():
+            told = [self._told_to(asking, feed, knowledge, {}) for feed in table.reads]
             of_day = chain.from_iterable(of_feed.get(day, ()) for of_feed in told)
             fresh[day] = sorted(of_day)
-        marks = self._staged_facts(run, "marks", feeds, fresh, knowledge)
+        marks = self._staged_facts(run, "marks", table.reads, fresh, knowledge, asked)
         checksums = {day: marks.checksum(day) for day in marks.days}
         sums = {}
         inputs = {}
-        seen_before = {day: knowledge.seen_by("marks", day) for day in run.days}
         knowledge.add_staged("marks", checksums, marks.origin.known)
         for evening in run.days:
             window = Days.of(evening).since(WINDOW - 1)
-            seen = knowledge.seen_by("marks", evening)
-            staged_days = [day for day, one in seen.items() if one.delta_version is None]
-            rows = self.rows_of("marks", seen_before[evening])
-            rows |= {day: fresh[day] for day in staged_days}
+            rows = self._told_to(evening, "marks", knowledge, fresh)
             totals = [sum(rows.get(day, ())) for day in window]
             sums[evening] = [sum(totals)]
             inputs[evening] = (knowledge.table_input("marks", window, Days.of(evening)),)
@@ -451,21 +448,35 @@ class Home:
         if OF_THE_MOMENT in self.pipeline.derived:
             self._waiting["outcomes"] = _staged(run, "outcomes", sums, origin)
         if OUTCOMES in self.pipeline.derived:
-            latest = self.published("marks") | fresh
-            self._waiting["outcomes"] = self._staged_outcomes(run, latest, knowledge)
+            self._waiting["outcomes"] = self._staged_outcomes(run, fresh, knowledge)
 
-    def _staged_outcomes(
-        self, run: Run, marks: dict[date, list[int]], knowledge: Knowledge
-    ) -> Staging:
-        """Sums of a window, by the last version of each of its days."""
+    def _told_to(
+        self,
+        night: date | None,
+        name: str,
+        knowledge: Knowledge,
+        staged_now: _Ids,
+    ) -> _Ids:
+        """The ids of each day that a night sees; None: those known last."""
+        seen = knowledge.seen_by(name, night) if night else knowledge.latest(name)
+        published = {day: one for day, one in seen.items() if one.delta_version is not None}
+        rows = self.rows_of(name, published)
+        return rows | {day: staged_now[day] for day in seen if day not in published}
+
+    def _staged_outcomes(self, run: Run, marks: _Ids, knowledge: Knowledge) -> Staging:
+        """Sums of a window, by the last version of each of its days; `marks` are staged now."""
         sums = {}
         inputs = {}
+        known = {}
         for day in run.days:
+            night = knowledge.made_as_of(OUTCOMES, day)
+            rows = self._told_to(night, "marks", knowledge, marks)
             window = Days.of(day).since(WINDOW - 1)
-            totals = [sum(marks.get(one, ())) for one in window]
+            totals = [sum(rows.get(one, ())) for one in window]
             sums[day] = [sum(totals)]
-            inputs[day] = (knowledge.table_input("marks", window),)
-        known = {day: knowledge.known_day(inputs[day], day) for day in run.days}
+            given = knowledge.table_input("marks", window, Days.of(night) if night else None)
+            inputs[day] = (given,)
+            known[day] = night or knowledge.known_day([given], day)
         origin = Origin(definition=self.definition, inputs=inputs, known=known)
         return _staged(run, "outcomes", sums, origin)
 
@@ -476,13 +487,20 @@ class Home:
         of: Sequence[str],
         rows: _Ids,
         knowledge: Knowledge,
+        asked: Mapping[date, date | None],
     ) -> Staging:
-        """Rows about each day of the run, made from the last versions of other tables' day."""
+        """Rows about each day of the run, made from the last versions of other tables' day.
+
+        Or from those that the nights saw which are asked.
+        """
         inputs = {}
+        known = {}
         for day in run.days:
-            of_day = Days.of(day)
-            inputs[day] = tuple(knowledge.table_input(one, of_day) for one in of)
-        known = {day: knowledge.known_day(inputs[day], day) for day in run.days}
+            night = asked.get(day)
+            nights = Days.of(night) if night else None
+            given = [knowledge.table_input(one, Days.of(day), nights) for one in of]
+            inputs[day] = tuple(given)
+            known[day] = night or knowledge.known_day(given, day)
         origin = Origin(definition=self.definition, inputs=inputs, known=known)
         return _staged(run, name, rows, origin)
 
@@ -492,7 +510,7 @@ class Home:
         marks = self.published("marks")
         sums = self.published("sums")
         rows = {day: _learned(marks, sums, day) for day in run.days}
-        training = self._staged_facts(run, "training", ("marks",), rows, knowledge)
+        training = self._staged_facts(run, "training", ("marks",), rows, knowledge, {})
         inputs = {}
         known = {}
         for day, given in training.origin.inputs.items():
@@ -2865,6 +2883,53 @@ def test_a_derived_table_that_was_deleted_is_made_in_another_type_over_a_night_t
     assert _type_of_ids(home, "marks") == "long"
     made = [day for day in DAYS[:5] if day != DAYS[2]]
     assert list(home.published("marks")) == made
+
+
+@pytest.mark.parametrize("name", ["marks", "outcomes"])
+def test_a_table_whose_folder_is_gone_is_made_as_nights_saw_it_before_a_late_correction(
+    name: str, home: Home
+) -> None:
+    home.pipeline = replace(TINY, derived=(MARKS, SUMS, OUTCOMES))
+    home.night(DAYS[3], first=DAYS[0])
+    home.land(DAYS[1], 7)
+    assert home.night(DAYS[4]) == 0
+    tables = ("marks", "sums", "outcomes", "training", "scoring")
+    before = _as_of_nights(home, tables)
+    shutil.rmtree(path(home.run(DAYS[0]), name))
+    assert home.night_by_tasks(DAYS[5], 0, lambda: None) == 0
+    assert _as_of_nights(home, tables) == before
+    assert home.night(DAYS[5]) == 0
+    assert home.performed == []
+
+
+def _as_of_nights(home: Home, tables: Sequence[str]) -> list[_Ids]:
+    """What nights around a correction of the second that the fifth has found see of each."""
+    found = []
+    for one in tables:
+        found += [home.as_of(one, DAYS[number]) for number in (1, 3, 4)]
+    return found
+
+
+def test_a_table_that_is_declared_later_is_made_as_it_was_before_a_late_correction(
+    home: Home,
+) -> None:
+    home.night(DAYS[3], first=DAYS[0])
+    home.land(DAYS[1], 7)
+    assert home.night(DAYS[4]) == 0
+    home.pipeline = replace(TINY, derived=(MARKS, SUMS, OUTCOMES))
+    with home._stages():
+        rows = plan(home.run(DAYS[4])).rows
+    states = {row[:3] for row in rows if row[1] != "current"}
+    assert states == {("tiny.outcomes", "missing", 5)}
+    assert home.night(DAYS[4]) == 0
+    days = f"{DAYS[0]}..{DAYS[4]}"
+    again = f"{DAYS[1]}..{DAYS[3]}"
+    assert stages_of(home)["check_clean"] == [days, again]
+    before, after = (home.as_of("outcomes", day) for day in DAYS[3:5])
+    assert before[DAYS[1]] == [1 + 21]
+    assert after[DAYS[1]] == [1 + 7]
+    assert home.night(DAYS[4]) == 0
+    assert home.performed == []
 
 
 def _lose_the_end(log: Path) -> None:
