@@ -153,6 +153,7 @@ def run_night(
     Returns:
         The exit code of the first stage that did not succeed; 0 when all did.
     """
+    run = replace(run, is_exact=True)
     how = _How(notify=notify, in_place=in_place)
     passes = _passes_as_named(run, stages, allow_gap)
     return _perform_passes(run, stages, passes, _Ending(), how)

@@ -66,6 +66,9 @@ class Run:
     from_start: bool = False
     """Nights since the pipeline's first day count as missed, though nothing was published yet. For
     the survey alone: a stage is given its days."""
+    is_exact: bool = False
+    """It does exactly its days, current or not: what is made of them is known from their own
+    nights."""
     stage: Stage | None = None
     """The stage being run."""
     as_of: date | None = None
@@ -128,6 +131,7 @@ class Run:
             "as_of": str(self.as_of) if self.as_of else None,
             "named": str(self.named) if self.named else None,
             "rescore": self.rescore,
+            "is_exact": self.is_exact,
             "profile": self.profile,
             "stage": self.doing.name,
         }
@@ -146,6 +150,7 @@ class Run:
             as_of=parse_day(value["as_of"]) if value["as_of"] else None,
             named=parse_day(value["named"]) if value["named"] else None,
             rescore=value["rescore"],
+            is_exact=value["is_exact"],
             profile=value["profile"],
             stage=stage(value["stage"]),
         )

@@ -175,9 +175,9 @@ def _way_around(run: Run, files: Iterable[str]) -> str:
             return ""
     stages = " ".join(f"--stage {name}" for name in _FROM_RAW_TABLES)
     return (
-        "\nThese days have their rows from before. To make anew what follows from them, without "
-        f"their files: nightshift run {run.pipeline.name} --from {run.days.first} "
-        f"--to {run.days.last} {stages}"
+        "\nThese days have their rows from before. To make anew what follows from them, known from "
+        f"their own nights, without their files: nightshift run {run.pipeline.name} "
+        f"--from {run.days.first} --to {run.days.last} {stages}"
     )
 
 

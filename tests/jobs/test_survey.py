@@ -1186,6 +1186,29 @@ def test_a_range_whose_files_are_all_gone_is_made_anew_from_its_raw_tables(home:
     assert home.restate(DAYS[3], DAYS[5], allow_gap=True) == NotLanded.exit_code
 
 
+@pytest.mark.parametrize("stages", [STAGES, select(["transform", "check_clean", "features"])])
+def test_raw_rows_that_were_corrected_late_are_made_anew_for_every_night_that_sees_them(
+    home: Home, stages: tuple[Stage, ...]
+) -> None:
+    home.definition = "first"
+    home.night(DAYS[3], first=DAYS[0])
+    home.land(DAYS[1], 7)
+    assert home.night(DAYS[4]) == 0
+    for day in DAYS:
+        home._file(day).unlink()
+    home.definition = "another"
+    assert home.restate(DAYS[0], DAYS[4], allow_gap=True, stages=stages) == 0
+    for name in ("marks", "sums", "training", "scoring"):
+        seen = knowledge.visible(publications.every(home.run(DAYS[4]), name))
+        assert {one.definition for one in seen} == {"another"}, name
+    # As `--restate` with files does.
+    assert home.as_of("marks", DAYS[1])[DAYS[1]] == [7]
+    assert home.published("sums")[DAYS[2]] == [1 + 7 + 41]
+    assert home.as_of("readings", DAYS[3])[DAYS[1]] == [10, 11]
+    assert home.night(DAYS[4]) == 0
+    assert not {"transform", "features"} & stages_of(home).keys()
+
+
 def test_stages_after_ingest_make_no_night_that_was_never_read(home: Home) -> None:
     shape = select(["transform", "check_clean", "features"])
     hole = DAYS[2]

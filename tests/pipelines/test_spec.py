@@ -155,6 +155,7 @@ def test_a_run_survives_the_way_to_another_process() -> None:
         environment=Environment.read({"SPARK_REMOTE": "sc://cluster:15002"}),
         retrain=True,
         rescore=True,
+        is_exact=True,
     ).at(STAGES[3])
     assert Run.from_json(run.to_json()) == run
 
