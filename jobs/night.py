@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -47,6 +47,7 @@ from pipelines.stages import STAGES, Stage
 
 if TYPE_CHECKING:
     from jobs.services.usage import Usage
+    from jobs.survey import Pass as Planned
 
 PERFORM = "jobs.night:perform"
 PERFORM_IN_TURN = "jobs.night:perform_in_turn"
@@ -62,10 +63,20 @@ _FEW_DAYS = 4
 _FEW_BYTES = 4_000_000
 """Up to so many days of a run, and so many bytes of their files, Spark interprets its queries:
 docs/performance.md says what that saves. A week of flights costs the same either way."""
-_Pass = tuple[tuple[Stage, ...], Days, bool]
-"""Stages, the days on which they are performed, and whether the night goes on when one refuses."""
 _NOT_ACCEPTED = (Refused.exit_code, NotLanded.exit_code)
 _WhatHappened = Callable[[], Notification | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pass:
+    """Stages, and what they are performed on."""
+
+    stages: tuple[Stage, ...]
+    days: Days
+    tables: tuple[str, ...] = ()
+    """Those that they make; (): all of theirs."""
+    is_correction: bool = False
+    """The night goes on when one refuses."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -406,7 +417,7 @@ def _perform_passes(
     since = datetime.now(UTC)
     try:
         with one_run_at_a_time(run), in_turn(PERFORM, PERFORM_IN_TURN), ExitStack() as started:
-            for asked, days, is_correction in passes:
+            for one in passes:
                 if not done and not stage_client.available(run.environment):
                     started.enter_context(running_server(run.environment))
                 if not done and not how.in_place:
@@ -415,11 +426,17 @@ def _perform_passes(
                     import_meanwhile("jobs.lake.costs", "jobs.commands.result", "jobs.lake.ops")
                 done += 1
                 asked_for = run.days
-                part = replace(run, days=days, as_of=asked_for.last, named=asked_for.first)
-                if is_correction:
-                    _perform_correction(part, asked, ending, how)
+                part = replace(
+                    run,
+                    days=one.days,
+                    tables=one.tables,
+                    as_of=asked_for.last,
+                    named=asked_for.first,
+                )
+                if one.is_correction:
+                    _perform_correction(part, one.stages, ending, how)
                 else:
-                    _perform_all(part, asked, ending, how)
+                    _perform_all(part, one.stages, ending, how)
                 if ending.is_over:
                     break
     except Exception as error:  # before or between stages, so none has recorded it
@@ -525,22 +542,33 @@ def _passes(
         with _recorded_at(run, asked[0]):
             survey.require_made(run, asked[0], found)
         before = survey.first_passes(run, asked[0], found)
-        for days in before:
-            yield unit, days, False
+        for early in before:
+            yield _Pass(stages=unit, days=early.days, tables=early.tables)
         if before:
             found = found.after(unit)
-        ranges = survey.passes(run, asked[0], found)
-        if not (ranges or before):
+        planned = survey.passes(run, asked[0], found)
+        if not (planned or before):
             _pass_by(run, asked)
         reads_files = unit[0] == STAGES[0]
-        for days in ranges:
-            # All of the unit but for the last range, though only its first stage be asked for: what
-            # is made of later nights follows from these once they are published.
-            is_asked = days == ranges[-1] or asked[0].audits
+        for one in _passes_of(unit, asked, planned):
             # Another run may have made some of the days since this one staged them with its own.
-            is_correction = reads_files and found.corrected(days) == {*days}
-            yield asked if is_asked else unit, days, is_correction
-        changing = unit if ranges or before else ()
+            is_correction = reads_files and found.corrected(one.days) == {*one.days}
+            yield replace(one, is_correction=is_correction)
+        changing = unit if planned or before else ()
+
+
+def _passes_of(
+    unit: tuple[Stage, ...], asked: tuple[Stage, ...], planned: Sequence[Planned]
+) -> Iterator[_Pass]:
+    """The passes of a unit, of which some stages are asked for.
+
+    All of the unit but for the last pass, though only its first stage be asked for: what is made of
+    later nights follows from these once they are published.
+    """
+    for one in planned:
+        is_asked = one is planned[-1] or asked[0].audits
+        stages = asked if is_asked else unit
+        yield _Pass(stages=stages, days=one.days, tables=one.tables)
 
 
 def _passes_as_named(
@@ -558,7 +586,7 @@ def _passes_as_named(
     if allow_gap:
         yield from _passes_over_gaps(run, stages)
     else:
-        yield stages, run.days, False
+        yield _Pass(stages=stages, days=run.days)
 
 
 def _passes_over_gaps(run: Run, stages: tuple[Stage, ...]) -> Iterator[_Pass]:
@@ -571,7 +599,7 @@ def _passes_over_gaps(run: Run, stages: tuple[Stage, ...]) -> Iterator[_Pass]:
 
     parts = survey.parts_over_gaps(run)
     if not parts.kept:
-        yield stages, run.days, False
+        yield _Pass(stages=stages, days=run.days)
         return
     for why in parts.kept.values():
         print(f"{why}.", flush=True)
@@ -581,7 +609,7 @@ def _passes_over_gaps(run: Run, stages: tuple[Stage, ...]) -> Iterator[_Pass]:
         if not nights:
             _pass_by(run, asked)
         for days in survey.asked_of(unit[0], nights) if asked else ():
-            yield asked, days, False
+            yield _Pass(stages=asked, days=days)
 
 
 @contextmanager

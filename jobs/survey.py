@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -59,6 +59,8 @@ _NOT_DUE = "its feed is declared to have no drop of that day; its rows stay"
 _LOST = "was published, and is not in the table any more"
 _Pending = dict[str, dict[date, date]]
 """By SQL name the days that are about to change, and from when each will be known."""
+_Asked = Mapping[date, Set[str]]
+"""By night the names of the tables that are to be made for it."""
 AWAITS: Final = "awaits approval"
 """State of predictions for which no model serves, and one that would awaits a person."""
 State = Literal["missing", "stale", "awaits approval", "outdated", "served", "current"]
@@ -86,6 +88,15 @@ class Hole:
     night: date
     files: tuple[str, ...]
     """Below the landing folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pass:
+    """Nights on which a stage is performed at once."""
+
+    days: Days
+    tables: tuple[str, ...] = ()
+    """Those that it makes; (): all of its own."""
 
 
 class Survey:
@@ -300,15 +311,32 @@ class Survey:
         return replace(one, state="stale", reason="--rescore scores it again")
 
     def _if_outdated(self, one: Finding, definition: str | None) -> Finding:
-        made = self._publication(one.table, one.night)
-        if one.state != "current" or made is None or definition is None:
-            return one
-        if made.definition in ("", definition):
+        is_current = one.state == "current"
+        if not (is_current and self._is_of_another(one.table, one.night, definition)):
             return one
         if one.table.name == PREDICTIONS:
             return _overtaken(one.table, one.night, _OUTDATED)
         reason = f"{_OUTDATED}; --restate makes these days anew"
         return replace(one, state="outdated", reason=reason)
+
+    def _is_of_another(self, table: Table, night: date, definition: str | None) -> bool:
+        """Whether a night was made by another definition than that one; None: nobody knows it."""
+        made = self._publication(table, night)
+        if made is None or definition is None:
+            return False
+        return made.definition not in ("", definition)
+
+    def is_outdated(self, table: Table, night: date) -> bool:
+        """Whether a night would be made by another definition today."""
+        return self._is_of_another(table, night, self._defined.get(table.name))
+
+    @cached_property
+    def _defined(self) -> Mapping[str, str]:
+        """What each table is today; nothing where that cannot be told."""
+        try:
+            return definitions(self.pipeline)
+        except Exception:  # a transform is code, which may raise anything: its stage will tell
+            return {}
 
     def _known_day(self, table: Table, night: date, pending: _Pending) -> date:
         """From when the rows will be known that a night of a table is about to get."""
@@ -860,8 +888,10 @@ def units() -> tuple[tuple[Stage, ...], ...]:
     return tuple(found)
 
 
-def passes(run: Run, stage: Stage, survey: Survey) -> list[Days]:
+def passes(run: Run, stage: Stage, survey: Survey) -> list[Pass]:
     """The nights on which a stage has something to do, as ranges of consecutive days.
+
+    Each with the tables that need it: of the others these days stay as they are.
 
     Args:
         run: Up to whose last night everything shall be true.
@@ -872,27 +902,76 @@ def passes(run: Run, stage: Stage, survey: Survey) -> list[Days]:
     maker = stage.audits or stage.name
     made = [table for table in run.pipeline.tables if table.made_by == maker]
     if stage.name == "monitor":
-        return ranges(_nights_to_measure(run, stage, survey))
+        return _whole(ranges(_nights_to_measure(run, stage, survey)))
     if not made:
         due = set(run.days) if why_due(run, stage, survey) else set()
         # A model is of the last night alone, whichever were missed.
-        return ranges(due if stage.name in _OF_THE_LAST else due | survey.unseen(stage))
-    nights = {one.night for one in survey.to_make(made)}
+        return _whole(ranges(due if stage.name in _OF_THE_LAST else due | survey.unseen(stage)))
+    found = survey.to_make(made)
+    nights = {one.night for one in found}
     if stage.audits:
         return _staged(run, maker, nights)
     if stage.name == "predict":
         # Last, because they are refused: what a person has scored again is published before.
         lost = nights & survey.lost_nights
-        return [*ranges(nights - lost), *ranges(lost)]
+        return _whole([*ranges(nights - lost), *ranges(lost)])
     if stage != STAGES[0]:
-        return ranges(nights)
+        return _of_tables(survey, made, found)
     # Files of days that are in force are read apart: when they are bad, the night goes on.
     corrected = survey.corrected(nights)
     others = ranges(nights - corrected)
-    return [*ranges(corrected), *_cut(others, survey.first_snapshots())]
+    return _whole([*ranges(corrected), *_cut(others, survey.first_snapshots())])
 
 
-def first_passes(run: Run, stage: Stage, survey: Survey) -> list[Days]:
+def _whole(parts: Iterable[Days]) -> list[Pass]:
+    """Each with all tables of the stage."""
+    return [Pass(days=days) for days in parts]
+
+
+def _of_tables(
+    survey: Survey,
+    tables: Sequence[Table],
+    found: Iterable[Finding],
+) -> list[Pass]:
+    """The nights of what is to be made, each range with the tables that need it.
+
+    A range is one pass also where a table needs some of its nights alone: the others are made as
+    they are. But not where one of these is outdated, and would get the definition of today by it.
+    """
+    asked: dict[date, set[str]] = {}
+    for one in found:
+        asked.setdefault(one.night, set()).add(one.table.name)
+    parts: list[Days] = []
+    for days in ranges(asked):
+        wanted = _wanted(tables, asked, days)
+        is_spread = any(_spreads(survey, wanted, asked, night) for night in days)
+        parts += _cut([days], _changes(asked, days)) if is_spread else [days]
+    planned = []
+    for days in parts:
+        names = [table.name for table in _wanted(tables, asked, days)]
+        planned.append(Pass(days=days, tables=tuple(names)))
+    return planned
+
+
+def _wanted(tables: Sequence[Table], asked: _Asked, days: Days) -> list[Table]:
+    """The tables that some of the days ask for."""
+    names = set(chain.from_iterable(asked[night] for night in days))
+    return [table for table in tables if table.name in names]
+
+
+def _spreads(survey: Survey, tables: Sequence[Table], asked: _Asked, night: date) -> bool:
+    """Whether one of the tables would be made anew for a night that is only outdated."""
+    others = [table for table in tables if table.name not in asked[night]]
+    return any(survey.is_outdated(table, night) for table in others)
+
+
+def _changes(asked: _Asked, days: Days) -> list[date]:
+    """The days that ask for other tables than the day before."""
+    pairs = pairwise(days)
+    return [night for before, night in pairs if asked[before] != asked[night]]
+
+
+def first_passes(run: Run, stage: Stage, survey: Survey) -> list[Pass]:
     """As `passes`, where the stage makes nights twice: what it does before it makes them anew."""
     made = [table for table in run.pipeline.tables if table.made_by == stage.name]
     is_any_made_twice = any(one.is_made_twice for one in survey.to_make(made))
@@ -958,21 +1037,32 @@ def seen_by(run: Run, stage: Stage) -> dict[date, datetime]:
     return seen
 
 
-def _staged(run: Run, maker: str, nights: set[date]) -> list[Days]:
+def _staged(run: Run, maker: str, nights: set[date]) -> list[Pass]:
     """For each of the nights the last range on which a stage of this run has staged it."""
+    last: dict[date, Pass] = {}
+    for one in _done(run, maker):
+        last.update(dict.fromkeys(one.days, one))
+    found = {last[night] for night in nights if night in last}
+    return sorted(found, key=lambda one: one.days)
+
+
+def _done(run: Run, maker: str) -> list[Pass]:
+    """The ranges on which a stage of this run has staged tables, in the order in which it did."""
     of_run = [
         ("pipeline", "=", run.pipeline.name),
         ("run_id", "=", run.run_id),
         ("stage", "=", maker),
         ("status", "=", "done"),
     ]
-    columns = ["first_day", "last_day", "started_at"]
+    columns = ["first_day", "last_day", "started_at", "metrics"]
     rows = ops.read(run.environment, "stage_runs", of_run, columns).to_pylist()
-    last: dict[date, Days] = {}
+    found = []
     for row in sorted(rows, key=itemgetter("started_at")):
         days = Days(row["first_day"], row["last_day"])
-        last.update(dict.fromkeys(days, days))
-    return sorted({last[night] for night in nights if night in last})
+        # Stages that stage all of their tables do not name them.
+        names = json.loads(row["metrics"]).get("tables", ())
+        found.append(Pass(days=days, tables=tuple(names)))
+    return found
 
 
 def require_no_hole(run: Run, survey: Survey) -> None:

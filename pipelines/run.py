@@ -77,6 +77,9 @@ class Run:
     named: date | None = None
     """The first day that the run was asked for by name; those before it are caught up, or made
     again because a file has changed. None: the first of the days."""
+    tables: tuple[str, ...] = ()
+    """Of those that the stage makes, or judges, the ones that this is about: what is published of
+    the others stays. (): all."""
     attempt: int = 0
     """Number of this attempt at the stage, taken from the publications when it begins; 0: not yet.
     What an attempt with the same or a higher number has published, this one cannot replace."""
@@ -95,6 +98,10 @@ class Run:
     def at(self, stage: Stage) -> Run:
         """This run, about to do `stage`."""
         return replace(self, stage=stage, attempt=0)
+
+    def makes(self, table: str) -> bool:
+        """Whether its stage is to make a table of its own, or to judge it."""
+        return not self.tables or table in self.tables
 
     @property
     def night(self) -> date:
@@ -130,6 +137,7 @@ class Run:
             "needs_approval": self.needs_approval,
             "as_of": str(self.as_of) if self.as_of else None,
             "named": str(self.named) if self.named else None,
+            "tables": self.tables,
             "rescore": self.rescore,
             "is_exact": self.is_exact,
             "profile": self.profile,
@@ -149,6 +157,7 @@ class Run:
             needs_approval=value["needs_approval"],
             as_of=parse_day(value["as_of"]) if value["as_of"] else None,
             named=parse_day(value["named"]) if value["named"] else None,
+            tables=tuple(value["tables"]),
             rescore=value["rescore"],
             is_exact=value["is_exact"],
             profile=value["profile"],

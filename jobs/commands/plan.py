@@ -205,8 +205,9 @@ def _rows_of_stages(
     yield _row_of_stage(run, "train", why_train)
     yield _row_of_stage(run, "evaluate", why_evaluate)
     measured = passes(run, stage("monitor"), survey)
-    for days in measured:
-        yield "monitor", "due", len(days), str(days), "not measured since its labels were published"
+    for due in measured:
+        why = "not measured since its labels were published"
+        yield "monitor", "due", len(due.days), str(due.days), why
     if not measured:
         why_monitor = "labels will change" if TRAINING in changing else None
         yield _row_of_stage(run, "monitor", why_monitor)

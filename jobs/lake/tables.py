@@ -98,6 +98,17 @@ def unstage(run: Run, name: str) -> None:
     staging.forget(run, name)
 
 
+def unstage_others(run: Run) -> None:
+    """Forget what waits for the run's days of tables that its stage is not to make this time.
+
+    Else an earlier attempt at these days would be read in the place of what is published.
+    """
+    others = [table for table in run.pipeline.tables if not run.makes(table.name)]
+    for table in others:
+        if table.made_by == run.doing.name:
+            unstage(run, table.name)
+
+
 def staged(run: Run, name: str) -> DataFrame:
     """The rows that wait for a verdict.
 

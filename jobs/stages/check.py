@@ -69,6 +69,8 @@ class Judged:
 def check(run: Run) -> dict[str, object]:
     """Judge every table that the audited stage has staged, and publish them when all have passed.
 
+    Of a run that is about some of these tables only them.
+
     Returns:
         Totals, and by table: rows, version, whether anything changed, what was found but does
         not block, and days that stay as they were served.
@@ -77,7 +79,7 @@ def check(run: Run) -> dict[str, object]:
         GateRefused: a table failed; nothing of the stage is published.
     """
     made = [table.name for table in run.pipeline.tables if table.made_by == run.doing.audits]
-    return audit_and_publish(run, made)
+    return audit_and_publish(run, list(filter(run.makes, made)))
 
 
 def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:

@@ -78,6 +78,8 @@ _SHOWN = 40
 def features(run: Run) -> dict[str, object]:
     """Stage, judge and publish the training and scoring rows of the run's days.
 
+    Of a run that is about one of these tables only that one.
+
     Returns:
         Rows of both tables, labelled rows, outcomes that no published row of the entity table
         matches, and what the check found.
@@ -88,6 +90,7 @@ def features(run: Run) -> dict[str, object]:
     """
     # Spark's functions work without a JVM only from the first session on.
     connect(run.environment)
+    tables.unstage_others(run)
     # Before anything is read: what is replaced meanwhile makes these rows too old to be published.
     knowledge = Knowledge.of_now(run)
     outcomes = _outcomes(run, knowledge.first_day(run.pipeline.entity_table, run.days.first))
@@ -99,20 +102,22 @@ def features(run: Run) -> dict[str, object]:
         rows = computed(rows)
     _refuse_odd_texts(rows, run.pipeline)
     definition = definitions(run.pipeline)[TRAINING]
-    origin = _origin_of_training(run, outcomes, knowledge, definition)
-    trained = tables.stage_rows(run, TRAINING, _training(run, rows), origin=origin)
-    scored_from = {day: _inputs_of_scoring(run, Days.of(day), knowledge) for day in run.days}
-    origin = Origin(definition=definition, inputs=scored_from)
-    scored = tables.stage_rows(run, SCORING, _scoring(run, rows), origin=origin)
-    made: dict[str, object] = {
-        "training_rows": trained,
-        "scoring_rows": scored,
-        "labelled": outcomes.labelled,
-        "outcomes_never_scored": outcomes.count - trained,
-    }
+    made: dict[str, object] = {}
+    never_scored: dict[str, object] = {}
+    if run.makes(TRAINING):
+        origin = _origin_of_training(run, outcomes, knowledge, definition)
+        trained = tables.stage_rows(run, TRAINING, _training(run, rows), origin=origin)
+        made["training_rows"] = trained
+        never_scored["outcomes_never_scored"] = outcomes.count - trained
+    if run.makes(SCORING):
+        scored_from = {day: _inputs_of_scoring(run, Days.of(day), knowledge) for day in run.days}
+        origin = Origin(definition=definition, inputs=scored_from)
+        made["scoring_rows"] = tables.stage_rows(run, SCORING, _scoring(run, rows), origin=origin)
+    made |= {"labelled": outcomes.labelled, **never_scored}
     if outcomes.early:
         made["outcomes_before_their_day"] = outcomes.early
-    return {**made, **audit_and_publish(run, (TRAINING, SCORING))}
+    names = list(filter(run.makes, (TRAINING, SCORING)))
+    return {**made, **audit_and_publish(run, names)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

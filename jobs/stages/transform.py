@@ -80,7 +80,7 @@ class _Making:
 
 
 def transform(run: Run) -> dict[str, object]:
-    """Stage every derived table.
+    """Stage every derived table that the run is about.
 
     Returns:
         Rows staged, in all and by table.
@@ -99,10 +99,12 @@ def transform(run: Run) -> dict[str, object]:
             definition=defined[table.name],
         )
         for table in run.pipeline.derived
+        if run.makes(table.name)
     ]
     # Predictions too: else rows were made anew by a declaration that the night cannot end with.
     for name in (*(table.name for table in run.pipeline.derived), PREDICTIONS):
         commits.refuse_another_partition(run, name)
+    tables.unstage_others(run)
     # Before anything is read: what is replaced meanwhile makes these rows too old to be published.
     knowledge = Knowledge.of_now(run)
     staged: dict[str, Future[int]] = {}

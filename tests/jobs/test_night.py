@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from pyspark.errors import PySparkException
 
-from jobs import night, outcome
+from jobs import night, outcome, survey
 from jobs.lake import ops
 from jobs.lake.commits import publish
 from jobs.services import child, in_turn
@@ -421,7 +421,8 @@ def test_tomorrow_is_scored_without_a_good_training_and_the_night_ends_as_the_tr
 
     monkeypatch.setattr(night, "_perform_in_server_or_here", perform)
     monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
-    monkeypatch.setattr("jobs.survey.passes", lambda run, stage, found: [run.days])
+    whole = [survey.Pass(days=run.days)]
+    monkeypatch.setattr("jobs.survey.passes", lambda run, stage, found: whole)
     monkeypatch.setattr("jobs.survey.require_made", lambda run, stage, found: None)
     make = night.make_true if as_needed else night.run_night
     # The data stages are not what this is about: they would need files.

@@ -94,7 +94,8 @@ class Home:
     def __init__(self, folder: Path) -> None:
         self.environment = Environment.read({"NIGHTSHIFT_HOME": str(folder)})
         self.performed: list[tuple[str, Days]] = []
-        self._waiting: dict[str, Staging] = {}
+        self._waiting: dict[Days, dict[str, Staging]] = {}
+        """By the days of the run that has staged it, and by table."""
         self._clock = time.time_ns()
         self.publishes_until_kill: int | None = None
         self.publishes_until_overlap: int | None = None
@@ -287,6 +288,8 @@ class Home:
             "predict": self._predict,
         }
         started = time.time()
+        if not run.doing.audits:
+            self._waiting[run.days] = {}
         try:
             if run.doing.name == self.refused_stage:
                 raise Refused("bad")
@@ -296,6 +299,8 @@ class Home:
             self._waiting.clear()
             return error.exit_code
         metrics: dict[str, object] = {}
+        if run.doing.name == "transform":
+            metrics = {"tables": dict.fromkeys(self._waiting[run.days], 1)}
         if run.doing.name == "train":
             known = publications.in_force(run, "training").values()
             version = max((one.version for one in known), default=-1)
@@ -305,12 +310,19 @@ class Home:
         return 0
 
     def _publish_waiting(self, run: Run) -> None:
-        waiting = dict(self._waiting)
+        waiting = dict(self._waiting.get(run.days, {}))
+        if run.tables:
+            assert set(waiting) == set(run.tables)
         for name, staging in waiting.items():
             commits.refuse_late(run, name, staging)
         for name, staging in waiting.items():
             self._publish(run, name, staging)
-        self._waiting.clear()
+        self._waiting.pop(run.days, None)
+
+    def _wait(self, run: Run, name: str, staging: Staging) -> None:
+        """Have it wait for its check, if the run is about that table."""
+        if run.makes(name):
+            self._waiting.setdefault(run.days, {})[name] = staging
 
     def _publish(self, run: Run, name: str, staging: Staging) -> None:
         # As the check stage decides.
@@ -367,7 +379,7 @@ class Home:
         if any(BAD in of_day for of_day in in_files["readings"].values()):
             raise Refused("bad")
         for name, ids in in_files.items():
-            self._waiting[name] = self._staged_drops(run, name, ids, knowledge)
+            self._wait(run, name, self._staged_drops(run, name, ids, knowledge))
         if "sensors" in {feed.name for feed in feeds}:
             self._ingest_register(run, knowledge)
         # As `ingest` does: before anything is judged, and where there is something to replace.
@@ -377,7 +389,7 @@ class Home:
         name = "readings" + QUARANTINE_SUFFIX
         there = publications.in_force(run, name, run.days)
         if any(refused.values()) or there:
-            files = self._waiting["readings"].origin.inputs
+            files = self._waiting[run.days]["readings"].origin.inputs
             self._publish(run, name, _staged(run, name, refused, Origin(inputs=files)))
 
     def _drops(self, days: Days) -> list[ExpectedFile]:
@@ -415,7 +427,7 @@ class Home:
         origin = Origin(inputs={finds: (given,)})
         of_night = replace(run, days=Days.of(finds))
         ids = {finds: self.ids_in_register()}
-        self._waiting["sensors"] = _staged(of_night, "sensors", ids, origin)
+        self._wait(run, "sensors", _staged(of_night, "sensors", ids, origin))
 
     def _input(self, day: date, feed: str = "readings") -> publications.Input:
         return file_input(f"tiny/{feed}/{day}.csv", day, self._file(day, feed))
@@ -434,7 +446,8 @@ class Home:
         checksums = {day: marks.checksum(day) for day in marks.days}
         sums = {}
         inputs = {}
-        knowledge.add_staged("marks", checksums, marks.origin.known)
+        if run.makes("marks"):
+            knowledge.add_staged("marks", checksums, marks.origin.known)
         for evening in run.days:
             window = Days.of(evening).since(WINDOW - 1)
             rows = self._told_to(evening, "marks", knowledge, fresh)
@@ -443,12 +456,12 @@ class Home:
             inputs[evening] = (knowledge.table_input("marks", window, Days.of(evening)),)
         known = {day: knowledge.known_day_of_moment(SUMS, day) for day in run.days}
         origin = Origin(definition=self.definition, inputs=inputs, known=known)
-        self._waiting["marks"] = marks
-        self._waiting["sums"] = _staged(run, "sums", sums, origin)
+        self._wait(run, "marks", marks)
+        self._wait(run, "sums", _staged(run, "sums", sums, origin))
         if OF_THE_MOMENT in self.pipeline.derived:
-            self._waiting["outcomes"] = _staged(run, "outcomes", sums, origin)
+            self._wait(run, "outcomes", _staged(run, "outcomes", sums, origin))
         if OUTCOMES in self.pipeline.derived:
-            self._waiting["outcomes"] = self._staged_outcomes(run, fresh, knowledge)
+            self._wait(run, "outcomes", self._staged_outcomes(run, fresh, knowledge))
 
     def _told_to(
         self,
@@ -519,14 +532,16 @@ class Home:
             of_labels = training.origin.known[day]
             known[day] = max(of_labels, knowledge.known_to_others(["sums"], evening))
         origin = replace(training.origin, inputs=inputs, known=known)
-        self._publish(run, "training", replace(training, origin=origin))
+        if run.makes("training"):
+            self._publish(run, "training", replace(training, origin=origin))
         scored = {}
         for day in run.days:
             of_day = Days.of(day)
             scored[day] = (knowledge.table_input("sums", of_day, of_day),)
         origin = Origin(definition=self.definition, inputs=scored)
         ids = {day: sums.get(day, []) for day in run.days}
-        self._publish(run, "scoring", _staged(run, "scoring", ids, origin))
+        if run.makes("scoring"):
+            self._publish(run, "scoring", _staged(run, "scoring", ids, origin))
 
     def _predict(self, run: Run) -> None:
         served.require_not_lost(run)
@@ -543,7 +558,7 @@ class Home:
         inputs = {day + lead: (one,) for day, one in given.items()}
         ahead = replace(run, days=run.days.shifted(1))
         origin = Origin(definition=self.definition, inputs=inputs)
-        self._waiting["predictions"] = _staged(ahead, "predictions", ids, origin)
+        self._wait(run, "predictions", _staged(ahead, "predictions", ids, origin))
 
     def _file(self, day: date, feed: str = "readings") -> Path:
         return self.environment.landing / "tiny" / feed / f"{day}.csv"
@@ -2796,6 +2811,96 @@ def test_the_plan_tells_of_another_definition_and_a_night_spreads_none(home: Hom
     assert told["tiny.predictions"] == ("served", f"{another}; {stays}")
     assert home.night(DAYS[2]) == 0
     assert home.performed == []
+
+
+def _published_on_record(home: Home) -> set[tuple[str, date, datetime]]:
+    """Every publication: its table, the night that it is of, and when it was made."""
+    tables = home.pipeline.tables
+    names = [table.name for table in tables]
+    told = publications.told_of(home.run(DAYS[-1]), names)
+    found = set()
+    for table in tables:
+        for one in told[table.name]:
+            found.add((table.name, table.night_of(one.day), one.published_at))
+    return found
+
+
+def _definitions_of(home: Home, night: date) -> dict[str, str]:
+    """By which definition each made table has that night."""
+    run = home.run(DAYS[-1])
+    names = ("marks", "sums", "training", "scoring")
+    return {name: publications.in_force(run, name)[night].definition for name in names}
+
+
+@pytest.mark.parametrize("corrected", [DAYS[1], DAYS[3]])
+@pytest.mark.parametrize("by_tasks", [False, True])
+def test_a_correction_spreads_no_definition_over_tables_that_do_not_follow_from_it(
+    home: Home, corrected: date, by_tasks: bool
+) -> None:
+    home.definition = "before"
+    assert home.night(DAYS[3], first=DAYS[0]) == 0
+    home.definition = "another"
+    home.land(corrected, 7)
+    with home._stages():
+        foreseen = chain.from_iterable(survey.Survey(home.run(DAYS[4])).foreseen())
+        to_do = [one for one in foreseen if one.state in ("missing", "stale")]
+    before = _published_on_record(home)
+    home.performed.clear()
+    if by_tasks:
+        assert home.night_by_tasks(DAYS[4], len(STAGES), lambda: None) == 0
+    else:
+        assert home.night(DAYS[4]) == 0
+    made = {(name, night) for name, night, _ in _published_on_record(home) - before}
+    assert made == {(one.table.name, one.night) for one in to_do}
+    # Marks follow from the file. The sums of that night, and what it scored, saw none of it.
+    assert _definitions_of(home, corrected) == {
+        "marks": "another",
+        "sums": "before",
+        "training": "another",
+        "scoring": "before",
+    }
+    assert set(_definitions_of(home, DAYS[4]).values()) == {"another"}
+    for name in ("transform", "features"):
+        assert stages_of(home)[name] == [str(corrected), str(DAYS[4])]
+    assert home.night(DAYS[4]) == 0
+    assert home.performed == []
+
+
+def test_a_table_that_is_new_spreads_no_definition_over_the_others(home: Home) -> None:
+    home.definition = "before"
+    assert home.night(DAYS[3], first=DAYS[0]) == 0
+    home.definition = "another"
+    home.pipeline = replace(TINY, derived=(*TINY.derived, OUTCOMES))
+    assert home.night(DAYS[4]) == 0
+    assert list(home.published("outcomes")) == DAYS[:5]
+    for before in DAYS[:4]:
+        assert set(_definitions_of(home, before).values()) == {"before"}
+    assert set(_definitions_of(home, DAYS[4]).values()) == {"another"}
+
+
+def test_nights_that_need_other_tables_are_one_pass_where_no_definition_has_changed(
+    home: Home,
+) -> None:
+    assert home.night(DAYS[3], first=DAYS[0]) == 0
+    home.land(DAYS[3], 7)
+    assert home.night(DAYS[4]) == 0
+    for name in ("transform", "features"):
+        assert stages_of(home)[name] == [f"{DAYS[3]}..{DAYS[4]}"]
+
+
+def test_transforms_that_cannot_be_read_are_left_to_the_stage_that_tells_it(home: Home) -> None:
+    def definitions(_: object) -> dict[str, str]:
+        raise SyntaxError("invalid syntax")
+
+    assert home.night(DAYS[3], first=DAYS[0]) == 0
+    home.land(DAYS[3], 7)
+    run = home.run(DAYS[4])
+    with home._stages(), pytest.MonkeyPatch.context() as patched:
+        assert night.make_true(run, STAGES[:2], notify=False) == 0
+        patched.setattr(survey, "definitions", definitions)
+        planned = survey.passes(run, stage("transform"), survey.Survey(run))
+    both = Days(DAYS[3], DAYS[4])
+    assert planned == [survey.Pass(days=both, tables=("marks", "sums"))]
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,18 @@ def test_good_tables_are_published_with_their_metrics(run: Run, stage: Callable[
     )
 
 
+def test_a_run_about_one_table_has_that_one_judged_and_no_other(
+    run: Run, stage: Callable[..., None]
+) -> None:
+    stage("sums", (1, 2.0))
+    with pytest.raises(NightshiftError, match="Nothing is staged of toy.copies"):
+        check(run)
+    metrics = check(replace(run, tables=("sums",)))
+    assert list(metrics["published"]) == ["sums"]  # type: ignore[call-overload]
+    assert published(run, "sums") == [(DAY, 1, 2.0)]
+    assert published(run, "copies") == []
+
+
 def test_one_failed_table_keeps_the_whole_stage_back(
     run: Run, stage: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -403,6 +403,25 @@ def test_a_night_without_outcomes_has_an_empty_training_table(loaded: Environmen
     assert set(tables.staged(run, "training").columns) == {*scoring, "late"}
 
 
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("training", "scoring"),
+        ("scoring", "training"),
+    ],
+)
+def test_a_run_about_one_of_both_tables_makes_that_one_alone(
+    loaded: Environment, name: str, other: str
+) -> None:
+    run = joined(loaded, "2012-12-31")
+    rows = tables.staged(run, name).count()
+    made = features.features(replace(run, tables=(name,)))
+    assert made[name] == made[f"{name}_rows"] == rows
+    assert not made.keys() & {other, f"{other}_rows"}
+    assert ("outcomes_never_scored" in made) == (name == "training")
+    assert not tables.is_staged(run, other)
+
+
 def test_a_night_without_a_schedule_scores_nothing_and_counts_unscheduled_outcomes(
     loaded: Environment,
 ) -> None:

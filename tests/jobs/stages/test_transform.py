@@ -281,6 +281,22 @@ def test_a_day_again_changes_no_row(toy: Environment) -> None:
     assert [version(run, table.name) for table in SUMMED.derived] == versions
 
 
+def test_a_run_about_one_table_makes_that_one_from_what_is_published_of_the_others(
+    spark: SparkSession, toy: Environment
+) -> None:
+    day = "2013-01-03"
+    _transform(toy, day)
+    _publish_readings(spark, toy, {day: 7.0})
+    run = _run(toy, day)
+    # Staged and never published, as where it was refused.
+    transform(run)
+    metrics = transform(replace(run, tables=("doubled",)))
+    assert metrics == {"rows_staged": 1, "tables": {"doubled": 1}}
+    assert not tables.is_staged(run, "totals")
+    tables.publish(run, "doubled")
+    assert _rows(toy, "doubled") == {day: 2 * _rows(toy, "totals")[day]}
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
