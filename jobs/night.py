@@ -598,18 +598,22 @@ def _passes_over_gaps(run: Run, stages: tuple[Stage, ...]) -> Iterator[_Pass]:
     from jobs import survey
 
     parts = survey.parts_over_gaps(run)
-    if not parts.kept:
-        yield _Pass(stages=stages, days=run.days)
-        return
     for why in parts.kept.values():
         print(f"{why}.", flush=True)
     for unit in survey.units():
         asked = tuple(stage for stage in unit if stage in stages)
+        if not asked:
+            continue
         nights = parts.read if unit[0] == STAGES[0] else parts.made
-        if not nights:
+        own = survey.asked_of(unit[0], nights)
+        planned = [survey.Pass(days=days) for days in own]
+        if asked[0].audits:
+            # Files may have landed, or gone, since the stage before it staged in a task of its own:
+            # it has published all but the last of its ranges.
+            planned = survey.last_staged(run, asked[0]) or planned
+        if not planned:
             _pass_by(run, asked)
-        for days in survey.asked_of(unit[0], nights) if asked else ():
-            yield _Pass(stages=asked, days=days)
+        yield from _passes_of(unit, asked, planned)
 
 
 @contextmanager

@@ -1046,6 +1046,12 @@ def _staged(run: Run, maker: str, nights: set[date]) -> list[Pass]:
     return sorted(found, key=lambda one: one.days)
 
 
+def last_staged(run: Run, check: Stage) -> list[Pass]:
+    """The last range on which this run has staged what a check judges, if it has staged any."""
+    assert check.audits, "only a check judges what was staged"
+    return _done(run, check.audits)[-1:]
+
+
 def _done(run: Run, maker: str) -> list[Pass]:
     """The ranges on which a stage of this run has staged tables, in the order in which it did."""
     of_run = [

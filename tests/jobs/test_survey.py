@@ -1185,6 +1185,44 @@ def test_a_range_is_restated_over_a_gap_where_that_is_allowed(
     assert {one.definition for one in known.values()} == {"another"}
 
 
+def test_a_scheduler_restates_a_range_over_a_gap_as_a_command_does(home: Home) -> None:
+    home._file(DAYS[3]).unlink()
+    home.night(DAYS[2], first=DAYS[0])
+    home.night(DAYS[6], first=DAYS[4], allow_gap=True)
+    home.land(DAYS[2], 7)
+    run = replace(home.run(DAYS[6], DAYS[0]), run_id="manual__1")
+    home.performed.clear()
+    with home._stages():
+        for one in STAGES:
+            assert night.run_night(run, (one,), allow_gap=True, notify=False) == 0
+    # What windows over the gap read of before it is published by then.
+    assert home.published("marks")[DAYS[2]] == [7]
+    assert home.published("sums")[DAYS[4]] == [7 + 81]
+    beside = [f"{DAYS[0]}..{DAYS[2]}", f"{DAYS[4]}..{DAYS[6]}"]
+    for name, days in stages_of(home).items():
+        assert days == (beside[-1:] if name in ("train", "evaluate") else beside), name
+
+
+def test_a_check_over_a_gap_judges_what_its_run_has_staged(home: Home) -> None:
+    file = home._file(DAYS[3])
+    landed = file.read_text()
+    file.unlink()
+    home.night(DAYS[2], first=DAYS[0])
+    home.night(DAYS[6], first=DAYS[4], allow_gap=True)
+    home.land(DAYS[5], 7)
+    run = replace(home.run(DAYS[6], DAYS[0]), run_id="manual__1")
+    home.performed.clear()
+    with home._stages():
+        assert night.run_night(run, STAGES[:1], allow_gap=True, notify=False) == 0
+        # Between two tasks: staged by none, so judged by none.
+        file.write_text(landed)
+        assert night.run_night(run, STAGES[1:2], allow_gap=True, notify=False) == 0
+    beside = [f"{DAYS[0]}..{DAYS[2]}", f"{DAYS[4]}..{DAYS[6]}"]
+    assert stages_of(home)["check_raw"] == beside
+    assert home.published("readings")[DAYS[5]] == [7]
+    assert DAYS[3] not in home.published("readings")
+
+
 def test_a_range_whose_files_are_all_gone_is_made_anew_from_its_raw_tables(home: Home) -> None:
     home.night(DAYS[4], first=DAYS[0])
     for day in DAYS:
