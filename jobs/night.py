@@ -300,10 +300,13 @@ def _looked_at(run: Run) -> AbstractContextManager[None]:
         return nullcontext()
     from jobs.services.sampler import sampling
 
-    # A run may do a stage for some days, and then for others.
-    name = f"{run.doing.name}_{run.days.first}..{run.days.last}.json"
+    # A run may do a stage for some days, and then for others, or for the same ones anew.
+    name = f"{run.doing.name}_{run.days.first}..{run.days.last}"
+    named = [run.profiles / f"{name}.json"]
+    while named[-1].exists():
+        named.append(run.profiles / f"{name}_{len(named) + 1}.json")
     about = {"stage": run.doing.name, "days": str(run.days)}
-    return sampling(run.profiles / name, about)
+    return sampling(named[-1], about)
 
 
 def _has_many_rows(run: Run) -> bool:

@@ -79,9 +79,12 @@ def write_page(run: Run, since: float, seconds: float) -> Path | None:
     """
     left = [_read(file) for file in run.profiles.glob("*.json")]
     seen = [one for one in left if one.began >= since]
-    known = {one.about for one in seen}
+    # The last of each: a stage may be done twice for the same days, and killed the second time.
+    last: dict[tuple[str, str], float] = {}
+    for one in seen:
+        last[one.about] = max(one.began, last.get(one.about, 0.0))
     killed = _killed(run, since)
-    seen += [one for one in killed if one.about not in known]
+    seen += [one for one in killed if last.get(one.about, 0.0) < one.began]
     if not seen:
         return None
     seen.sort(key=lambda one: one.began)

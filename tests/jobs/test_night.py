@@ -165,6 +165,19 @@ def test_a_stage_is_looked_at_where_the_run_asks_for_it_and_only_there(
     assert json.loads(file.read_text())["stage"] == "ingest"
 
 
+def test_what_was_seen_of_a_stage_is_kept_when_it_is_done_again_for_the_same_days(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(night, "_function", lambda stage: _giving({}))
+    looked_at = replace(run, profile=True)
+    codes = [night.perform(looked_at.to_json()) for _ in range(3)]
+    assert codes == [0, 0, 0]
+    seen = [json.loads(file.read_text()) for file in run.profiles.iterdir()]
+    about = {(one["stage"], one["days"]) for one in seen}
+    assert about == {("ingest", "2013-01-05")}
+    assert len({one["began"] for one in seen}) == 3
+
+
 @pytest.mark.parametrize(
     ("error", "code", "status", "traceback"),
     [

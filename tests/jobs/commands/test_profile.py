@@ -137,6 +137,14 @@ def test_a_stage_that_was_killed_has_a_bar_of_its_seconds_which_are_not_between_
     ]
 
 
+def test_a_stage_that_was_killed_when_it_made_the_same_days_anew_has_a_bar(run: Run) -> None:
+    leave(run, "transform", 11.0, (PYTHON, "jobs/a.py read", 2.0))
+    record_killed(run, "transform", 13.0, 90.0)
+    _, first, again = bars(write_page(run, 10.0, 95.0))
+    assert first == ("transform", [f"{PYTHON}: 2.00 s"])
+    assert again == ("transform", ["killed: what it did was not kept: 90.00 s"])
+
+
 def test_a_run_whose_only_stage_was_killed_has_a_page(run: Run) -> None:
     record_killed(run, "train", 13.0, 90.0)
     whole, train = bars(write_page(run, 10.0, 95.0))
