@@ -68,8 +68,8 @@ class ReadBefore:
         with suppress(Exception):
             # Where nothing else is told, it is the home that it lies in.
             private_home(self._environment)
-            # Others may have kept some since.
-            kept = {**self._kept(), **self._unkept}
+            # Others may have kept some since. What was known stays if a store fails just now.
+            kept = {**self._known, **self._kept(), **self._unkept}
             places.write_whole(self._file, json.dumps(kept).encode())
         self._unkept = {}
         self._kept_at = time.monotonic()

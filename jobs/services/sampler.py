@@ -32,7 +32,11 @@ KINDS = (PLANS, COMPUTES, FILES, CHECKS, MODELS, RANKS, IMPORTS, PYTHON)
 """What a thread may be doing."""
 _OWN = {f"{ROOT}/{name}/": name for name in ("jobs", "pipelines", "expectations", "features")}
 _RANKS = f"{ROOT}/jobs/training/families/neural_network"
-_WAIT_FOR_PROCESSES = (f"{ROOT}/jobs/services/stage_client.py", f"{_RANKS}/numbered.py")
+_WAIT_FOR_PROCESSES = (
+    f"{ROOT}/jobs/services/stage_client.py",
+    f"{_RANKS}/numbered.py",
+    f"{_RANKS}/executors.py",
+)
 _BY_PATH = (
     # Within these, a thread waits for another, whose seconds they are.
     ("/concurrent/futures/", None),
@@ -51,9 +55,8 @@ _BY_PATH = (
     ("<frozen importlib", IMPORTS),
     # What is not Python leaves no frame: its seconds are those of the function that calls it.
     *((path, RANKS) for path in _WAIT_FOR_PROCESSES),
-    # Beside who waits for ranks: these hold their lines, and the query whose tasks they are.
+    # Beside who waits for ranks: this holds their lines.
     (f"{_RANKS}/wanted.py", None),
-    (f"{_RANKS}/executors.py", None),
     (f"{ROOT}/jobs/lake/", FILES),
     *((path, PYTHON) for path in _OWN),
 )

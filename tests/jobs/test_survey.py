@@ -1390,6 +1390,28 @@ def test_files_that_were_marked_anew_are_read_once_for_all_homes_of_a_lake(
     assert home.performed == []
 
 
+def test_what_was_known_stays_known_where_a_store_fails_at_the_second_look(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / name for name in ("one", "two")]
+    for file in files:
+        file.write_text(file.name)
+    one, two = files
+    digests = {file: publications.digest_of_file(file) for file in files}
+    first = read_before.ReadBefore(home.environment, "tiny")
+    first.digest(one, 1)
+    first.keep()
+    second = read_before.ReadBefore(home.environment, "tiny")
+    second.digest(one, 1)
+    with monkeypatch.context() as failing:
+        failing.setattr(read_before.ReadBefore, "_kept", lambda _: {})
+        second.digest(two, 1)
+        second.keep()
+    monkeypatch.delattr(publications, "digest_of_file")
+    third = read_before.ReadBefore(home.environment, "tiny")
+    assert {file: third.digest(file, 1) for file in files} == digests
+
+
 def test_what_a_long_look_has_read_is_kept_before_it_ends(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,14 +142,19 @@ def test_who_holds_the_lines_of_ranks_does_nothing() -> None:
         holding.join()
 
 
-def test_who_waits_for_the_query_whose_tasks_are_ranks_does_nothing() -> None:
+def test_who_waits_until_executors_are_free_of_ranks_waits_for_other_processes() -> None:
     tasks = object.__new__(_Tasks)
     tasks._session = None
     tasks._thread = threading.Thread(target=time.sleep, args=(SECONDS,))
     tasks._thread.start()
-    waiting = threading.Thread(target=tasks.await_gone)
+
+    def ended() -> None:
+        tasks.await_gone()
+
+    waiting = threading.Thread(target=ended)
     waiting.start()
-    assert _done_by(waiting) is None
+    place = f"{Path(__file__).relative_to(ROOT)} ended"
+    assert _done_by(waiting) == (RANKS, place)
     waiting.join()
 
 
