@@ -167,7 +167,7 @@ def _origin(run: Run, making: _Making, nights: _Asked, knowledge: Knowledge) -> 
 def _rows(run: Run, making: _Making, nights: _Asked, knowledge: Knowledge) -> DataFrame:
     table = making.table
     parts = []
-    for piece, asked in _pieces(run, table, nights, knowledge):
+    for piece, asked in _pieces(table, nights, knowledge):
         if asked is None:
             seen = {name: knowledge.latest(name) for name in table.reads}
         else:
@@ -177,16 +177,25 @@ def _rows(run: Run, making: _Making, nights: _Asked, knowledge: Knowledge) -> Da
 
 
 def _pieces(
-    run: Run, table: Table, nights: _Asked, knowledge: Knowledge
+    table: Table,
+    nights: _Asked,
+    knowledge: Knowledge,
 ) -> Iterator[tuple[Days, date | None]]:
     """The run's nights in parts, each with the night from whose knowledge all of it is made."""
-    if table.is_of_the_moment:
-        for piece in knowledge.pieces(table.reads, run.days):
-            yield piece, piece.last
-        return
-    for asked, alike in groupby(nights, nights.__getitem__):
+
+    def told_apart_by(night: date) -> tuple[bool, date | None]:
+        asked = nights[night]
+        return (True, None) if asked == night else (False, asked)
+
+    for (is_own, asked), alike in groupby(nights, told_apart_by):
         first, *others = alike
-        yield Days(first, max(others, default=first)), asked
+        days = Days(first, max(others, default=first))
+        if is_own:
+            # Each as of itself, and most of them see the same: a year is not made day by day.
+            for piece in knowledge.pieces(table.reads, days):
+                yield piece, piece.last
+        else:
+            yield days, asked
 
 
 def _make(

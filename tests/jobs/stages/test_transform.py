@@ -273,6 +273,22 @@ def test_a_table_about_its_own_day_is_first_made_as_it_was_before_a_late_correct
         assert _known(toy, "totals") == {"2013-01-03": known}
 
 
+def test_days_that_were_corrected_late_together_are_made_together_as_they_were(
+    spark: SparkSession, toy: Environment, seen: list[tuple[str, list[str]]]
+) -> None:
+    _publish_readings(spark, toy, {"2013-01-02": 7.0, "2013-01-03": 8.0}, known="2013-01-05")
+    follows = replace(TOTALS, follows_corrections=True)
+    run = _run(toy, "2013-01-02", "2013-01-03")
+    run = replace(run, pipeline=replace(SUMMED, derived=(follows,)))
+    for second, third in ((110.0, 1110.0), (17.0, 25.0)):
+        seen.clear()
+        transform(run)
+        tables.publish(run, "totals")
+        assert _rows(toy, "totals") == {"2013-01-02": second, "2013-01-03": third}
+        asked = [told for told, _ in seen if told.startswith("readings")]
+        assert asked == ["readings for 2013-01-02..2013-01-03"]
+
+
 def test_a_day_again_changes_no_row(toy: Environment) -> None:
     _transform(toy, "2013-01-02", "2013-01-06")
     run = _run(toy, "2013-01-03")
