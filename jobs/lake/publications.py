@@ -380,6 +380,9 @@ def record_left_out(run: Run, told: Mapping[str, Told]) -> None:
     """
     for name, of_table in told.items():
         if of_table.unrecorded:
+            if of_table.first_lost is not None:
+                # Else the record told of them again, by the numbers that these have now.
+                forget_lost(run, name)
             record(run, name, [])
 
 

@@ -1016,6 +1016,26 @@ def truncate_log(run: Run, after: int) -> None:
             file.unlink()
 
 
+def test_what_was_left_out_of_the_record_brings_back_nothing_that_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_at(tmp_path)
+    for number, day in enumerate((FIRST, SECOND, SECOND)):
+        of_day = run_at(tmp_path, Days.of(day))
+        publish(of_day, TABLE, staged(of_day, {day: [number]}))
+    truncate_log(run, after=0)
+    of_first = run_at(tmp_path, Days.of(FIRST))
+    # The record is from a backup, too, or the commit from a home of before.
+    with monkeypatch.context() as patched:
+        patched.setattr(publications, "forget_lost", lambda *_: None)
+        patched.setattr(publications, "record", lambda *_: None)
+        publish(of_first, TABLE, staged(of_first, {FIRST: [7]}))
+    assert in_force(run, TABLE).keys() == {FIRST}
+    publications.record_left_out(run, publications.all_told(run))
+    assert in_force(run, TABLE).keys() == {FIRST}
+    assert [row["version"] for row in recorded(run)] == [0, 1]
+
+
 def test_a_table_whose_folder_is_gone_is_published_whole_again(tmp_path: Path) -> None:
     run = run_at(tmp_path)
     ids = {FIRST: [1], SECOND: [2, 3]}
