@@ -255,10 +255,10 @@ def test_a_table_about_its_own_day_is_made_from_the_last_version_and_known_as_la
     assert _known(toy, "totals") == {"2013-01-03": "2013-01-05", "2013-01-04": "2013-01-04"}
 
 
-def _total_by_day(environment: Environment, day: str) -> None:
+def _total_by_day(environment: Environment, day: str, *, is_exact: bool = False) -> None:
     """Make and publish the totals as a table about its own day alone."""
     about_its_day = replace(SUMMED, derived=(replace(TOTALS, window_days=1),))
-    run = replace(_run(environment, day), pipeline=about_its_day)
+    run = replace(_run(environment, day), pipeline=about_its_day, is_exact=is_exact)
     transform(run)
     tables.publish(run, "totals")
 
@@ -271,6 +271,16 @@ def test_a_table_about_its_own_day_is_first_made_as_it_was_before_a_late_correct
         _total_by_day(toy, "2013-01-03")
         assert _rows(toy, "totals") == {"2013-01-03": total}
         assert _known(toy, "totals") == {"2013-01-03": known}
+
+
+def test_a_run_of_exactly_its_days_makes_no_table_as_it_was_before_a_late_correction(
+    spark: SparkSession, toy: Environment
+) -> None:
+    day = "2013-01-03"
+    _publish_readings(spark, toy, {day: 7.0}, known="2013-01-05")
+    _total_by_day(toy, day, is_exact=True)
+    assert _rows(toy, "totals") == {day: 7.0}
+    assert _known(toy, "totals") == {day: day}
 
 
 def test_days_that_were_corrected_late_together_are_made_together_as_they_were(
