@@ -253,17 +253,22 @@ def test_what_was_served_keeps_what_is_behind_it_when_a_correction_is_restated_a
     assert ids_at(run, TABLE, 3) == [4]
 
 
-def test_what_stands_behind_predictions_stays_through_a_table_that_is_declared_no_more(
-    tmp_path: Path,
-) -> None:
-    run = run_at(tmp_path, DAY)
+def with_sums(run: Run) -> Run:
+    """Its pipeline has a derived table."""
     sums = Table(
         name="sums",
         made_by="transform",
         reads=(TABLE,),
         key=("id",),
     )
-    before = replace(run, pipeline=replace(run.pipeline, derived=(sums,)))
+    return replace(run, pipeline=replace(run.pipeline, derived=(sums,)))
+
+
+def test_what_stands_behind_predictions_stays_through_a_table_that_is_declared_no_more(
+    tmp_path: Path,
+) -> None:
+    run = run_at(tmp_path, DAY)
+    before = with_sums(run)
     made_of(before, TABLE, 1, None)
     made_of(before, "sums", 1, TABLE)
     made_of(before, "scoring", 1, "sums")
@@ -291,14 +296,7 @@ def test_what_stands_behind_the_rows_that_a_model_learned_from_stays(tmp_path: P
 def test_what_stands_behind_rows_that_one_night_alone_saw_and_a_model_learned_from_stays(
     tmp_path: Path,
 ) -> None:
-    run = run_at(tmp_path, DAY)
-    sums = Table(
-        name="sums",
-        made_by="transform",
-        reads=(TABLE,),
-        key=("id",),
-    )
-    run = replace(run, pipeline=replace(run.pipeline, derived=(sums,)))
+    run = with_sums(run_at(tmp_path, DAY))
     late = SECOND + timedelta(days=2)
     made_of(run, TABLE, 1, None)
     # Made late, of what its night knew.

@@ -244,14 +244,19 @@ def _killed_before_readings(
     return PUBLISH(run, name, staged, **options)
 
 
-def test_a_kill_before_the_table_is_published_is_mended_by_the_next_run(
-    toy: Environment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _ingest(toy, FIRST)
+def _check_until_killed(toy: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quarantine is published, and the table is not."""
     with monkeypatch.context() as killed:
         killed.setattr(commits, "publish", _killed_before_readings)
         with pytest.raises(KeyboardInterrupt):
             _check(toy, FIRST)
+
+
+def test_a_kill_before_the_table_is_published_is_mended_by_the_next_run(
+    toy: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _ingest(toy, FIRST)
+    _check_until_killed(toy, monkeypatch)
     assert _ids(toy) == []
     # Of a corrected file too, whose bad rows are others.
     drop_readings(toy, FIRST, "1,,0.5,a", "2,,1.5,b", "3,,77,odd")
@@ -323,10 +328,7 @@ def test_a_quarantine_that_was_written_by_another_rule_before_a_kill_is_to_be_ma
     toy: Environment, suites: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _ingest(toy, FIRST)
-    with monkeypatch.context() as killed:
-        killed.setattr(commits, "publish", _killed_before_readings)
-        with pytest.raises(KeyboardInterrupt):
-            _check(toy, FIRST)
+    _check_until_killed(toy, monkeypatch)
     _allow(suites, 100)
     with pytest.raises(Fenced, match=f"^toy.readings_quarantine {_JUDGED_OTHERWISE}"):
         _check(toy, FIRST)
