@@ -44,10 +44,12 @@ _SPINE = frozenset(
 
 
 def names() -> list[str]:
-    """Names of all pipelines, sorted."""
-    return sorted(
-        path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _SPINE
-    )
+    """Names of all pipelines, sorted.
+
+    A name with a dot is no module's: an editor's lock (`.#taxi.py`), or a copy (`taxi.old.py`).
+    """
+    found = {path.stem for path in Path(__file__).parent.glob("*.py")}
+    return sorted(name for name in found - _SPINE if "." not in name)
 
 
 def pipeline(name: str) -> Pipeline:

@@ -98,11 +98,21 @@ class FeatureView:
         refuse_unless(self.name.isidentifier(), f"A feature view cannot be named '{self.name}'.")
         refuse_unless(bool(self.keys), f"Feature view '{self.name}' needs a key.")
         refuse_unless(bool(self.features), f"Feature view '{self.name}' has no features.")
+        self._refuse_odd_values()
         age = self.max_age_hours
         refuse_unless(
             age is None or age >= 1,
             f"Feature view '{self.name}': max_age_hours must be at least 1.",
         )
+
+    def _refuse_odd_values(self) -> None:
+        for name, values in (("keys", self.keys), ("constants", self.constants)):
+            for key, value in values.items():
+                refuse_unless(
+                    isinstance(value, str),
+                    f"Feature view '{self.name}': {name} has {value!r} for '{key}', which is no "
+                    f"text. Write '{value}': Spark compares it with values of the column's type.",
+                )
 
     @property
     def columns(self) -> tuple[str, ...]:

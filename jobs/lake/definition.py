@@ -49,6 +49,15 @@ AS_BEFORE: Mapping[str, object] = {
 """Fields that came later, with the value that means what was meant without them: so a declaration
 that does not use them is what it was."""
 
+_TOLD_AS: Mapping[str, object] = {
+    "marker": None,
+    "is_optional": False,
+    "first_day": None,
+    "last_day": None,
+}
+"""Fields of feeds that say when a file is there, and make no rows, with the value that is told in
+place of theirs. To leave them out would change what every feed was."""
+
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _Seen = dict[int, object]
 """By id what was told already: one of the same name may say something else."""
@@ -90,7 +99,8 @@ def _told_by_value(value: object, seen: _Seen) -> str:
     if is_dataclass(value):
         names = [one.name for one in fields(value) if one.name not in _NOT_OF_ROWS]
         said = [name for name in names if is_said(name, getattr(value, name))]
-        told = [(name, _told(getattr(value, name), seen)) for name in said]
+        values = {name: _TOLD_AS.get(name, getattr(value, name)) for name in said}
+        told = [(name, _told(one, seen)) for name, one in values.items()]
         return f"{type(value).__name__}{told}"
     if isinstance(value, Mapping):
         return str([_told(pair, seen) for pair in value.items()])

@@ -227,6 +227,16 @@ def test_a_pipeline_name_that_no_module_or_schema_can_have_is_refused(name: str)
         replace(TOY, name=name)
 
 
+def test_what_an_editor_or_a_copy_leaves_beside_the_pipelines_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taxi.py").touch()
+    (tmp_path / "taxi.old.py").touch()
+    (tmp_path / ".#taxi.py").symlink_to("nobody@host.1")
+    monkeypatch.setattr(catalog, "__file__", str(tmp_path / "catalog.py"))
+    assert catalog.names() == ["taxi"]
+
+
 @pytest.mark.parametrize("folder", PART_FOLDERS)
 def test_every_module_that_lies_beside_a_pipelines_parts_is_a_reserved_name(folder: str) -> None:
     stems = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__"}
@@ -665,6 +675,11 @@ _KEY = ("id",)
             lambda: FeatureView(name="v", table="t", keys=_KEY, features=()),
             "keys .* dictionary of",
         ),
+        (
+            lambda: replace(_PLACED, constants={"hour": 7}),
+            r"view '\w+': constants has 7 for 'hour', which is no text\. Write '7'",
+        ),
+        (lambda: replace(_PLACED, keys={"id": None}), "keys has None for 'id', .* no text"),
         (
             lambda: Grain(
                 name="g",

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import date
 from types import ModuleType
 from typing import get_args
 
@@ -353,6 +354,15 @@ def test_what_judges_or_describes_rows_makes_none() -> None:
     assert digest(replace(FLIGHTS, doc="Other words.", max_quarantine_share=0.5)) == digest(FLIGHTS)
     assert digest(replace(FLIGHTS, null_token="-")) != digest(FLIGHTS)
     assert digest(FLIGHTS) != digest(SCHEDULE)
+
+
+def test_a_feed_whose_files_come_in_another_way_has_the_same_rows() -> None:
+    first, last = date(2013, 2, 1), date(2013, 11, 30)
+    moved = replace(FLIGHTS, first_day=first, last_day=last)
+    changed = replace(moved, marker="{date}.done", is_optional=True)
+    assert digest(changed) == digest(FLIGHTS)
+    feeds = tuple(changed if one == FLIGHTS else one for one in PIPELINE.feeds)
+    assert definitions(replace(PIPELINE, feeds=feeds)) == definitions(PIPELINE)
 
 
 def test_a_table_depends_on_its_own_transform_alone(monkeypatch: pytest.MonkeyPatch) -> None:
