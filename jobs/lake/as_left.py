@@ -28,7 +28,7 @@ from jobs.lake.store_faults import refuse_store_fault
 from pipelines.days import Days
 from pipelines.errors import UsageError
 from pipelines.run import is_run_id
-from pipelines.spec import HISTORY_SUFFIX, QUARANTINE_SUFFIX
+from pipelines.spec import HISTORY_SUFFIX, OPS, QUARANTINE_SUFFIX
 from pipelines.stages import STAGES
 
 if TYPE_CHECKING:
@@ -46,6 +46,11 @@ _ENDED = (_REFUSED, "failed")
 _RUNS_LISTED = 5
 _FILES_LISTED = 3
 _OF_SQL = "Ask for a later run, or without --run for what is in force."
+OF_OPS = (
+    "The platform's own tables keep their versions for a day, and all rows of before: filter by "
+    "their columns of time."
+)
+"""What who asked for an older version of such a table can do."""
 _Row = dict[str, Any]
 
 
@@ -121,11 +126,12 @@ def open_at(
         UsageError: the version cannot be opened, or files of it have been deleted.
     """
     place = environment.table_path(name)
-    ways_out = (
+    of_pipelines = (
         "`nightshift maintain` spares what was in force within NIGHTSHIFT_RETENTION_DAYS "
         f"({environment.retention_days}), and older versions only where something in force was "
         f"made from them. {way_out}"
     )
+    ways_out = OF_OPS if name.startswith(f"{OPS}.") else of_pipelines
     try:
         table = DeltaTable(place, version=version)
     except (DeltaError, OSError) as error:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import duckdb
 from deltalake import DeltaTable
 
-from jobs.lake import datasets, publications
+from jobs.lake import as_left, datasets, publications
 from jobs.lake.ops_views import OPS_VIEWS
 from jobs.lake.tokens import Token, encoded, is_alias, quoted, tokens
 from pipelines.errors import UsageError
@@ -128,10 +128,9 @@ class Past:
         until = [version for version, made in commits if made <= instant]
         if not until:
             first = min((f"its record begins {made}" for _, made in commits), default="")
-            raise UsageError(
-                f"{self.table} cannot be read as of {self.value}: "
-                f"{first or 'no publication of it is recorded'}."
-            )
+            why = first or "no publication of it is recorded"
+            way_out = f" {as_left.OF_OPS}" if self._is_ops else ""
+            raise UsageError(f"{self.table} cannot be read as of {self.value}: {why}.{way_out}")
         return max(until)
 
     @property

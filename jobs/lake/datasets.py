@@ -94,11 +94,11 @@ def history(
 
     Raises:
         UsageError: another program has turned on a feature that would be read wrongly, or files of
-            the version have been deleted; or the table has such a column of its own.
+            the version have been deleted; or the table has such a column of its own, or no days.
     """
     # Opened before the record is asked, which may tell of later versions meanwhile.
     newest = _table(environment, name, version)
-    (day,) = newest.metadata().partition_columns
+    day = _day_column(newest, name)
     current, superseded = _revisions(environment, name, newest.version(), at)
     rows = _rows(environment, name, newest, filtered=filtered)
     _refuse_own_columns(name, rows.schema.names)
@@ -110,6 +110,17 @@ def history(
         files += _told(replaced, day, revisions, is_in_force=False)
     schema = pa.schema([*rows.schema, *OF_HISTORY])
     return arrow.FileSystemDataset(files, schema, rows.format, rows.filesystem)
+
+
+def _day_column(table: DeltaTable, name: str) -> str:
+    """The column of days that its publications replace; another program's table may have none."""
+    columns = table.metadata().partition_columns
+    if len(columns) != 1:
+        raise UsageError(
+            f"{name} is not partitioned by one column of days, as tables of pipelines are, so it "
+            f"has no history and no night knows it. Ask for its versions: {name} VERSION AS OF 0."
+        )
+    return columns[0]
 
 
 def _refuse_own_columns(table: str, columns: Collection[str]) -> None:
@@ -135,11 +146,12 @@ def known_by(
         filtered: See `dataset_of`.
 
     Raises:
-        UsageError: another program has turned on a feature that would be read wrongly.
+        UsageError: another program has turned on a feature that would be read wrongly; or the table
+            has no days.
     """
     # Opened before the record is asked, which may tell of later versions meanwhile.
     newest = _table(environment, name, None)
-    (column,) = newest.metadata().partition_columns
+    column = _day_column(newest, name)
     rows = _rows(environment, name, newest, filtered=filtered)
     files = []
     for version, days in _seen(environment, name, night, newest.version()).items():

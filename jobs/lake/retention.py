@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from deltalake import DeltaTable
 from pyarrow import fs
 
-from jobs.lake import ops, snapshots
+from jobs.lake import ops, publications, snapshots
 from jobs.lake.file_systems import file_system
 from jobs.lake.in_use import InUse
 from jobs.lake.knowledge import visible
@@ -63,9 +63,9 @@ def versions_in_use(
 ) -> dict[str, set[int]]:
     """For each table the Delta versions that a publication names, or follows from.
 
-    Of predictions every publication counts, also one that was replaced: what was served stays. Of
-    another table those do that some night sees. What they were made from counts through every
-    table, though no night sees it any more.
+    Of predictions every publication counts, also one that was replaced, or whose rows are lost and
+    may come back from a backup: what was served stays. Of another table those do that some night
+    sees. What they were made from counts through every table, though no night sees it any more.
 
     Args:
         run: Whose pipeline's tables they are.
@@ -76,6 +76,9 @@ def versions_in_use(
         told = known if name == PREDICTIONS else visible(known)
         for one in told:
             used.add(name, one)
+    if PREDICTIONS in used.told:
+        for one in publications.told(run, PREDICTIONS).all_lost:
+            used.add(PREDICTIONS, one)
     used.versions[SCORING] |= _scored(run)
     for snapshot in pinned:
         used.versions[snapshot.table] |= snapshots.versions(run, snapshot)

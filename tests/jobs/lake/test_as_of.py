@@ -11,6 +11,7 @@ from deltalake import write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.lake import as_left
 from jobs.lake.as_of import rewritten
 from jobs.lake.commits import publish
 from jobs.lake.publications import Origin
@@ -226,6 +227,31 @@ def test_a_table_without_publications_has_no_times(lake: Environment) -> None:
     write_deltalake(lake.table_path("toy.bare"), pa.table({"id": [1]}))
     with pytest.raises(UsageError, match="2013-01-01: no publication of it is recorded"):
         query(lake, "FROM toy.bare TIMESTAMP AS OF '2013-01-01'")
+
+
+def test_of_a_table_of_the_platform_whose_versions_are_gone_the_rows_are_offered(
+    lake: Environment,
+) -> None:
+    told = "The platform's own tables keep their versions for a day, .* filter by their columns"
+    with pytest.raises(UsageError, match=f"its record begins .*{told}"):
+        query(lake, "FROM ops.publications TIMESTAMP AS OF '2013-01-01'")
+    place = Path(lake.table_path("ops.publications"))
+    (place / "_delta_log" / f"{0:020}.json").unlink()
+    with pytest.raises(UsageError, match=told) as refused:
+        as_left.open_at(lake, "ops.publications", 0)
+    assert "maintain" not in str(refused.value)
+
+
+@pytest.mark.parametrize("asked", ["toy.bare KNOWN AS OF '2013-01-05'", "toy.bare_history"])
+@pytest.mark.parametrize("partitions", [[], ["id", "place"]])
+def test_a_table_without_a_column_of_days_has_no_history(
+    lake: Environment, partitions: list[str], asked: str
+) -> None:
+    columns = ("id", "place", "height")
+    rows = pa.table({column: [1] for column in columns})
+    write_deltalake(lake.table_path("toy.bare"), rows, partition_by=partitions)
+    with pytest.raises(UsageError, match=r"toy\.bare is not partitioned by one column of days"):
+        query(lake, f"FROM {asked}")
 
 
 @pytest.mark.parametrize(

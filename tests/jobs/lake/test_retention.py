@@ -236,6 +236,21 @@ def test_what_stands_behind_predictions_that_were_served_stays_through_every_tab
     assert ids_at(run, "scoring", 1) == [3]
 
 
+def test_what_was_served_keeps_what_is_behind_it_while_its_folder_is_away(tmp_path: Path) -> None:
+    run = run_that_served_beside_a_correction(tmp_path)
+    made_of(run, TABLE, 3, None)
+    made_of(run, "scoring", 3, TABLE)
+    for name in (TABLE, "scoring"):
+        age(run, name)
+    served = Path(path(run, "predictions"))
+    served.rename(tmp_path / "away")
+    assert clean(run, TABLE).deleted == 0
+    # It comes back from a backup.
+    (tmp_path / "away").rename(served)
+    assert ids_at(run, TABLE, 0) == [1]
+    assert ids_at(run, TABLE, 1) == [2]
+
+
 def test_what_was_served_keeps_what_is_behind_it_when_a_correction_is_restated_as_it_is(
     tmp_path: Path,
 ) -> None:
