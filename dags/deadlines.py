@@ -53,7 +53,7 @@ class DeadlineOperator(CommandOperator):
         ended = self._run_command(late_command(self.pipeline, night.days, run_id))
         if ended.exit_code:
             raise AirflowException(
-                f"Nobody was told (exit code {ended.exit_code}): {ended.last_line}"
+                f"Not everybody was told (exit code {ended.exit_code}): {ended.last_line}"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ _ANSWERS_WITHIN_SECONDS = 10.0
 """For so long a task waits for the landing folder to say which files are there."""
 _NOT_ENDED = ["queued", "running"]
 """States of a run that goes on, or will."""
+_log = logging.getLogger(__name__)
 
 
 class FilesLanded(BaseTrigger):
@@ -91,7 +93,7 @@ class FilesLanded(BaseTrigger):
 
 
 def absent(names: Sequence[str]) -> list[str]:
-    """Those files that are not there: all, where the landing folder does not answer.
+    """Those files that are not there: all, where the landing folder does not answer, or refuses.
 
     Args:
         names: Below the landing folder.
@@ -100,7 +102,8 @@ def absent(names: Sequence[str]) -> list[str]:
     looking = ThreadPoolExecutor(max_workers=1).submit(_stamps, names)
     try:
         seen = looking.result(timeout=_ANSWERS_WITHIN_SECONDS)
-    except TimeoutError:
+    except Exception as error:  # refused, or too slow: it ends no wait of hours
+        _log.warning("Nobody can say now whether the files are there: %s", error or "no answer")
         return list(names)
     return [name for name, found in zip(names, seen, strict=True) if found is None]
 

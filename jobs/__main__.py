@@ -40,6 +40,8 @@ EXIT_CODES = (
     "4 files of a feed have not landed yet, 5 a model awaits a person."
 )
 Command = Callable[[argparse.Namespace, Environment], int]
+_SERVER_SECONDS_OF_NOTIFY = 2.0
+"""A callback of Airflow's has 17 s for all, and the command can do without the stage server."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -1028,11 +1030,13 @@ def _tell_loss(arguments: argparse.Namespace, run: Run, began: datetime, taken: 
     return perform(run, how, arguments.format, arguments.result, since=began)
 
 
-def _forwarded(arguments: argparse.Namespace, environment: Environment) -> int | None:
+def _forwarded(
+    arguments: argparse.Namespace, environment: Environment, most_seconds: float | None = None
+) -> int | None:
     """The exit code of the command, done by a child of the stage server; None: none has done it."""
     if arguments.is_child:
         return None
-    code = forwarding.forward(environment, arguments.command_line)
+    code = forwarding.forward(environment, arguments.command_line, most_seconds)
     return None if code == LOST else code
 
 
@@ -1097,7 +1101,8 @@ def _plan(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 def _notify(arguments: argparse.Namespace, environment: Environment) -> int:
-    if (code := _forwarded(arguments, environment)) is not None:
+    code = _forwarded(arguments, environment, _SERVER_SECONDS_OF_NOTIFY)
+    if code is not None:
         return code
     from jobs.commands.notify import notify, parse_instant
     from pipelines.run import Run

@@ -9,6 +9,7 @@ from datetime import date, datetime, timedelta
 from itertools import chain
 from typing import Any
 
+from jobs import promptly
 from jobs.lake.store_faults import what_store_says
 from jobs.services import addresses
 from pipelines.days import Days
@@ -113,7 +114,7 @@ def failure(
         otherwise: The message where it recorded none.
     """
     try:
-        attempt = _last_of(_stage_rows(run), run, since)
+        attempt = _last_of(promptly.read(lambda: _stage_rows(run)), run, since)
     except Exception as error:  # a lake that is away may be the very failure to tell of
         attempt = {}
         is_known = otherwise not in (NO_REASON, UNRECORDED)
@@ -331,12 +332,18 @@ def predictions_late(run: Run) -> Notification | None:
         raise UsageError(f"'{pipeline.name}' declares no predictions_by: nothing can be late.")
     night = run.days.last
     day = pipeline.table(PREDICTIONS).day_of(night)
-    if _is_predicted(run, day):
-        return None
-    seen = _last_of_night(run, night)
-    missing = f"No predictions for {day} by {by:%H:%M} ({pipeline.timezone})."
-    told = notification(run, Event.PREDICTIONS_LATE, f"{missing} {_how_far(seen)}")
+    deadline = f"by {by:%H:%M} ({pipeline.timezone})"
     page = addresses.of_page(run.environment, "nights", pipeline.name)
+    try:
+        if _is_predicted(run, day):
+            return None
+        seen = _last_of_night(run, night)
+    except Exception as error:  # a lake that is away may be why there are none
+        unknown = f"Nobody can say whether there are predictions for {day} {deadline}."
+        told = notification(run, Event.PREDICTIONS_LATE, f"{unknown} {_unread(run, error)}")
+        return replace(told, page=page)
+    missing = f"No predictions for {day} {deadline}."
+    told = notification(run, Event.PREDICTIONS_LATE, f"{missing} {_how_far(seen)}")
     if not seen:
         return replace(told, page=page)
     return replace(

@@ -1,6 +1,7 @@
 """Has people told: what is wrong once for each cause, and once that it is right again.
 
-`ops.alerts` keeps what they were told. A lake that cannot be read keeps nobody from being told.
+`ops.alerts` keeps what they were told. A lake that cannot be read, or not soon, keeps nobody from
+being told.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from jobs import outcome
+from jobs import outcome, promptly
 from jobs.lake.store_faults import what_store_says
 from pipelines.errors import NightshiftError
 from pipelines.events import ALARMS, Channel, Event, Notification
@@ -219,7 +220,7 @@ def _ended(run: Run) -> Sequence[Row]:
 
 def _read(run: Run, rows: _Reading) -> Sequence[Row]:
     try:
-        return rows()
+        return promptly.read(rows)
     except Exception as error:  # a lake that is away may be the very failure to tell of
         _warn(run, "what people were told before is not known", error)
         return []

@@ -103,15 +103,19 @@ def connect(environment: Environment) -> socket.socket:
     return connection
 
 
-def answers(environment: Environment) -> bool:
+def answers(environment: Environment, most_seconds: float | None = None) -> bool:
     """Whether the home's stage server answers: for one that is stopped the system connects, too.
+
+    Args:
+        environment: Whose home it is.
+        most_seconds: Wait no longer for the answer; None: as long as a busy one may take.
 
     Raises:
         OSError: no server is up, or it does not answer in time.
         UsageError: the home's path is too long for a socket in it, so it has no server.
     """
     path = socket_path(environment, "stages")
-    patience = _ANSWER_AGAIN_SECONDS if path in _silent else _ANSWER_SECONDS
+    patience = _ANSWER_AGAIN_SECONDS if path in _silent else most_seconds or _ANSWER_SECONDS
     with connect(environment) as connection:
         connection.settimeout(patience)
         # Refused by each: nothing is begun.

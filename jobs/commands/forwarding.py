@@ -17,12 +17,16 @@ from pipelines.errors import UsageError
 from pipelines.forwarding import FUNCTION, LOST
 
 
-def forward(environment: Environment, words: Sequence[str]) -> int | None:
+def forward(
+    environment: Environment, words: Sequence[str], most_seconds: float | None = None
+) -> int | None:
     """Have the command done by a child of the stage server, which writes to our output.
 
     Args:
         environment: Of this process: the stage server has the settings of `nightshift up`.
         words: The command's.
+        most_seconds: Wait no longer for a server that answers; None: as long as a busy one may
+            take.
 
     Returns:
         Its exit code; `LOST` when the child was killed, alone or with its server. None: no server
@@ -30,7 +34,7 @@ def forward(environment: Environment, words: Sequence[str]) -> int | None:
     """
     argument = forwarding.argument(environment, words, os.environ)
     variables = forwarding.variables(os.environ, words)
-    if not stage_client.available(environment):
+    if not stage_client.available(environment, most_seconds):
         return None
     try:
         ended = stage_client.called(environment, FUNCTION, argument, variables)

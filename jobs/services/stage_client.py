@@ -73,11 +73,16 @@ class Ended:
         return bool(self.said) and not self.is_refused
 
 
-def available(environment: Environment) -> bool:
-    """Whether the home's stage server answers."""
+def available(environment: Environment, most_seconds: float | None = None) -> bool:
+    """Whether the home's stage server answers.
+
+    Args:
+        environment: Whose home it is.
+        most_seconds: Wait no longer for the answer; None: as long as a busy one may take.
+    """
     # A home with a path too long for a socket (a UsageError) has no stage server either.
     with suppress(OSError, UsageError):
-        return wire.answers(environment)
+        return wire.answers(environment, most_seconds)
     return False
 
 

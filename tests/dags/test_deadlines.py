@@ -112,7 +112,9 @@ def test_it_is_tried_again_while_nobody_can_be_told(
     stub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STUB_EXIT", "3")
-    with pytest.raises(AirflowException, match=r"Nobody was told \(exit code 3\): Refused: the"):
+    with pytest.raises(
+        AirflowException, match=r"Not everybody was told \(exit code 3\): Refused: the"
+    ):
         look(SIX)
 
 

@@ -407,6 +407,21 @@ def test_people_are_told_where_the_folder_does_not_answer(
     assert commands(tmp_path) == ["run", "feed_late"]
 
 
+def test_people_are_told_and_the_wait_goes_on_where_the_folder_refuses(
+    lacks: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise PermissionError("the token has expired")
+
+    lacks(FILES[2])
+    task = operator()
+    first = deferred(task)
+    monkeypatch.setattr(waiting, "stamp", refuse)
+    late = deferred(task, **began_before(first, hours=2, seconds=1))
+    assert late.kwargs["is_told"] is True
+    assert message(tmp_path).startswith(f"Not landed after 2 h: {FILES[2]}.")
+
+
 def test_the_triggerer_imports_nothing_heavy_for_it() -> None:
     program = (
         "import sys; import airflow.triggers.base; before = set(sys.modules); import dags.waiting; "

@@ -521,6 +521,22 @@ def test_late_predictions_are_told_with_how_far_their_night_has_come(run: Run) -
     assert late.message.endswith(f"The last stage that ended is check_raw: refused. {error}")
 
 
+def test_predictions_of_which_the_lake_says_nothing_are_told_as_that(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> Any:
+        raise OSError("no route to host")
+
+    watched = replace(run, pipeline=PROMISED)
+    monkeypatch.setattr(ops, "read", away)
+    late = outcome.predictions_late(watched)
+    assert late
+    assert (late.event, late.page) == (Event.PREDICTIONS_LATE, NIGHTS)
+    unknown = "Nobody can say whether there are predictions for 2013-01-06 by 06:30 "
+    assert late.message.startswith(unknown)
+    assert late.message.endswith("cannot be read: OSError: no route to host")
+
+
 def test_a_pipeline_that_promises_no_time_is_never_late(run: Run) -> None:
     with pytest.raises(UsageError, match="'toy' declares no predictions_by"):
         outcome.predictions_late(run)

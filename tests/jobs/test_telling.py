@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from jobs import outcome
+from jobs import outcome, promptly
 from jobs.lake import alerts, model_events, ops
 from jobs.notifications import channels
 from jobs.services import locks
@@ -24,6 +24,7 @@ from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 from pipelines.events import ALARMS, Event, Notification
 from pipelines.run import Run
+from pipelines.stages import stage
 from tests.jobs import records, toy
 from tests.jobs.records import publish_predictions as publish
 
@@ -460,6 +461,32 @@ def test_people_are_told_when_the_lake_or_the_disk_is_what_is_wrong(
     assert tell(run, wrong(run, Event.STAGE_FAILED)) == ()
     assert events(environment) == ["stage_failed"]
     assert "Warning: people are told, but" in capsys.readouterr().err
+
+
+def test_people_are_told_soon_where_the_lake_does_not_answer(
+    night: Callable[[str], Run],
+    environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    over = threading.Event()
+    asked: list[bool] = []
+
+    def silent(*_: Any, **__: Any) -> Any:
+        asked.append(over.wait(60))
+        raise OSError("away")
+
+    run = night("2013-01-05")
+    with monkeypatch.context() as broken:
+        broken.setattr(promptly, "MOST_SECONDS", 0.2)
+        broken.setattr(ops, "read", silent)
+        # So that the record of it waits for nothing either.
+        broken.setattr(alerts, "record", lambda *_: None)
+        failed = outcome.failure(run.at(stage("transform")), Event.STAGE_FAILED, None)
+        assert tell(run, failed) == ()
+    assert "cannot be read: TimeoutError: the lake does not answer" in failed.message
+    assert events(environment) == ["stage_failed"]
+    assert asked == [], "nobody has waited for the one read that was tried"
+    over.set()
 
 
 def test_no_secret_of_an_address_is_in_a_warning(

@@ -12,6 +12,8 @@ from typing import get_args
 
 import pytest
 
+from jobs import promptly
+from jobs.__main__ import _SERVER_SECONDS_OF_NOTIFY
 from jobs.notifications import channels
 from jobs.notifications.message import Message
 from pipelines.environment import ROOT, Environment
@@ -166,6 +168,9 @@ def test_what_one_channel_is_told_it_is_told_in_order(
 def test_all_that_is_told_at_once_fits_well_into_a_callback() -> None:
     # Left are five seconds for the start of the command and the record of what was told.
     assert callbacks_seconds() > channels.MOST_SECONDS + 5
+    # And three where neither the stage server nor the lake answers.
+    silent = _SERVER_SECONDS_OF_NOTIFY + promptly.MOST_SECONDS
+    assert callbacks_seconds() >= silent + channels.MOST_SECONDS + 3
 
 
 def callbacks_seconds() -> int:

@@ -414,6 +414,19 @@ def test_a_server_that_answers_nothing_is_not_there(
         assert until(lambda: stage_client.available(home))
 
 
+def test_who_has_people_told_does_not_wait_long_for_a_server_that_answers_nothing(
+    home: Environment,
+) -> None:
+    with serving(home) as process:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            assert forwarding.forward(home, ["notify"], most_seconds=0.3) is None
+            assert time.monotonic() - began < 5
+        finally:
+            process.send_signal(signal.SIGCONT)
+
+
 def test_who_waits_is_told_once_of_what_is_stopped(
     home: Environment,
     server: subprocess.Popen[bytes],
