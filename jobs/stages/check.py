@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from jobs.lake.staging import Staging
     from jobs.lake.waivers import Granted
     from pipelines.run import Run
+    from pipelines.spec import Pipeline
 
 T = TypeVar("T")
 _TABLES_AT_ONCE = 3
@@ -115,10 +116,9 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
     report_index = _record(run, verdicts, failures)
     if failures:
         raise GateRefused(failures, str(report_index), _made_from(judged, failures))
-    # In the order in which they are made: a table is published after those that it reads.
     published = {}
-    for name, one in judged.items():
-        published[name] = _publish(run, one, name)
+    for name in in_order(run.pipeline, judged):
+        published[name] = _publish(run, judged[name], name)
     followed = after_publication(run.environment, run.pipeline, list(published))
     return {
         "tables": len(judged),
@@ -131,6 +131,16 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
         "published": published,
         **followed,
     }
+
+
+def in_order(pipeline: Pipeline, names: Iterable[str]) -> list[str]:
+    """Tables of one stage in the order in which they are published.
+
+    That in which they are made, a table after those that it reads. But reference tables first: a
+    run that is killed in between has no night that has landed and lacks them.
+    """
+    references = {feed.name for feed in pipeline.feeds if feed.is_reference}
+    return sorted(names, key=lambda name: name not in references)
 
 
 def judge(

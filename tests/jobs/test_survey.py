@@ -45,6 +45,7 @@ from jobs.lake.locations import partition, path
 from jobs.lake.partitions import column_types
 from jobs.lake.publications import Origin, file_input
 from jobs.lake.staging import Staging
+from jobs.stages.check import in_order
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import AwaitsApproval, NightshiftError, NotLanded, Refused
@@ -315,8 +316,8 @@ class Home:
             assert set(waiting) == set(run.tables)
         for name, staging in waiting.items():
             commits.refuse_late(run, name, staging)
-        for name, staging in waiting.items():
-            self._publish(run, name, staging)
+        for name in in_order(self.pipeline, waiting):
+            self._publish(run, name, waiting[name])
         self._waiting.pop(run.days, None)
 
     def _wait(self, run: Run, name: str, staging: Staging) -> None:
@@ -1052,6 +1053,19 @@ def test_nights_before_the_first_that_was_made_see_the_register_when_they_are_lo
         DAYS[2]: [1],
         DAYS[3]: [2],
     }
+
+
+@pytest.mark.parametrize("publishes_until_kill", [0, 1])
+def test_a_first_load_that_is_killed_between_its_raw_tables_sees_the_register_from_its_first_night(
+    publishes_until_kill: int, home: Home, other: Home
+) -> None:
+    home.publishes_until_kill = publishes_until_kill
+    with pytest.raises(KeyboardInterrupt):
+        home.night(DAYS[2], first=DAYS[0])
+    for one in (home, other):
+        assert one.night(DAYS[2], first=DAYS[0]) == 0
+    assert home.registered() == other.registered() == {DAYS[0]: [1]}
+    require_alike(home, other, DAYS[:3])
 
 
 def test_a_changed_register_is_found_by_a_range_that_begins_before_its_first_snapshot(
