@@ -637,8 +637,9 @@ class Survey:
         has_passed = finds > night or (self.has_landed(finds) and self._why_unreadable(finds))
         if not self._is_there(name):
             return Finding(table=table, night=night, state="current", reason=_REFERENCE_GONE)
-        if not has_passed and any(map(self._has_changed, last.inputs)):
-            reason = f"{name} has changed"
+        is_lost = bool(publications.lost_snapshots(self._told[table.name], night))
+        if not has_passed and (is_lost or any(map(self._has_changed, last.inputs))):
+            reason = _LOST if is_lost else f"{name} has changed"
             folder = self._run.environment.landing / self.pipeline.name
             if is_reference_announced(folder, feed):
                 return Finding(table=table, night=finds, state="stale", reason=reason)

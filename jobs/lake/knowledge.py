@@ -298,6 +298,26 @@ class Knowledge:
         made = [one.day for one in told]
         return max([self._run.named_from, *made])
 
+    def day_of_lost_snapshot(self, name: str, file: Path) -> date | None:
+        """The day from which a reference file is known whose table has lost snapshots.
+
+        That of the last one which was made from this very file, where nights between see one of
+        before. Else the first: nights without any could not be made. None: none is lost.
+
+        Args:
+            name: The feed.
+            file: Its file, as it is now.
+        """
+        told = publications.told(self._run, name)
+        lost = publications.lost_snapshots(told, self._run.night)
+        if not lost:
+            return None
+        first = min(lost)
+        digest = publications.digest_of_file(file)
+        same = [day for day, one in lost.items() if digest in _digests(one.inputs)]
+        has_one_before = any(one.day <= first for one in told)
+        return max(same) if same and has_one_before else first
+
     @cached_property
     def _last_scored(self) -> date:
         """The last night that there are rows to score of, or were; before all days: none."""
@@ -456,6 +476,10 @@ def is_reference_announced(folder: Path, feed: Feed) -> bool:
     if marker is None or stamp(folder / marker) is None:
         return True
     return is_announced(folder / feed.file(None), folder / marker)
+
+
+def _digests(inputs: Iterable[Input]) -> set[str]:
+    return {given.digest for given in inputs}
 
 
 def _hides(later: Publication, before: Publication) -> bool:

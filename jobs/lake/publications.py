@@ -230,6 +230,18 @@ def lost(run: Run, name: str) -> Mapping[date, Publication]:
     return Told(run.environment, table, recorded).lost if len(recorded) else {}
 
 
+def lost_snapshots(told: Told, night: date) -> dict[date, Publication]:
+    """The snapshots up to a night that a reference table has lost, and that none replaces yet.
+
+    Args:
+        told: All publications of the table.
+        night: Later ones it has not seen.
+    """
+    seen = [one.day for one in told if one.day <= night]
+    since = max(seen, default=date.min)
+    return {day: one for day, one in told.lost.items() if since <= day <= night}
+
+
 def all_told(run: Run) -> dict[str, Told]:
     """For each table of the pipeline all its publications, in their order."""
     return told_of(run, [table.name for table in run.pipeline.tables])

@@ -222,9 +222,9 @@ def _dated(
 ) -> dict[str, list[Drop]]:
     """The drops, a reference file under the day from which it is known.
 
-    That is the first day of a first load, and after it the night that finds the file changed. One
-    that has changed and awaits its marker is left out: half of it may be there, and what it was is
-    whole.
+    That is the first day of a first load, and after it the night that finds the file changed; where
+    the table has lost snapshots, the day of one of these. One that has changed and awaits its
+    marker is left out: half of it may be there, and what it was is whole.
 
     Raises:
         FilesRefused: a reference file has no rows, in the place of one that had some.
@@ -233,10 +233,12 @@ def _dated(
     for feed in run.pipeline.feeds:
         if not feed.is_reference:
             continue
+        (drop,) = found[feed.name]
+        lost = knowledge.day_of_lost_snapshot(feed.name, drop.path)
         before = _snapshot(run, feed.name, run.days.first)
         if before is None:
+            dated[feed.name] = [replace(drop, day=lost or drop.day)]
             continue
-        (drop,) = found[feed.name]
         if _awaits_marker(run, feed, drop, before):
             dated[feed.name] = []
             continue
@@ -251,7 +253,7 @@ def _dated(
         day = min(finds, run.days.last)
         if _is_to_be_mended(run, feed, drop, before):
             day = before
-        dated[feed.name] = [replace(drop, day=day)]
+        dated[feed.name] = [replace(drop, day=lost or day)]
     return dated
 
 
@@ -348,7 +350,7 @@ def _load(
     for drop in drops:
         amounts.add_read(drop.records, drop.stamp.size)
     has_reference = feed.is_reference and bool(drops)
-    equals = _compared(run, feed, drops[0]) if has_reference else None
+    equals = _compared(run, feed, drops[0], knowledge) if has_reference else None
     is_read = not _is_not_read(run, knowledge, feed, drops, equals)
     return _Load(
         feed=feed,
@@ -598,7 +600,9 @@ def _quarantined_days(
     if not load.feed.is_reference:
         return _replaced(run, load)
     snapshots = in_force(run, load.feed.name)
-    return [day for day in run.days if day not in snapshots or day in published]
+    left = [day for day in run.days if day not in snapshots]
+    # A snapshot that was lost may be of a day before the run's.
+    return sorted({*left, *published})
 
 
 def _quarantine(run: Run, load: _Load, days: Collection[date]) -> int:
@@ -659,7 +663,7 @@ def _brings_nothing_new(run: Run, load: _Load) -> bool:
     return is_same
 
 
-def _compared(run: Run, feed: Feed, drop: Drop) -> date | None:
+def _compared(run: Run, feed: Feed, drop: Drop, knowledge: Knowledge) -> date | None:
     """The snapshot that its day sees, which a reference file may equal; None: it makes one."""
     snapshot = _snapshot(run, feed.name, drop.day)
     # A snapshot of before there was a record is published once more.
@@ -667,7 +671,9 @@ def _compared(run: Run, feed: Feed, drop: Drop) -> date | None:
         return None
     if drop.day == snapshot and _is_to_be_mended(run, feed, drop, snapshot):
         return None
-    return snapshot
+    # What is lost is published again, also where it says what the one before says.
+    is_lost = knowledge.day_of_lost_snapshot(feed.name, drop.path) is not None
+    return None if is_lost else snapshot
 
 
 def _is_not_read(

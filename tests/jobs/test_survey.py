@@ -420,9 +420,11 @@ class Home:
             if any(first <= day < min(published) for day in made):
                 return
         finds = max(knowledge.day_of_reference(), run.days.first) if before else run.days.first
+        lost = knowledge.day_of_lost_snapshot("sensors", self._register)
+        finds = lost or finds
         if finds > run.days.last:
             return
-        if before and self.register_of(finds) == self.ids_in_register():
+        if before and not lost and self.register_of(finds) == self.ids_in_register():
             return
         given = file_input("tiny/sensors.csv", finds, self._register)
         origin = Origin(inputs={finds: (given,)})
@@ -3019,6 +3021,70 @@ def test_a_table_whose_folder_is_gone_is_made_again_by_the_next_night(
     assert home.night(DAYS[3]) == 0
     assert {name: home.published(name) for name in tables} == before
     assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+
+
+def _lose_sensors(home: Home, kept: int) -> None:
+    """As if a backup was restored that has this many versions of the register."""
+    place = Path(path(home.run(DAYS[0]), "sensors"))
+    if not kept:
+        shutil.rmtree(place)
+        return
+    for commit in sorted((place / "_delta_log").glob("*.json"))[kept:]:
+        commit.unlink()
+
+
+@pytest.mark.parametrize(
+    ("kept", "changed", "again"),
+    [
+        # What it said before nobody knows: nights without it could not be made.
+        (0, None, {0: 3}),
+        (0, 4, {0: 4}),
+        # Nights since the first snapshot see that until the file came that is there.
+        (1, None, {0: 1, 3: 3}),
+        (1, 4, {0: 1, 1: 4}),
+        (1, 1, {0: 1, 1: 1}),
+        (2, None, {0: 1, 1: 2, 3: 3}),
+    ],
+)
+def test_a_register_that_lost_snapshots_is_known_from_when_these_were(
+    kept: int, changed: int | None, again: dict[int, int], home: Home
+) -> None:
+    home.night(DAYS[0])
+    home.land_register(2)
+    home.night(DAYS[1])
+    home.land_register(3)
+    home.night(DAYS[4], first=DAYS[3])
+    assert list(home.registered()) == [DAYS[0], DAYS[1], DAYS[3]]
+    _lose_sensors(home, kept)
+    if changed:
+        home.land_register(changed)
+    assert home.night(DAYS[5]) == 0
+    of_days = {}
+    for number, said in again.items():
+        of_days[DAYS[number]] = [said]
+    assert home.registered() == of_days
+    assert home.night(DAYS[5]) == 0
+    assert home.performed == []
+    # It is a changed file again that its night finds.
+    home.land_register(5)
+    assert home.night(DAYS[6]) == 0
+    assert home.registered() == {**of_days, DAYS[6]: [5]}
+
+
+@pytest.mark.parametrize("by_correction", [False, True])
+def test_a_register_whose_folder_is_gone_is_made_again_by_the_next_night(
+    by_correction: bool, home: Home
+) -> None:
+    home.night(DAYS[0])
+    home.night(DAYS[3], first=DAYS[1])
+    _lose_sensors(home, 0)
+    assert ("tiny.sensors", 1, str(DAYS[3]), LOST) in _told_of(home, "missing")
+    if by_correction:
+        home.land(DAYS[2], 7)
+    assert home.night(DAYS[4]) == 0
+    assert home.registered() == {DAYS[0]: [1]}
+    assert home.night(DAYS[4]) == 0
     assert home.performed == []
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -24,7 +25,7 @@ from jobs.lake import knowledge, sql, tables
 from jobs.lake.commits import publish
 from jobs.lake.definition import digest
 from jobs.lake.knowledge import Knowledge
-from jobs.lake.locations import exists, version
+from jobs.lake.locations import exists, path, version
 from jobs.lake.publications import in_force
 from jobs.stages import ingest as stage
 from jobs.stages.ingest import _allowed, ingest
@@ -420,6 +421,36 @@ def test_a_changed_reference_file_is_known_from_the_night_that_found_it(toy: Env
     # Nights that were missed are caught up by the last of them.
     _night(toy, "2013-01-02", "2013-01-03", named="2013-01-03")
     assert _snapshots(toy) == ["2013-01-01", "2013-01-03"]
+
+
+def test_a_reference_file_whose_table_is_gone_is_known_from_its_own_day_again(
+    toy: Environment,
+) -> None:
+    drop_sensors(toy, "1,roof", "2,cellar", ",nowhere")
+    names = ("sensors", "sensors_quarantine")
+    _night(toy, "2013-01-01")
+    before = [_rows(toy, name) for name in names]
+    for name in names:
+        shutil.rmtree(path(run_of(toy, "2013-01-01"), name))
+    _night(toy, "2013-01-03")
+    assert _snapshots(toy) == ["2013-01-01"]
+    assert [_rows(toy, name) for name in names] == before
+
+
+def test_a_snapshot_that_a_backup_does_not_have_is_known_from_its_day_again(
+    toy: Environment,
+) -> None:
+    _night(toy, "2013-01-01")
+    drop_sensors(toy, "3,attic")
+    _night(toy, "2013-01-02")
+    log = Path(path(run_of(toy, "2013-01-01"), "sensors")) / "_delta_log"
+    max(log.glob("*.json")).unlink()
+    assert _snapshots(toy) == ["2013-01-01"]
+    # Also where the file says again what it said before.
+    drop_sensors(toy, "1,roof", "2,cellar")
+    assert _night(toy, "2013-01-03")["feeds"]["sensors"]["staged"] == 2
+    assert _snapshots(toy) == ["2013-01-01", "2013-01-02"]
+    assert _night(toy, "2013-01-03")["feeds"]["sensors"]["unchanged"] == 2
 
 
 def test_a_range_finds_a_changed_reference_file_as_its_nights_in_order_do(toy: Environment) -> None:
