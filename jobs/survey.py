@@ -569,11 +569,8 @@ class Survey:
                 reason = f"{name} has landed, and cannot be read: {self._why_unreadable(night)}"
             return replace(found, state="current", reason=reason)
         if found.state == "current" and one and not one.inputs:
-            # Of an optional feed that had none.
-            if not (self._is_due(feed, night) and self._is_there(name)):
-                return found
-            found = Finding(table=table, night=night, state="stale", reason=f"{name} has landed")
-        if found.state == "current" and one:
+            found = self._without_file(found, feed, one)
+        elif found.state == "current" and one:
             if self._has_rows_of_another_file(feed, one):
                 found = self._of_another_file(table, night)
             elif any(given.name in self._gone for given in one.inputs):
@@ -588,6 +585,17 @@ class Survey:
         known = night if found.keeps_rows else self._known_day_of_drop(feed, night)
         late = f"; known from {known}" if known > night else ""
         return replace(found, reason=found.reason + late)
+
+    def _without_file(self, found: Finding, feed: Feed, made: Publication) -> Finding:
+        """The finding of a day of an optional feed that had no file."""
+        name = f"{self.pipeline.name}/{feed.file(found.night)}"
+        if self._is_due(feed, found.night) and self._is_there(name):
+            return replace(found, state="stale", reason=f"{name} has landed")
+        of_day = self._quarantined(feed).get(made.day, ())
+        if not made.rows and of_day and of_day[-1].rows:
+            # The file that was refused was withdrawn.
+            return self._of_another_file(found.table, found.night)
+        return found
 
     def _has_rows_of_another_file(self, feed: Feed, made: Publication) -> bool:
         """Whether the day's quarantine is that of a file which was refused and taken back."""
