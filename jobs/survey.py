@@ -452,9 +452,13 @@ class Survey:
         return None
 
     def _lacks(self, table: Table, night: date) -> bool:
+        if self._publication(table, night) is not None:
+            return False
         feed = self._feeds.get(table.name)
-        is_reference = feed is not None and feed.is_reference
-        return not is_reference and self._publication(table, night) is None
+        if feed is None:
+            return True
+        # A night that was made before a feed was declared lacks nothing of it.
+        return not (feed.is_reference or self.has_landed(night))
 
     def has_learned_since(self, trained: dict[str, Any]) -> bool:
         """Whether rows to learn from, or what is learned, have changed since that training."""

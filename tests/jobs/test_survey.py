@@ -1860,6 +1860,12 @@ def test_a_feed_that_is_declared_later_asks_for_no_file_of_nights_that_were_made
     assert made["sums"][DAYS[3]] == [21 + 41 + 61]
     assert home.night(DAYS[3]) == 0
     assert home.performed == []
+    if are_gone:
+        # So it is where such a night is named.
+        assert home.night(DAYS[2], first=DAYS[0]) == 0
+        assert home.performed == []
+        assert home.night(DAYS[2], rescore=True) == 0
+        assert stages_of(home)["predict"] == [str(DAYS[2])]
 
 
 def test_stages_after_ingest_make_nights_anew_that_lack_a_feed_that_was_declared_later(
