@@ -172,8 +172,7 @@ class Survey:
         for night in self._run.days:
             if night in holes or self.has_landed(night):
                 continue
-            if any(night in self._known(name) for name in self.daily_feeds):
-                # A night that was made before a feed was declared lacks that one alone.
+            if self._is_read(night):
                 continue
             files = self.absent_files(night, self.daily_feeds)
             if files:
@@ -181,6 +180,18 @@ class Survey:
             else:
                 found[night] = f"'{STAGES[0].name}' has not read its files"
         return found
+
+    def _is_read(self, night: date) -> bool:
+        """Whether raw rows of a night are there: of all feeds that it can have known."""
+        daily = self.daily_feeds
+        without = [name for name in daily if night not in self._known(name)]
+        lacking = [name for name in without if self._was_to_be_read(self._feeds[name], night)]
+        return len(without) < len(daily) and not lacking
+
+    def _was_to_be_read(self, feed: Feed, night: date) -> bool:
+        """Whether a feed was declared by that night already, as far as its table tells."""
+        begun = {*self._known(feed.name), *self._told[feed.name].lost}
+        return self._is_due(feed, night) and any(day <= night for day in begun)
 
     def _is_new(self, feed: str) -> bool:
         return not self._known(feed) and not self._told[feed].lost

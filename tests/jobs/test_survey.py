@@ -2041,6 +2041,44 @@ def test_a_night_killed_between_its_raw_tables_is_a_hole_once_a_file_of_it_is_go
     assert home.performed == []
 
 
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_stages_after_ingest_make_no_night_that_was_killed_between_its_raw_tables(
+    home: Home, is_gone: bool
+) -> None:
+    other = replace(TINY.feeds[0], name="other", path="other/{date}.csv")
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, other))
+    for day in DAYS:
+        home._write(home.environment.landing / f"tiny/other/{day}.csv", ())
+    home.night(DAYS[0])
+    home.publishes_until_kill = 0
+    with pytest.raises(KeyboardInterrupt):
+        home.night(DAYS[1])
+    home._waiting.clear()
+    assert DAYS[1] in home.published("readings")
+    assert DAYS[1] not in home.published("other")
+    why = "'ingest' has not read its files"
+    if is_gone:
+        (home.environment.landing / f"tiny/other/{DAYS[1]}.csv").unlink()
+        why = f"tiny/other/{DAYS[1]}.csv is not there"
+    home.performed.clear()
+    shape = select(["transform", "check_clean", "features"])
+    with pytest.raises(Refused, match=f"  - {DAYS[1]}: {why}"):
+        home.restate(DAYS[1], DAYS[1], stages=shape)
+    assert not home.performed
+
+
+def test_stages_after_ingest_make_no_night_that_has_lost_a_raw_table(home: Home) -> None:
+    other = replace(TINY.feeds[0], name="other", path="other/{date}.csv")
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, other))
+    for day in DAYS:
+        home._write(home.environment.landing / f"tiny/other/{day}.csv", ())
+    home.night(DAYS[1], first=DAYS[0])
+    shutil.rmtree(path(home.run(DAYS[0]), "other"))
+    shape = select(["transform", "check_clean", "features"])
+    with pytest.raises(Refused, match=f"  - {DAYS[1]}: 'ingest' has not read its files"):
+        home.restate(DAYS[1], DAYS[1], stages=shape)
+
+
 def test_a_night_whose_own_file_is_late_says_so_and_makes_nothing(home: Home) -> None:
     home.night(DAYS[0])
     home._file(DAYS[1]).unlink()
