@@ -454,7 +454,8 @@ class Survey:
         nights = set(self._run.days) - {hole.night for hole in self.holes}
         for table in self.pipeline.tables:
             if table.name == PREDICTIONS:
-                nights.intersection_update(self._scored(list(nights)))
+                # Earlier ones may have no model, or one of another label, which scores none.
+                nights &= {self._run.days.last}
             without = sorted(night for night in nights if self._lacks(table, night))
             if without:
                 return table, without[0]

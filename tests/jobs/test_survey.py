@@ -112,6 +112,8 @@ class Home:
         """Which ids of a file are put into quarantine."""
         self.predicted: Callable[[int], int] = lambda total: total
         """What the model makes of the features of a night."""
+        self.other_label: set[str] = set()
+        """Versions of models that have learned another label: they score no night."""
         self.after_publication: Callable[[], None] = lambda: None
         """Who looks at what was published, also by a run that is killed."""
         self.refused_stage = ""
@@ -550,18 +552,26 @@ class Home:
         served.require_not_lost(run)
         if self.awaits_model:
             raise AwaitsApproval("One awaits a person.")
+        days = self._with_model(run.days)
         knowledge = Knowledge.of_now(run)
         scoring = self.published("scoring")
         lead = timedelta(days=1)
         ids = {}
-        for day in run.days:
+        for day in days:
             totals = scoring.get(day, [])
             ids[day + lead] = list(map(self.predicted, totals))
-        given = {day: knowledge.table_input("scoring", Days.of(day)) for day in run.days}
+        given = {day: knowledge.table_input("scoring", Days.of(day)) for day in days}
         inputs = {day + lead: (one,) for day, one in given.items()}
-        ahead = replace(run, days=run.days.shifted(1))
+        ahead = replace(run, days=days.shifted(1))
         origin = Origin(definition=self.definition, inputs=inputs)
         self._wait(run, "predictions", _staged(ahead, "predictions", ids, origin))
+
+    def _with_model(self, days: Days) -> Days:
+        """Of these days the last alone, where an earlier one has a model of another label."""
+        turns = model_events.turns(self.environment, "tiny")
+        serving = filter(None, (model_events.in_turn(turns, day) for day in days))
+        is_any_other = any(turn.version in self.other_label for turn in serving)
+        return Days.of(days.last) if is_any_other else days
 
     def _file(self, day: date, feed: str = "readings") -> Path:
         return self.environment.landing / "tiny" / feed / f"{day}.csv"
@@ -2642,6 +2652,17 @@ def test_a_night_that_a_stage_marked_as_a_success_has_not_published_ends_refused
     log = home.environment.logs / "notifications.log"
     told = [json.loads(line) for line in log.read_text().splitlines()]
     assert (told[0]["event"], told[0]["stage"]) == ("stage_refused", refused)
+
+
+def test_a_range_over_a_change_of_the_label_is_measured(home: Home) -> None:
+    home.night(DAYS[0])
+    home.promote(DAYS[0])
+    home.promote(DAYS[3], "2")
+    home.other_label = {"1"}
+    assert home.night(DAYS[3], first=DAYS[1]) == 0
+    assert stages_of(home)["monitor"] == [f"{DAYS[1]}..{DAYS[3]}"]
+    # Of the days after them: what is scored is tomorrow.
+    assert list(home.published("predictions")) == [DAYS[1], DAYS[4]]
 
 
 def test_why_a_night_was_not_published_is_said_where_it_is_missed(home: Home) -> None:
