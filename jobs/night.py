@@ -588,8 +588,12 @@ def _passes_as_named(
             survey.require_read(run, survey.Survey(run, allow_gap=allow_gap))
     if allow_gap:
         yield from _passes_over_gaps(run, stages)
-    else:
-        yield _Pass(stages=stages, days=run.days)
+        return
+    for unit in survey.units():
+        asked = tuple(stage for stage in unit if stage in stages)
+        if asked:
+            _require_made(run, asked[0])
+            yield _Pass(stages=asked, days=run.days)
 
 
 def _passes_over_gaps(run: Run, stages: tuple[Stage, ...]) -> Iterator[_Pass]:
@@ -607,6 +611,7 @@ def _passes_over_gaps(run: Run, stages: tuple[Stage, ...]) -> Iterator[_Pass]:
         asked = tuple(stage for stage in unit if stage in stages)
         if not asked:
             continue
+        _require_made(run, asked[0], allow_gap=True)
         nights = parts.read if unit[0] == STAGES[0] else parts.made
         own = survey.asked_of(unit[0], nights)
         planned = [survey.Pass(days=days) for days in own]
@@ -617,6 +622,17 @@ def _passes_over_gaps(run: Run, stages: tuple[Stage, ...]) -> Iterator[_Pass]:
         if not planned:
             _pass_by(run, asked)
         yield from _passes_of(unit, asked, planned)
+
+
+def _require_made(run: Run, stage: Stage, *, allow_gap: bool = False) -> None:
+    """Refuse a stage of a run that does exactly its nights without what they must have by then."""
+    # Arrow and Delta take longer to import than everything else here.
+    from jobs import survey
+
+    if stage.name in survey.NEEDED:
+        with _recorded_at(run, stage):
+            found = survey.Survey(run, allow_gap=allow_gap)
+            survey.require_made(run, stage, found)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _HOLES_SHOWN = 12
 _DAYS_LISTED = 3
-_NEEDED = {"predict": SCORING, "monitor": PREDICTIONS}
+NEEDED = {"predict": SCORING, "monitor": PREDICTIONS}
 """By stage the table that must have the run's own nights, as all before it: without them it would
 leave them out."""
 _OF_THE_LAST = ("train", "evaluate")
@@ -449,19 +449,29 @@ class Survey:
         return found
 
     def lacking(self, name: str) -> tuple[Table, date] | None:
-        """The first table that lacks one of the run's own nights, up to this one; and the night."""
+        """The first table that lacks one of the run's own nights, up to this one; and the night.
+
+        Of a run that does exactly its days only where this one lacks it.
+        """
         # A gap that is allowed is left out of what follows.
         nights = set(self._run.days) - {hole.night for hole in self.holes}
+        needed = self.pipeline.table(name)
+        if self._run.is_exact and not self._nights_without(needed, nights):
+            # What this one was made from is asked for by the stages that read it.
+            return None
         for table in self.pipeline.tables:
-            if table.name == PREDICTIONS:
-                # Earlier ones may have no model, or one of another label, which scores none.
-                nights &= {self._run.days.last}
-            without = sorted(night for night in nights if self._lacks(table, night))
+            without = self._nights_without(table, nights)
             if without:
                 return table, without[0]
-            if table.name == name:
+            if table == needed:
                 break
         return None
+
+    def _nights_without(self, table: Table, nights: Set[date]) -> list[date]:
+        if table.name == PREDICTIONS:
+            # Earlier ones may have no model, or one of another label, which scores none.
+            nights = nights & {self._run.days.last}
+        return sorted(night for night in nights if self._lacks(table, night))
 
     def _lacks(self, table: Table, night: date) -> bool:
         if self._publication(table, night) is not None:
@@ -1163,7 +1173,7 @@ def require_made(run: Run, stage: Stage, survey: Survey) -> None:
     Raises:
         Refused: a table lacks one of these nights; the message names it, why, and the way out.
     """
-    lacking = survey.lacking(_NEEDED[stage.name]) if stage.name in _NEEDED else None
+    lacking = survey.lacking(NEEDED[stage.name]) if stage.name in NEEDED else None
     if lacking is None:
         return
     table, night = lacking

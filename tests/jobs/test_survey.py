@@ -2654,6 +2654,40 @@ def test_a_night_that_a_stage_marked_as_a_success_has_not_published_ends_refused
     assert (told[0]["event"], told[0]["stage"]) == ("stage_refused", refused)
 
 
+@pytest.mark.parametrize("allow_gap", [False, True])
+@pytest.mark.parametrize(
+    ("done", "asked", "table"),
+    [
+        (STAGES[:4], "predict", "tiny.training"),
+        (STAGES[:1], "predict", "tiny.readings"),
+        (STAGES[:5], "monitor", "tiny.predictions"),
+    ],
+)
+def test_stages_by_name_are_refused_where_the_night_lacks_what_they_work_on(
+    done: tuple[Stage, ...], asked: str, table: str, allow_gap: bool, home: Home
+) -> None:
+    home.night(DAYS[0])
+    assert home.restate(DAYS[1], DAYS[1], stages=done) == 0
+    home.performed.clear()
+    asked_on = STAGES[STAGES.index(stage(asked)) :]
+    with pytest.raises(Refused, match=rf"^{table} lacks the night of 2013-01-06"):
+        home.restate(DAYS[1], DAYS[1], stages=asked_on, allow_gap=allow_gap)
+    assert home.performed == []
+    about = [("status", "=", "refused"), ("stage", "=", asked)]
+    assert ops.read(home.environment, "stage_runs", about).num_rows == 1
+
+
+def test_old_nights_are_scored_by_name_also_where_a_feed_was_declared_later(home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    late = replace(TINY.feeds[0], name="late", path="late/{date}.csv")
+    late = replace(late, first_day=DAYS[3])
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, late))
+    home.performed.clear()
+    after_models = select(["predict", "check_predictions", "monitor"])
+    assert home.restate(DAYS[1], DAYS[2], stages=after_models) == 0
+    assert stages_of(home)["predict"] == [f"{DAYS[1]}..{DAYS[2]}"]
+
+
 def test_a_range_over_a_change_of_the_label_is_measured(home: Home) -> None:
     home.night(DAYS[0])
     home.promote(DAYS[0])
