@@ -225,7 +225,10 @@ def _quantiles(numbers: Vector) -> Vector:
 def _jensen_shannon(nights: Matrix, reference: Matrix) -> Vector:
     """From 0, the same shares, to 1, no category in common."""
     pooled = np.broadcast_to(reference.mean(axis=0), nights.shape)
-    return np.asarray(jensenshannon(nights, pooled, axis=1, base=2))
+    # Of equal shares, but for their last digits, scipy may take the root of less than 0.
+    with np.errstate(invalid="ignore"):
+        found = jensenshannon(nights, pooled, axis=1, base=2)
+    return np.asarray(np.nan_to_num(found, nan=0.0))
 
 
 def _difference(nights: Matrix, reference: Matrix) -> Vector:

@@ -154,6 +154,17 @@ def test_a_constant_whose_mean_is_off_by_its_last_digit_is_one_all_the_same(
     assert found.value == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("categories", range(2, 40))
+def test_shares_that_never_change_are_no_distance(categories: int) -> None:
+    night = [str(number) for number in range(categories)]
+    column = pa.chunked_array([pa.array(night * NIGHTS)])
+    cuts = [slice(one * categories, (one + 1) * categories) for one in range(NIGHTS)]
+    by_name = {one.statistic: one for one in drift.summaries_of(column, cuts)}
+    found = drift.judge(by_name["jensen_shannon"], NIGHTS - 1, WATCH)
+    assert found is not None
+    assert 0 <= found.value <= 1e-7
+
+
 def test_an_infinite_value_is_far_off_and_blinds_no_later_night() -> None:
     values = numbers()
     values[LAST][:50] = np.inf
