@@ -228,15 +228,15 @@ def require_in_range(learned: Encoding, label: str) -> None:
             odd.append(name)
     # Not a power, which of Python's floats is an error where it overflows.
     of_label = (learned.label_mean, learned.label_scale * learned.label_scale)
-    if any(abs(number) > _LARGEST for number in of_label):
+    if not all(abs(number) <= _LARGEST for number in of_label):
         odd.append(label)
     if odd:
         raise Refused(
-            f"The rows to learn from have values of {', '.join(odd)} that are infinite, or so "
-            f"large that their variance is above {_LARGEST:.1e}, the largest 32-bit float: nothing "
-            "can be learned of them. Look for values out of all proportion, and have a rule of the "
-            "table quarantine or refuse them; a feature that may be so large can be read by its "
-            "Logarithm."
+            f"The rows to learn from have values of {', '.join(odd)} that are no number, "
+            f"infinite, or so large that their variance is above {_LARGEST:.1e}, the largest "
+            "32-bit float: nothing can be learned of them. Look for values out of all "
+            "proportion, and have a rule of the table quarantine or refuse them; a feature that "
+            "may be so large can be read by its Logarithm."
         )
 
 

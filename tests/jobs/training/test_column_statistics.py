@@ -157,7 +157,16 @@ def test_numbers_that_nothing_can_scale_are_refused(value: float) -> None:
         "x",
         pa.array([value] + [0.0] * (len(ROWS) - 1)),
     )
-    with pytest.raises(Refused, match=r"have values of x that are infinite, or so large"):
+    with pytest.raises(Refused, match=r"have values of x that are no number, infinite, or so"):
+        learned([rows], TRAINING, Bounds.of(len(ROWS), 1))
+
+
+def test_a_label_that_is_no_number_is_refused() -> None:
+    label = TRAINING.label
+    labels = ROWS[label].to_numpy().astype(np.float64)
+    labels[0] = np.nan
+    rows = with_column(ROWS, label, pa.array(labels))
+    with pytest.raises(Refused, match=f"have values of {label} that are no number"):
         learned([rows], TRAINING, Bounds.of(len(ROWS), 1))
 
 

@@ -188,11 +188,20 @@ def test_numbers_that_nothing_can_scale_are_refused_by_the_name_of_their_column(
         ROWS["x"].to_numpy(),
     )
     rows = with_column(ROWS, "x", pa.array(one))
-    with pytest.raises(Refused, match=r"have values of x that are infinite, or so large"):
+    with pytest.raises(Refused, match=r"have values of x that are no number, infinite, or so"):
         encoding.learn(rows, TRAINING)
     weights = with_column(ROWS, "weight", pa.array(one))
     with pytest.raises(Refused, match=r"have values of weight that are"):
         encoding.learn(weights, TWIN.training)
+
+
+def test_a_label_that_is_no_number_is_refused() -> None:
+    label = TRAINING.label
+    labels = ROWS[label].to_numpy().astype(np.float64)
+    labels[0] = np.nan
+    rows = with_column(ROWS, label, pa.array(labels))
+    with pytest.raises(Refused, match=f"have values of {label} that are no number"):
+        encoding.learn(rows, TRAINING)
 
 
 def test_a_whole_number_of_64_bits_is_read_as_the_nearest_float() -> None:
