@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from shlex import quote
 from tempfile import TemporaryDirectory
-from time import time
+from time import time, time_ns
 from typing import TYPE_CHECKING, Any
 
 from jobs.lake import model_events
@@ -77,6 +77,9 @@ _SET_TO = "nightshift.champion"
 spaces, while it is set."""
 _FAMILY = "family"
 _RECIPE = "recipe"
+_CHALLENGED = "challenged_at"
+"""Tag of a version: when it was made the challenger last, in nanoseconds. It was not told of those
+of before, of which the one with the highest number counts."""
 _FIRST_FAMILY = NeuralNetwork.name
 """Of a model without the tag: it was trained when there was no other."""
 _LOSSES = ("loss", "val_loss")
@@ -199,7 +202,9 @@ class Registry:
         challenger = _version(answer) if answer and _is_ours(answer) else None
         if challenger and challenger.as_of == as_of:
             return challenger
-        return self._first(f"name = '{self.name}' and tag.as_of = '{as_of}'")
+        answers = self._search(f"name = '{self.name}' and tag.as_of = '{as_of}'")
+        last = max(filter(_is_ours, answers), key=_challenged, default=None)
+        return _version(last) if last else None
 
     def champion(self) -> str | None:
         """The version to which the alias points, whoever made it; None: to none."""
@@ -261,6 +266,9 @@ class Registry:
 
     def challenge(self, model: ModelVersion) -> ModelVersion:
         """Make a version the challenger."""
+        # The alias forgets it once another night trains.
+        now = str(time_ns())
+        self._client.set_model_version_tag(self.name, model.version, _CHALLENGED, now)
         self._client.set_registered_model_alias(self.name, CHALLENGER, model.version)
         return model
 
@@ -481,7 +489,8 @@ class Registry:
             raise NightshiftError(
                 f"{file} of model '{self.name}' version {model.version} cannot be read "
                 f"({_last_line(error)}). Restore it in the artifact store. If it is tonight's "
-                f"candidate, train again with --retrain; if it serves, {self._another_may_serve}"
+                "candidate, train again with --retrain; if another serves by now, leave out the "
+                f"nights of its turn; if it serves, {self._another_may_serve}"
             ) from error
 
     def _download(self, model: ModelVersion, path: str, folder: str) -> Path:
@@ -744,6 +753,11 @@ def _version(answer: MlflowVersion) -> ModelVersion:
 
 def _number(model: ModelVersion) -> int:
     return int(model.version)
+
+
+def _challenged(answer: MlflowVersion) -> tuple[int, int]:
+    """By which the one is found that was made the challenger last; see `_CHALLENGED`."""
+    return int(answer.tags.get(_CHALLENGED, 0)), int(answer.version)
 
 
 def _require_finite(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import date
-from functools import cache
+from datetime import date, timedelta
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from jobs.lake import model_events
@@ -42,14 +42,37 @@ def serving_models(
         besides: A version to leave out: the candidate, which may have been promoted by an earlier
             run of this night.
     """
-    others = _turns(environment, registry, besides)
-    version = cache(registry.in_service)
+    known = model_events.turns(environment, registry.name)
+    others = _besides(known, besides)
+    model_of = cache(partial(_model_of, registry, known))
     models: dict[date, ModelVersion] = {}
     for night in nights:
         turn = model_events.in_turn(others, night)
         if turn:
-            models[night] = version(turn.version)
+            models[night] = model_of(turn)
     return models
+
+
+def _model_of(registry: Registry, known: list[Turn], turn: Turn) -> ModelVersion:
+    """The model of a turn.
+
+    Raises:
+        NightshiftError: it was deleted in MLflow.
+    """
+    if turn.version == known[-1].version:
+        return registry.in_service(turn.version)
+    try:
+        return registry.version(turn.version)
+    except UsageError as error:
+        # A rollback would withdraw what serves now, and leave these nights as they are.
+        later = [one.night for one in known if one.night > turn.night]
+        last = later[0] - timedelta(days=1)
+        raise NightshiftError(
+            f"Version {turn.version} of model '{registry.name}' scored the nights from "
+            f"{turn.night} to {last}, serves no more, and is not in MLflow, so they cannot be "
+            "scored again. Restore MLflow from a backup, or leave these nights out: ask for nights "
+            f"from {later[0]} on."
+        ) from error
 
 
 def turn_of(
@@ -196,8 +219,12 @@ def variant_of(environment: Environment, pipeline: Pipeline, model: ModelVersion
 
 
 def _turns(environment: Environment, registry: Registry, besides: str | None) -> list[Turn]:
-    known = model_events.turns(environment, registry.name)
-    return [turn for turn in known if turn.version != besides]
+    return _besides(model_events.turns(environment, registry.name), besides)
+
+
+def _besides(known: Iterable[Turn], version: str | None) -> list[Turn]:
+    """The turns of all others."""
+    return [turn for turn in known if turn.version != version]
 
 
 def find_in_child(argument: Mapping[str, Any]) -> int:

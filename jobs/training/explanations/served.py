@@ -133,10 +133,21 @@ class Explainer:
             # Nobody has asked for it: the predictions name it.
             raise NightshiftError(
                 f"Version {version} of model '{name}' made these predictions of {night} and is not "
-                "in MLflow, so nothing tells why they came out so. Restore it there, or have the "
-                "night scored again by the model that serves, and explain that: "
-                f"nightshift run {name} --date {night} --rescore"
+                "in MLflow, so nothing tells why they came out so. Restore MLflow from a backup"
+                + self._or_rescored(night, version)
             ) from error
+
+    def _or_rescored(self, night: date, version: str) -> str:
+        """The way out where another model would score the night by now."""
+        name = self.pipeline.name
+        turn = serving.turn_of(self.environment, self.registry, night)
+        # Scored again, the night gets the model of its turn: perhaps the very one that is gone.
+        if turn is None or not self.registry.there([turn.version]):
+            return "."
+        return (
+            f", or have the night scored again by version {turn.version}, and explain that: "
+            f"nightshift run {name} --date {night} --rescore"
+        )
 
     def _learned(self, model: ModelVersion) -> tuple[LearningTask, str]:
         """Task and label of the model, whatever is declared by now."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from threading import active_count
 
@@ -190,6 +190,18 @@ def test_a_kept_model_is_the_challenger_and_found_by_fingerprint_and_night(
     assert registry.candidate(NIGHT) == registry.version(second.version)
     assert registry.curves(first, "loss") == {"loss": [0.6, 0.5]}
     registry.challenge(first)
+    candidate = registry.candidate(NIGHT)
+    assert candidate is not None
+    assert candidate.version == first.version
+
+
+def test_a_nights_candidate_is_the_one_that_was_trained_or_found_for_it_last(
+    registry: Registry, tmp_path: Path
+) -> None:
+    first = keep(registry, tmp_path, "one")
+    keep(registry, tmp_path, "two")
+    registry.challenge(first)
+    keep(registry, tmp_path, "next", as_of=NIGHT + timedelta(days=1))
     candidate = registry.candidate(NIGHT)
     assert candidate is not None
     assert candidate.version == first.version

@@ -277,6 +277,23 @@ def test_where_the_registered_model_is_gone_nobody_has_moved_its_alias(
     assert model_events.alias_moves(environment, "small") == []
 
 
+def test_a_deleted_version_whose_turn_is_over_asks_for_no_rollback_of_what_serves(
+    environment: Environment, registry: Registry, evaluated: Callable[..., ModelVersion]
+) -> None:
+    evaluated(FIRST)
+    evaluated(SECOND)
+    registry._client.delete_model_version("small", "1")
+    with pytest.raises(NightshiftError) as raised:
+        serving.serving_model(environment, registry, FIRST)
+    assert str(raised.value) == (
+        "Version 1 of model 'small' scored the nights from 2013-01-21 to 2013-01-22, serves no "
+        "more, and is not in MLflow, so they cannot be scored again. Restore MLflow from a backup, "
+        "or leave these nights out: ask for nights from 2013-01-23 on."
+    )
+    left = serving.serving_models(environment, registry, Days(SECOND, THIRD))
+    assert {model.version for model in left.values()} == {"2"}
+
+
 @pytest.fixture
 def find(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Asks for version 1 as a child of the stage server does."""
