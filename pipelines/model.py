@@ -258,7 +258,7 @@ class Training:
     validation_days: int = 7
     """Days at the end of the judged model's window kept out of its `fit`, for calibration."""
     min_rows: int = 2000
-    """Fewest labelled rows to fit on."""
+    """Fewest labelled rows to fit on, for what is judged and for the model that serves."""
     max_categories: int = 10_000
     """Of each categorical column, the most frequent ones: all others count as one, the unknown. The
     more there are, the more memory a model and each row that it scores take. It changes nothing of

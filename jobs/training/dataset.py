@@ -340,9 +340,13 @@ def fresh(run: Run, rows: pa.Table, days: Window) -> Dataset:
         run: Whose pipeline's rows they are.
         rows: Labelled rows of the window.
         days: The window.
+
+    Raises:
+        Refused: too few have a label.
     """
     column = run.pipeline.table(TRAINING).partition
     newest = snapshots.between(rows, column, days.fresh)
+    _require_fresh_rows(run, len(newest), days.fresh)
     return laid_out(run.pipeline.training, newest, None)
 
 
@@ -373,7 +377,11 @@ class LaidOut(Protocol):
         """
 
     def fresh(self) -> Dataset:
-        """What the model that serves learns from: everything up to the night."""
+        """What the model that serves learns from: everything up to the night.
+
+        Raises:
+            Refused: too few rows have a label.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -423,7 +431,8 @@ class OnSpark:
         """See `LaidOut`."""
         newest = self._window(self.days.fresh)
         known = shards_on_spark.learn(self.session, newest)
-        assert known.encoding is not None, "the judged one had rows"
+        _require_fresh_rows(self.run, known.rows, self.days.fresh)
+        assert known.encoding is not None, "min_rows is at least 1"
         return self._dataset(newest, known.encoding, known.rows, "fresh", None)
 
     def _dataset(
@@ -566,6 +575,20 @@ def _require_rows(
             f"nightshift run {name} --from {days.trained.first} --to {run.days.last}. Where they "
             f"are published: {', and '.join(ways)}."
         )
+
+
+def _require_fresh_rows(run: Run, rows: int, days: Days) -> None:
+    """Refuse too few for the model that serves: what is judged may be older, and have enough."""
+    needed = run.pipeline.training.min_rows
+    if rows >= needed:
+        return
+    name = run.pipeline.name
+    raise Refused(
+        f"Training '{name}' as of {run.days.last} has {rows} labelled rows for the model that "
+        f"serves, on {days}, and needs {needed}. Publish more days first: "
+        f"nightshift run {name} --from {days.first} --to {days.last}. Where they are published: "
+        "raise Training.window_days, or lower min_rows."
+    )
 
 
 def _validation_days(wanted: int, days: int) -> int:

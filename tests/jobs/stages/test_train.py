@@ -244,6 +244,27 @@ def test_days_without_any_label_are_refused(tmp_path: Path) -> None:
         stage.train(small.run_of(environment, "train"))
 
 
+@pytest.mark.parametrize("per_day", [0, 5])
+def test_the_model_that_serves_is_not_trained_on_too_few_labels(
+    per_day: int, tmp_path: Path
+) -> None:
+    environment = small.models_at(tmp_path)
+    learned = small.learned_by(small.SMALL, small.LINEAR)
+    short = replace(learned.training, window_days=6, validation_days=2)
+    pipeline = replace(learned, training=short)
+    before = small.rows_of(Days(small.FIRST, date(2013, 1, 18)))
+    parts = [before]
+    if per_day:
+        since = Days(date(2013, 1, 19), small.LAST)
+        parts.append(small.rows_of(since, per_day=per_day))
+    small.publish(environment, pa.concat_tables(parts))
+    with pytest.raises(
+        Refused,
+        match=r"labelled rows for the model that serves, on 2013-01-19..2013-01-24, and needs 100",
+    ):
+        stage.train(small.run_of(environment, "train", pipeline=pipeline))
+
+
 def test_what_would_help_is_said_of_the_rows_that_are_too_few(tmp_path: Path) -> None:
     environment = small.environment_at(tmp_path)
     rows = small.rows_of(ALL_DAYS)
