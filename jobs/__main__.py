@@ -19,7 +19,13 @@ from jobs.commands import completion, forwarding, in_server
 from jobs.commands.parser import Parser
 from jobs.commands.version import Version
 from jobs.commands.who import user
-from jobs.output import FORMATS, lose_what_cannot_be_written, outlive_readers, prepare_streams
+from jobs.output import (
+    FORMATS,
+    lose_what_cannot_be_written,
+    outlive_readers,
+    prepare_streams,
+    require_written,
+)
 from jobs.services import usage
 from jobs.services.usage import Meter, Usage
 from pipelines import catalog
@@ -54,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parsed(grammar, argv)
         code = int(arguments.command(arguments, Environment.read()))
         # Here, where it is told that the rest has no room.
-        sys.stdout.flush()
+        require_written()
     except KeyboardInterrupt:
         print(f"\nInterrupted: {_way_on(arguments)}", file=sys.stderr)
         return 3  # as after a fault: what was asked for is not done
@@ -75,7 +81,7 @@ def _parsed(grammar: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
     try:
         arguments = grammar.parse_args(argv)
     except SystemExit:  # --help and --version end so
-        sys.stdout.flush()
+        require_written()
         raise
     arguments.command_line = sys.argv[1:] if argv is None else list(argv)
     if arguments.command not in _ENDLESS:

@@ -18,7 +18,7 @@ from itertools import chain, islice
 from typing import Any, TextIO
 from unicodedata import category
 
-from pipelines.errors import UsageError
+from pipelines.errors import NightshiftError, UsageError
 
 FORMATS = ("table", "csv", "json")
 Row = Sequence[object]
@@ -40,6 +40,17 @@ _LINE_BREAKS = "\r\n"
 """To readers of CSV, each by itself too."""
 _BOX = "+-++\n| ||\n|-+|\n| ||\n|-+|\n|-+|\n| ||\n+-++\n"
 """Lines of a table in plain ASCII, as psql draws them; `rich.box.Box` says what each line is."""
+
+
+class OutputLost(NightshiftError, OSError):
+    """Standard output could not be written, such as to a disk that is full."""
+
+    def __init__(self, why: object) -> None:
+        super().__init__(
+            f"Standard output could not be written: {why}. What was done stays done, and some of "
+            "what was to be told is lost: make room where it is written, or have it written "
+            "elsewhere, and run it again."
+        )
 
 
 def show(
@@ -94,10 +105,16 @@ def prepare_streams() -> None:
             setattr(sys, name, os.fdopen(number, "r+"))
         elif name != "stdin" and (stream.encoding or "utf-8").lower() != "utf-8":
             stream.reconfigure(errors="backslashreplace")
+    watch("stdout")
 
 
-class _Outliving(io.FileIO):
-    """The file of a stream; once nobody reads it any more, what is written to it is lost."""
+class _Watched(io.FileIO):
+    """The file of a stream, which knows what became of what was written to it."""
+
+    outlives: bool = False
+    """What cannot be written is lost, and whoever writes goes on."""
+    lost: OutputLost | None = None
+    """Why something is lost; None: nothing is, or nobody reads it any more."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream.fileno(), "w", closefd=False)
@@ -108,9 +125,15 @@ class _Outliving(io.FileIO):
         try:
             return super().write(data)
         except BrokenPipeError:
-            # Also for libraries and children, which write by the number.
-            _lead_to_nothing(self.fileno())
-            return super().write(data)
+            if not self.outlives:
+                raise
+        except OSError as error:
+            self.lost = OutputLost(error)
+            if not self.outlives:
+                raise self.lost from None
+        # Also for libraries and children, which write by the number.
+        _lead_to_nothing(self.fileno())
+        return super().write(data)
 
 
 def _lead_to_nothing(number: int) -> None:
@@ -133,25 +156,58 @@ def lose_what_cannot_be_written() -> None:
 
 
 def outlive_readers() -> None:
-    """See to it that work goes on where nobody reads any more what it prints, such as `head`."""
+    """See to it that work goes on where what it prints cannot be written any more.
+
+    Nobody reads it, such as `head`, or its disk is full, which `require_written` tells in the end.
+    """
     for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        buffer = getattr(stream, "buffer", None)
-        file = getattr(buffer, "raw", buffer)
-        if type(file) is not io.FileIO:
-            # One of ours already, or an object that a test or a notebook has put in its place.
-            continue
-        stream.flush()
-        raw: Any = _Outliving(stream)
-        outliving = io.TextIOWrapper(
-            # As `python -u` has it, without a buffer.
-            raw if file is buffer else io.BufferedWriter(raw),
-            encoding=stream.encoding,
-            errors=stream.errors,
-            line_buffering=stream.line_buffering,
-            write_through=stream.write_through,
-        )
-        setattr(sys, name, outliving)
+        if watched := watch(name):
+            watched.outlives = True
+
+
+def watch(name: str) -> _Watched | None:
+    """The file of a standard stream, watched from now on; None: it has none of the system's.
+
+    As an object that a test or a notebook has put in its place.
+    """
+    stream = getattr(sys, name)
+    file = _file(stream)
+    if isinstance(file, _Watched):
+        return file
+    if type(file) is not io.FileIO:
+        return None
+    stream.flush()
+    watched = _Watched(stream)
+    raw: Any = watched
+    watching = io.TextIOWrapper(
+        # As `python -u` has it, without a buffer.
+        raw if file is stream.buffer else io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+    setattr(sys, name, watching)
+    return watched
+
+
+def require_written() -> None:
+    """Write what was printed to standard output and is held.
+
+    Raises:
+        OutputLost: some of what was printed could not be written.
+        BrokenPipeError: nobody reads it any more, and the command does not outlive that.
+    """
+    sys.stdout.flush()
+    file = _file(sys.stdout)
+    if isinstance(file, _Watched) and file.lost:
+        raise file.lost
+
+
+def _file(stream: TextIO) -> object:
+    """What the stream writes to, below its buffer."""
+    buffer = getattr(stream, "buffer", None)
+    return getattr(buffer, "raw", buffer)
 
 
 def shown(value: object) -> str:

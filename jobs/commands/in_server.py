@@ -6,10 +6,10 @@ Importing this is cheap.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from jobs.output import require_written, watch
 from jobs.services import stage_client
 from pipelines import catalog, forwarding
 from pipelines.days import Days, parse_day
@@ -101,9 +101,10 @@ def ended(
     variables = argument["environment"]
     for name in argument.get("not_set", ()):
         os.environ.pop(name, None)
+    watch("stdout")
     try:
         code = do(Environment.read(variables))
-        sys.stdout.flush()
+        require_written()
     except BrokenPipeError:
         # Who reads has seen enough, such as `head`.
         return 0

@@ -31,7 +31,8 @@ class Parser(argparse.ArgumentParser):
         """Arguments by name, and what was not understood.
 
         Raises:
-            UsageError: an option is unknown; the message offers the near miss.
+            UsageError: an option is unknown, and the message offers the near miss; or a word is
+                left over.
         """
         given = sys.argv[1:] if args is None else list(args)
         known = self._option_string_actions
@@ -39,7 +40,15 @@ class Parser(argparse.ArgumentParser):
             # Before argparse, which first complains of what is missing.
             if name not in known:
                 raise no_such("option", name, sorted(one for one in known if one.startswith("--")))
-        return super().parse_known_args(given, namespace)
+        understood, left = super().parse_known_args(given, namespace)
+        if left:
+            # Here, where the command is known whose help tells what it takes.
+            self.error(f"unrecognized arguments: {' '.join(left)}")
+        return understood, left
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # Of what cannot be written argparse says nothing.
+        (file or sys.stderr).write(message)
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         # Such as "$DAY" where DAY is not set: without the option something else would be done.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from jobs.commands import forwarding, in_server
 from jobs.commands.plan import Plan
 from jobs.commands.who import user
 from jobs.lake import ops
+from jobs.output import outlive_readers
 from jobs.services import child, stage_client
 from jobs.services.own_server import preloaded
 from jobs.services.stage_client import Ended
@@ -411,6 +413,24 @@ def test_what_has_a_function_of_its_own_has_the_login_and_the_terminal_of_its_cl
     assert in_server.ended(argument, lambda _: seen.extend(os.environ)) == 0
     assert not {*_OF_UP, "LINES"} & {*seen}
     assert client.keys() <= {*seen}
+
+
+def test_a_child_tells_that_what_it_prints_has_no_room(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done: list[str] = []
+
+    def work(_: Environment) -> None:
+        outlive_readers()
+        print("a row", flush=True)
+        done.append("the rest")
+
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        argument = forwarded.argument(Environment.read(os.environ), ["config"], os.environ)
+        assert in_server.ended(argument, work) == 3
+    assert done == ["the rest"]
+    assert "Standard output could not be written: [Errno 28]" in capsys.readouterr().err
 
 
 def test_a_proxy_that_is_told_in_capital_letters_counts_where_the_server_has_another() -> None:
