@@ -1244,7 +1244,7 @@ def _waive(arguments: argparse.Namespace, environment: Environment) -> int:
     lacking = [name for name, value in wanted.items() if value is None]
     if lacking:
         raise UsageError(
-            f"Say {', '.join(lacking)} too, as the refusal tells them; or --revoke ID."
+            f"Say {', '.join(lacking)} too, as the command in the refusal does; or --revoke ID."
         )
     return waive.waive(
         pipeline,

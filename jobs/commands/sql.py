@@ -187,6 +187,11 @@ def whole_file(output: Path) -> Iterator[BinaryIO]:
             return
         # A link stays one.
         file = output.resolve()
+        if not file.parent.is_dir():
+            raise UsageError(
+                f"{output} cannot be written: the folder {file.parent} is not there. Make it, or "
+                "name another file."
+            )
         place = file.with_name(f".{file.name}.{os.getpid()}")
         # Else a terminal that is closed, or a `kill`, would leave what is written so far.
         with signals.interrupted_by(signals.endings()):

@@ -45,6 +45,10 @@ _ENDED = (_REFUSED, "failed")
 """Statuses of a stage after which a night ends, or goes on without what the stage makes."""
 _RUNS_LISTED = 5
 _FILES_LISTED = 3
+_MISTYPED = 2
+"""Characters of a long run id that a slip may change: another run's differs in more."""
+_LEAST_ALIKE = 0.6
+"""Share of a short one that is as it should be, for it to be a slip."""
 _OF_SQL = "Ask for a later run, or without --run for what is in force."
 OF_OPS = (
     "The platform's own tables keep their versions for a day, and all rows of before: filter by "
@@ -277,7 +281,9 @@ def _unfinished(environment: Environment, rows: Sequence[_Row], undone: Sequence
 
 def _unknown(environment: Environment, run_id: str) -> str:
     known = [row["run_id"] for row in _newest_first(environment)]
-    near = get_close_matches(run_id, known, n=1)
+    # All that we give are alike but for their ends.
+    likeness = 1 - _MISTYPED / max(len(run_id), 1)
+    near = get_close_matches(run_id, known, n=1, cutoff=max(likeness, _LEAST_ALIKE))
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return f"No run named '{run_id}'.{hint} {_last_runs(environment)}"
 

@@ -105,7 +105,10 @@ def test_statements_come_from_standard_input_and_from_a_file(
         (["SELECT 1", "-f", "x.sql"], "Say either a statement or --file, not both."),
         (["-f", "no/such.sql"], "no/such.sql cannot be read"),
         (["SELECT 1", "--format", "parquet"], "Parquet needs a file"),
-        (["SELECT 1", "--output", "no/such/place.csv"], "cannot be written"),
+        (
+            ["SELECT 1", "--output", "/no/such/a.csv"],
+            "/no/such/a.csv cannot be written: the folder /no/such is not there. Make it",
+        ),
         (["SELECT 1", "--output", "/"], "/ is no file"),
         (["SELECT INTERVAL 1 DAY AS i", "--format", "parquet", "-o", "x"], "Cast it to VARCHAR"),
         (

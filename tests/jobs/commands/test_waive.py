@@ -87,6 +87,11 @@ def test_a_waiver_is_listed_until_and_after_its_end(
         ("weather", {"why": " … "}, "--why ' … ' says nothing"),
         ("weather", {"why": "one\nand \x1b[2Jmore"}, "--why must be one line of at most 500"),
         ("weather", {"why": None, "until": None}, "Say --why, --until too"),
+        (
+            "weather",
+            {"until": None},
+            "Say --until too, as the command in the refusal does; or --revoke ID.",
+        ),
         ("weather", {"date": "2012-01-01"}, "2012-01-01"),
         (
             "weather",

@@ -304,6 +304,16 @@ def test_an_unknown_run_is_refused_with_the_near_miss_and_the_last_runs(tmp_path
     )
 
 
+def test_a_run_of_another_moment_is_no_near_miss(tmp_path: Path) -> None:
+    run = night(tmp_path, "run__2026-12-02T13:37:01_00d362")
+    publish_ids(run, "readings", 1)
+    end(run)
+    other = "run__2026-11-25T09:27:52_d8644b"
+    with pytest.raises(UsageError) as refused:
+        seen(run, "readings", other)
+    assert str(refused.value) == f"No run named '{other}'. The last runs: {run.run_id} (toy)."
+
+
 def test_an_empty_id_is_no_run_and_not_all_of_them(tmp_path: Path) -> None:
     run = night(tmp_path, "first")
     publish_ids(run, "readings", 1)
