@@ -574,11 +574,15 @@ def _entity_rows(entity_df: Any) -> DataFrame:
 
 
 def _time_column(rows: DataFrame) -> str:
-    """The column with the time of each entity row: `event_timestamp`, else the only timestamp."""
+    """The column with the time of each entity row: `event_timestamp`.
+
+    Where none has that name, the only timestamp.
+    """
     timestamps = [name for name, kind in rows.dtypes if kind == "timestamp"]
     if _EVENT_TIMESTAMP in timestamps:
         return _EVENT_TIMESTAMP
-    if len(timestamps) != 1:
+    # One of another type is meant all the same: as of another column other facts are found.
+    if _EVENT_TIMESTAMP in rows.columns or len(timestamps) != 1:
         raise UsageError(
             f"Entity rows need their time in a column '{_EVENT_TIMESTAMP}' of type timestamp. "
             f"Timestamps found: {timestamps or 'none'}."

@@ -9,11 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
+from pyspark.sql.types import TimestampType
 
+from pipelines.errors import refuse_unless
 from pipelines.features import day_end
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+    from pyspark.sql.types import StructType
 
     from pipelines.spec import Pipeline
 
@@ -26,11 +29,36 @@ _WHY = (
 )
 
 
+def require_instants(given: StructType, whose: str) -> None:
+    """Refuse rows to be scored whose moments are no instants.
+
+    Args:
+        given: Columns and types of the rows. Of one that is not there Spark tells.
+        whose: What gave them, for the message.
+
+    Raises:
+        UsageError: they are of another type; the message says what to give.
+    """
+    kinds = {column.name: column.dataType for column in given}
+    kind = kinds.get(_MOMENT, TimestampType())
+    refuse_unless(
+        isinstance(kind, TimestampType),
+        f"{whose} gave {_MOMENT} as {kind.simpleString()}, which must be a timestamp: the instant "
+        "as of which features are looked up. Give the scoring moment: in a transform "
+        "`scoring_moment(TIMEZONE)`, in a feed a column of type timestamp. What was made before is "
+        "made anew by --restate.",
+    )
+
+
 def refusing_late_moments(rows: DataFrame, pipeline: Pipeline) -> DataFrame:
     """The rows to be scored; whoever computes them is told of a moment too late, or of none.
 
     By Spark while it computes them, because to look for it is a pass of its own.
+
+    Raises:
+        UsageError: their moments are no instants.
     """
+    require_instants(rows.schema, f"{pipeline.name}.{pipeline.entity_table}")
     moment = F.col(_MOMENT)
     next_day = "date_add(landed_date, 1)"
     too_late = moment >= F.expr(day_end(next_day, pipeline.timezone))

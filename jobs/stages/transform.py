@@ -38,7 +38,7 @@ from jobs.lake.knowledge import Knowledge
 from jobs.lake.publications import Input, Origin
 from jobs.lake.transforms import Transform, definitions_of_data, require_dates, transform_of
 from jobs.spark.session import connect
-from jobs.stages.moments import refusing_late_moments
+from jobs.stages.moments import refusing_late_moments, require_instants
 from pipelines.days import Days
 from pipelines.errors import explaining, refuse_unless
 from pipelines.spec import PREDICTIONS
@@ -242,6 +242,8 @@ def _refuse_odd_rows(
         f"{', '.join(rows.columns)}.",
     )
     require_dates(rows.schema, dates, function)
+    if table.name == pipeline.entity_table:
+        require_instants(rows.schema, function)
     for column in rows.schema:
         # A map cannot be summed up, and what is volatile is not.
         is_volatile_map = column.name in table.volatile and isinstance(column.dataType, MapType)

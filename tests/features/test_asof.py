@@ -553,6 +553,17 @@ def test_rows_without_a_time_are_refused(spark: SparkSession, both_views: Featur
         join(both_views, rows, "known:value")
 
 
+def test_rows_whose_time_is_no_instant_are_not_looked_up_as_of_another_column(
+    spark: SparkSession, both_views: FeatureStore
+) -> None:
+    given = [(1, "a", at(0).date(), at(2))]
+    kinds = "world int, place string, event_timestamp date, seen_at timestamp"
+    rows = spark.createDataFrame(given, kinds)
+    told = r"'event_timestamp' of type timestamp\. Timestamps found: \['seen_at'\]"
+    with pytest.raises(UsageError, match=told):
+        join(both_views, rows, "known:value")
+
+
 def test_a_range_of_dates_is_refused(both_views: FeatureStore) -> None:
     with pytest.raises(UsageError, match="needs entity rows"):
         both_views.get_historical_features(

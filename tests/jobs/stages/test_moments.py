@@ -133,6 +133,24 @@ def test_a_row_without_a_moment_is_refused(spark: SparkSession) -> None:
         refusing_late_moments(asked, PIPELINE).collect()
 
 
+@pytest.mark.parametrize("kind", ["date", "timestamp_ntz", "string"])
+def test_rows_whose_moment_is_no_instant_are_refused_beside_another_column_that_is_one(
+    spark: SparkSession, environment: Environment, kind: str
+) -> None:
+    _publish_readings(spark, environment)
+
+    def changed(given: DataFrame) -> DataFrame:
+        seen = given.withColumnRenamed("event_timestamp", "seen_at")
+        return seen.withColumn("event_timestamp", F.col("seen_at").cast(kind))
+
+    _publish_unseen(environment, changed)
+    run = _run(environment, "features")
+    told = f"^toy.state gave event_timestamp as {kind}, which must be a timestamp: .* in a feed"
+    with pytest.raises(UsageError, match=told):
+        features.features(run)
+    assert not tables.is_staged(run, "training")
+
+
 def test_a_transform_that_gives_a_moment_too_late_is_told_and_nothing_is_staged(
     spark: SparkSession, environment: Environment
 ) -> None:

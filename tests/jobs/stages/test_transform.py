@@ -29,6 +29,7 @@ from pyspark.sql.types import (
     MapType,
     StringType,
     StructType,
+    TimestampNTZType,
     TimestampType,
     TimeType,
     VariantType,
@@ -408,6 +409,10 @@ def test_rows_that_no_table_can_take_are_told_with_their_function(
 def test_rows_that_cannot_be_scored_are_told_with_their_function(
     kinds: dict[str, DataType], message: str
 ) -> None:
+    _expect_unscored(kinds, message)
+
+
+def _expect_unscored(kinds: dict[str, DataType], message: str) -> None:
     schema = StructType()
     given = {"landed_date": DateType(), "id": IntegerType(), **kinds}
     for name, kind in given.items():
@@ -417,6 +422,22 @@ def test_rows_that_cannot_be_scored_are_told_with_their_function(
     rows: Any = SimpleNamespace(columns=schema.names, schema=schema)
     with pytest.raises(UsageError, match=f"^`scored` {message}"):
         _refuse_odd_rows(rows, pipeline, table, "`scored`")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [DateType(), TimestampNTZType(), StringType()],
+    ids=["date", "without-zone", "text"],
+)
+def test_moments_that_are_no_instants_are_told_with_their_function_and_the_way_out(
+    kind: DataType,
+) -> None:
+    message = (
+        f"gave event_timestamp as {kind.simpleString()}, which must be a timestamp: .* "
+        r"`scoring_moment\(TIMEZONE\)`"
+    )
+    kinds = {"event_timestamp": kind, "seen_at": TimestampType(), "reading_date": DateType()}
+    _expect_unscored(kinds, message)
 
 
 @pytest.mark.parametrize(
