@@ -123,8 +123,12 @@ def read(
     part: Part,
     columns: Iterable[str],
 ) -> Iterator[pa.Table]:
-    """The rows of a part, some at a time, with those columns in the types of the table."""
-    wanted = list(dict.fromkeys(columns))
+    """The rows of a part, some at a time, with those columns in the types of the table.
+
+    Without those that the table lacks: what reads one tells of it (`encoding.existing`).
+    """
+    in_table = set(source.schema.names)
+    wanted = [name for name in dict.fromkeys(columns) if name in in_table]
     with arrow_files(source.table).open_input_file(part.path) as opened:
         file = pq.ParquetFile(opened)
         there = file.schema_arrow.names

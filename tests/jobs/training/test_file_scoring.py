@@ -165,6 +165,20 @@ def test_files_from_before_a_column_lack_its_values(
     assert odd == {("oven", "missing"): 12_000}
 
 
+def test_a_column_that_the_model_reads_and_the_table_lacks_is_named(
+    registry: Registry, models: list[ModelVersion], asked: Asked, tmp_path: Path
+) -> None:
+    rows = ROWS.drop_columns(["oven"])
+    _write(asked, rows)
+    files = list(day_files(DeltaTable(asked.table), NIGHTS.__contains__))
+    loaded = [scoring.load(registry, model) for model in models]
+    scorers = dict(zip(asked.by_day.values(), loaded, strict=True))
+    lacking = replace(asked, schema=rows.schema)
+    told = "The model reads column 'oven', which the rows do not have"
+    with pytest.raises(NightshiftError, match=told):
+        file_scoring.write(scorers, lacking, files, str(tmp_path))
+
+
 def test_no_rows_are_scored_to_none(spark: SparkSession, asked: Asked) -> None:
     _write(asked, ROWS.slice(0, 0))
     scored, odd = _scored(spark, asked)
