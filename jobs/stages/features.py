@@ -296,14 +296,19 @@ def _read_for(run: Run, outcomes: _Outcomes) -> list[Days]:
 def _entities(run: Run, nights: Days, knowledge: Knowledge) -> DataFrame:
     """What each night had to score, as it was known then.
 
-    Without the features that the join gives back, for both alike.
+    Without the features that the join gives back, for both alike; but with what views are looked
+    up by, which the join asks before it writes a feature of that name over it.
     """
     name = run.pipeline.entity_table
     seen = knowledge.seen_then(name)
     rows = _as_seen(run, name, nights, knowledge, seen)
     # Nor a label of that name: what is scored has none yet, and what is learned from gets its own.
     others = (run.pipeline.training.label, _LEARNED, _TOLD)
-    return rows.drop(*declared.names(run.pipeline.views), *others)
+    asked: set[str] = set()
+    for view in run.pipeline.views:
+        asked.update(view.keys.values())
+    given = [name for name in declared.names(run.pipeline.views) if name not in asked]
+    return rows.drop(*given, *others)
 
 
 def _joined(

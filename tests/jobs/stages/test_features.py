@@ -46,9 +46,11 @@ from jobs.transforms.flights import labels as flight_labels
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
+from pipelines.features import Feature, FeatureView
 from pipelines.feeds import Feed
 from pipelines.flights import PIPELINE
 from pipelines.run import Run
+from pipelines.spec import Table
 from pipelines.stages import stage
 from tests.conftest import SOAK
 from tests.jobs.toy import READINGS, TOY
@@ -724,6 +726,48 @@ def test_an_entity_table_may_have_a_column_named_as_the_label(
     assert "late" not in found.columns
     (row,) = found.collect()
     assert [one["late"] for one in row["__told"]] == [0]
+
+
+def test_a_feature_may_be_named_as_a_column_that_another_view_is_looked_up_by(
+    environment: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hour = Feature(name="hour", column="amount")
+    heat = Feature(name="heat", column="amount")
+    of_id = FeatureView(
+        name="of_id",
+        table="past",
+        keys={"id": "id"},
+        features=(hour,),
+    )
+    of_hour = FeatureView(
+        name="of_hour",
+        table="past",
+        keys={"hour": "hour"},
+        features=(heat,),
+    )
+    past_table = Table(name="past", made_by="transform", key=("id",))
+    pipeline = replace(
+        TOY,
+        derived=(past_table, replace(past_table, name="state")),
+        entity_table="state",
+        views=(of_id, of_hour),
+        training=replace(TOY.training, numeric=("hour", "heat")),
+    )
+    night = Days.of(date(2013, 1, 2))
+    rows = """
+        SELECT *, DATE '2013-01-02' AS landed_date, TIMESTAMP '2013-01-03 05:00:00Z' AS
+            event_timestamp
+        FROM VALUES (1, 5, 2.5D), (2, 7, 9.5D) AS (id, hour, amount)
+    """
+    past = spark.sql(rows)
+    asked = past.where("id = 1").withColumn("hour", F.lit(7)).drop("amount")
+    frames = {"past": past, "state": asked}
+    monkeypatch.setattr(features, "_as_seen", lambda _, name, *__: frames[name])
+    run = Run(pipeline=pipeline, days=night, environment=environment).at(stage("features"))
+    knowledge = Knowledge(run, {"past": [], "state": []})
+    entities = features._entities(run, night, knowledge)
+    (found,) = features._joined(run, entities, night, knowledge).collect()
+    assert (found["hour"], found["heat"]) == (2.5, 9.5)
 
 
 def test_a_row_that_is_told_of_twice_is_scored_once_and_trained_on_twice(
