@@ -103,7 +103,9 @@ def absent(names: Sequence[str]) -> list[str]:
     try:
         seen = looking.result(timeout=_ANSWERS_WITHIN_SECONDS)
     except Exception as error:  # refused, or too slow: it ends no wait of hours
-        _log.warning("Nobody can say now whether the files are there: %s", error or "no answer")
+        _log.warning(
+            "Nobody can say now whether the files are there: %s", str(error) or "no answer"
+        )
         return list(names)
     return [name for name, found in zip(names, seen, strict=True) if found is None]
 

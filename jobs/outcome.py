@@ -9,9 +9,8 @@ from datetime import date, datetime, timedelta
 from itertools import chain
 from typing import Any
 
-from jobs import promptly
 from jobs.lake.store_faults import what_store_says
-from jobs.services import addresses
+from jobs.services import addresses, promptly
 from pipelines.days import Days
 from pipelines.errors import AwaitsApproval, NotLanded, Refused, UsageError
 from pipelines.events import Event, Notification

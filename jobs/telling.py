@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from jobs import outcome, promptly
+from jobs import outcome
 from jobs.lake.store_faults import what_store_says
+from jobs.services import promptly
 from pipelines.errors import NightshiftError
 from pipelines.events import ALARMS, Channel, Event, Notification
 from pipelines.redaction import redacted

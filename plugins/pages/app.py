@@ -117,11 +117,14 @@ def make_app() -> FastAPI:
 
 
 def _lead(page: str, user: GetUserDep) -> Response:
-    """To the page of the first pipeline that the person may see."""
+    """To the page of the first pipeline that the person may see, and whose declaration is whole."""
     seen = _visible(user)
     if page not in PAGES or not seen:
         raise HTTPException(404, "No such page, or no pipeline that you may see.")
-    return RedirectResponse(_address(seen[0], page), status_code=303)
+    # Somebody may be writing one: it takes no others along.
+    written = catalog.unreadable()
+    first = next((name for name in seen if name not in written), seen[0])
+    return RedirectResponse(_address(first, page), status_code=303)
 
 
 def _nights(dag_id: str, user: GetUserDep) -> Response:

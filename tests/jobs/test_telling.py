@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from jobs import outcome, promptly
+from jobs import outcome
 from jobs.lake import alerts, model_events, ops
 from jobs.notifications import channels
-from jobs.services import locks
+from jobs.services import locks, promptly
 from jobs.telling import tell
 from pipelines.days import Days
 from pipelines.environment import Environment

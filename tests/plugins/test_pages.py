@@ -30,6 +30,7 @@ from bench.recorded_year import YEAR, write_predictions
 from expectations import report_page
 from jobs.lake import model_events, ops
 from jobs.pages import nights, predictions, quality, statements
+from pipelines import catalog
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, ROOT, Environment
 from pipelines.flights import PIPELINE as FLIGHTS
 from pipelines.spec import RESERVED_PIPELINES
@@ -160,6 +161,18 @@ def test_a_page_without_a_pipeline_leads_to_the_first_that_the_person_may_see(
     assert answer.headers["location"] == f"{PAGES_ADDRESS}/tiny/nights"
     assert client.get(f"{PAGES_ADDRESS}/nights").headers["location"].startswith("/api/v2/auth")
     assert get(client, "nothing").status_code == 404
+
+
+def test_a_pipeline_that_somebody_is_writing_takes_no_pages_of_others_along(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "names", lambda: ["begun", "tiny"])
+    monkeypatch.setattr(pages, "_may", lambda *_: True)
+    answer = get(client, "nights")
+    assert answer.headers["location"] == f"{PAGES_ADDRESS}/tiny/nights"
+    # Where it is the only one, its own page says what is wrong with it.
+    monkeypatch.setattr(catalog, "names", lambda: ["begun"])
+    assert get(client, "nights").headers["location"] == f"{PAGES_ADDRESS}/begun/nights"
 
 
 @pytest.mark.parametrize(

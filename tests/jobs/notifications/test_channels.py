@@ -12,10 +12,10 @@ from typing import get_args
 
 import pytest
 
-from jobs import promptly
 from jobs.__main__ import _SERVER_SECONDS_OF_NOTIFY
 from jobs.notifications import channels
 from jobs.notifications.message import Message
+from jobs.services import promptly
 from pipelines.environment import ROOT, Environment
 from pipelines.events import Channel, Event
 from tests.conftest import free_port
