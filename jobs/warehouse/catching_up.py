@@ -82,8 +82,7 @@ class _Source:
     """A table of the lake at its newest version."""
 
     name: str
-    lake: str
-    """Id of the Delta table, whatever version."""
+    known: days.Known
     in_force: Mapping[date, Publication]
     """By day, the oldest first."""
     rows: arrow.FileSystemDataset
@@ -183,9 +182,10 @@ def _source(environment: Environment, name: str) -> _Source | None:
     version = newest.version()
     told = publications.of_table(environment, name)
     known = [one for one in told if one.version <= version]
+    there = frozenset((one.day, one.version, one.published_at) for one in known)
     return _Source(
         name=name,
-        lake=str(newest.metadata().id),
+        known=days.Known(lake=str(newest.metadata().id), there=there),
         in_force=dict(sorted(publications.latest(known).items())),
         rows=datasets.in_force(environment, name, version),
     )
@@ -280,7 +280,7 @@ class _Table:
         behind: list[date] = []
         for day, one in self._source.in_force.items():
             found = held.get(day, days.NOTHING)
-            is_older = found.is_older(self._source.lake, one)
+            is_older = found.is_older(self._source.known, one)
             (behind if is_older or not found.is_whole else current).append(day)
             if not is_older and found.version != one.version:
                 self._require_known(day, found)
@@ -345,8 +345,8 @@ class _Table:
     def _write_day(self, shape: Shape, day: date) -> None:
         one = self._source.in_force[day]
         rows = self._source.of(shape, day)
-        lake = self._source.lake
-        if days.write(self._connection, shape, lake, one, rows, self._limits):
+        known = self._source.known
+        if days.write(self._connection, shape, known, one, rows, self._limits):
             self._written.append(day)
         else:
             # Another run has written it meanwhile.

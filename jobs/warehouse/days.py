@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -22,12 +22,23 @@ if TYPE_CHECKING:
 
 _HELD = """
 WITH there AS (SELECT {day} AS day, count(*) AS rows FROM {table} GROUP BY 1)
-SELECT told.day, told.lake, told.version, told.checksum, told.rows, coalesce(there.rows, 0)
+SELECT told.day, told.lake, told.version, told.checksum, told.published_at,
+  told.rows, coalesce(there.rows, 0)
 FROM nightshift.publications told LEFT JOIN there USING (day)
 WHERE pipeline = {pipeline} AND table_name = {name} ORDER BY day
 """
 _UNQUOTED_IS_NULL = csv.WriteOptions(include_header=False, quoting_style="needed")
 """Every text is quoted and no null is: that is how COPY tells them apart."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """What the lake tells of a table: by it a publication that PostgreSQL holds is known."""
+
+    lake: str
+    """Id of the Delta table, whatever version."""
+    there: Collection[tuple[date, int, datetime]] = frozenset()
+    """Day, version and instant of each publication that the table has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,8 @@ class Held:
     """Of that table; None: nothing was published."""
     checksum: str | None
     """Of the publication."""
+    published_at: datetime | None = None
+    """In the lake."""
     recorded_rows: int = 0
     """Of the publication, as it was written."""
     rows: int = 0
@@ -50,7 +63,12 @@ class Held:
         """Whether as many rows are there as were written: people may delete some by hand."""
         return self.recorded_rows == self.rows
 
-    def is_older(self, lake: str, one: Publication) -> bool:
+    @property
+    def instant(self) -> datetime | None:
+        """When it was published; where clocks are set back, other zones compare as never equal."""
+        return self.published_at and self.published_at.astimezone(UTC)
+
+    def is_older(self, known: Known, one: Publication) -> bool:
         """Whether the publication of that table is to take its place.
 
         Raises:
@@ -58,13 +76,15 @@ class Held:
         """
         if self.version is None:
             return True
-        if self.lake != lake:
+        if self.lake != known.lake:
             raise Refused(
                 f"PostgreSQL holds {one.day} of a table of another lake (id {self.lake}, ours is "
-                f"{lake}). Publish to another database, or {ALL_ANEW}"
+                f"{known.lake}). Publish to another database, or {ALL_ANEW}"
             )
-        # A lake that was restored from a backup gives a version a second time.
-        is_other = self.checksum != one.checksum
+        # A lake that was restored from a backup gives a version a second time, also to the same
+        # rows. One that was confirmed has several instants.
+        is_there = (one.day, self.version, self.instant) in known.there
+        is_other = self.checksum != one.checksum or not is_there
         return self.version < one.version or (self.version == one.version and is_other)
 
     def is_of(self, told: Collection[Publication]) -> bool:
@@ -101,7 +121,7 @@ def held(connection: Connection, shape: Shape, limits: Limits) -> Mapping[date, 
 def write(
     connection: Connection,
     shape: Shape,
-    lake: str,
+    known: Known,
     one: Publication,
     rows: Iterable[pa.RecordBatch],
     limits: Limits,
@@ -119,7 +139,7 @@ def write(
     """
     with transaction(connection, limits) as cursor:
         act_as_owner(cursor)
-        if not _locked(cursor, shape, one.day).is_older(lake, one):
+        if not _locked(cursor, shape, one.day).is_older(known, one):
             return False
         table = sql.Identifier(shape.schema, shape.table)
         day = sql.Identifier(shape.day)
@@ -137,7 +157,8 @@ def write(
             "checksum = %s, published_at = %s, written_at = clock_timestamp() "
             "WHERE pipeline = %s AND table_name = %s AND day = %s",
             [
-                *(lake, one.version, one.run_id, one.rows, one.checksum, one.published_at),
+                *(known.lake, one.version, one.run_id, one.rows),
+                *(one.checksum, one.published_at),
                 *(shape.schema, shape.view, one.day),
             ],
         )
@@ -153,7 +174,7 @@ def _locked(cursor: Cursor, shape: Shape, day: date) -> Held:
         about,
     )
     cursor.execute(
-        "SELECT lake, version, checksum FROM nightshift.publications "
+        "SELECT lake, version, checksum, published_at FROM nightshift.publications "
         "WHERE pipeline = %s AND table_name = %s AND day = %s FOR UPDATE",
         about,
     )

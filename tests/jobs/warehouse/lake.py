@@ -53,11 +53,18 @@ class Lake:
     def __init__(self, environment: Environment, pipeline: Pipeline = PIPELINE) -> None:
         self.environment = environment
         self.pipeline = pipeline
+        self.run_id = "night"
+        self.origin = Origin()
 
     def publish(self, rows: Mapping[date, pa.Table], name: str = PREDICTIONS) -> Published:
         """Publish rows for these days in the lake."""
         days = Days(min(rows), max(rows))
-        run = Run(pipeline=self.pipeline, days=days, environment=self.environment, run_id="night")
+        run = Run(
+            pipeline=self.pipeline,
+            days=days,
+            environment=self.environment,
+            run_id=self.run_id,
+        )
         run = run.at(stage("check_predictions"))
         return commits.publish(run, name, self._staged(run, name, rows))
 
@@ -124,7 +131,7 @@ class Lake:
             days=tuple(sorted(rows)),
             files=tuple(found_in(path(run, name), folder)),
             checksums=checksums,
-            origin=Origin(),
+            origin=self.origin,
         )
 
 

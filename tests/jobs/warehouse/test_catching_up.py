@@ -13,12 +13,14 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pyarrow as pa
 import pytest
 
 from jobs.lake import publications, sql
+from jobs.lake.publications import Origin
 from jobs.warehouse import days, tables
 from jobs.warehouse.catching_up import (
     _source,
@@ -276,8 +278,9 @@ def test_an_older_publication_never_replaces_a_newer_one(lake: Lake) -> None:
     rows = predictions(FIRST)
     shape = shape_of(PIPELINE, PIPELINE.table(PREDICTIONS), rows.schema)
     ((lake_id,),) = lake.ask("SELECT lake FROM nightshift.publications")
+    known = days.Known(lake=lake_id)
     with opened(lake.environment, QUICK) as connection:
-        assert not days.write(connection, shape, lake_id, old, rows.to_batches(), QUICK)
+        assert not days.write(connection, shape, known, old, rows.to_batches(), QUICK)
     lake.require_same({FIRST: "newer"})
 
 
@@ -286,13 +289,14 @@ def test_a_day_of_which_rows_are_lacking_stays_as_it_was(lake: Lake) -> None:
     lake.catch_up()
     (old,) = publications.of_table(lake.environment, "toy.predictions")
     ((lake_id,),) = lake.ask("SELECT lake FROM nightshift.publications")
+    known = days.Known(lake=lake_id)
     rows = predictions(FIRST, "newer")
     shape = shape_of(PIPELINE, PIPELINE.table(PREDICTIONS), rows.schema)
     newer = replace(old, version=1)
     three = rows.slice(0, 3).to_batches()
     says = pytest.raises(NightshiftError, match="4 rows were published, and 3 were read")
     with opened(lake.environment, QUICK) as connection, says:
-        days.write(connection, shape, lake_id, newer, three, QUICK)
+        days.write(connection, shape, known, newer, three, QUICK)
     lake.require_same({FIRST: ""})
 
 
@@ -303,6 +307,7 @@ def test_one_that_waits_for_a_newer_one_to_be_written_does_not_replace_it(lake: 
     rows = predictions(FIRST)
     shape = shape_of(PIPELINE, PIPELINE.table(PREDICTIONS), rows.schema)
     ((lake_id,),) = lake.ask("SELECT lake FROM nightshift.publications")
+    known = days.Known(lake=lake_id)
     newer, newest = (replace(old, version=number) for number in (1, 2))
     patient = replace(QUICK, lock=10, statement=20, transaction=30)
     results: dict[str, bool] = {}
@@ -310,7 +315,7 @@ def test_one_that_waits_for_a_newer_one_to_be_written_does_not_replace_it(lake: 
     def write_newer() -> None:
         with opened(lake.environment, patient) as other:
             batches = predictions(FIRST, "newer").to_batches()
-            results["newer"] = days.write(other, shape, lake_id, newer, batches, patient)
+            results["newer"] = days.write(other, shape, known, newer, batches, patient)
 
     waiting = threading.Thread(target=write_newer)
 
@@ -324,7 +329,7 @@ def test_one_that_waits_for_a_newer_one_to_be_written_does_not_replace_it(lake: 
         yield from predictions(FIRST, "newest").to_batches()
 
     with opened(lake.environment, patient) as connection:
-        assert days.write(connection, shape, lake_id, newest, slowly(), patient)
+        assert days.write(connection, shape, known, newest, slowly(), patient)
     waiting.join()
     assert results == {"newer": False}
     lake.require_same({FIRST: "newest"})
@@ -388,6 +393,7 @@ def test_a_server_that_is_killed_in_the_middle_of_a_copy_keeps_what_it_had(
     many = predictions(FIRST, "many", rows=200_000)
     shape = shape_of(PIPELINE, PIPELINE.table(PREDICTIONS), many.schema)
     ((lake_id,),) = lake.ask("SELECT lake FROM nightshift.publications")
+    known = days.Known(lake=lake_id)
     newer = replace(old, version=1, rows=len(many))
 
     def killed_halfway() -> Iterator[pa.RecordBatch]:
@@ -399,12 +405,12 @@ def test_a_server_that_is_killed_in_the_middle_of_a_copy_keeps_what_it_had(
     patient = replace(QUICK, statement=60, transaction=90)
     says = pytest.raises(WarehouseAway, match="server closed the connection|connection is lost")
     with says, opened(lake.environment, patient) as connection:
-        days.write(connection, shape, lake_id, newer, killed_halfway(), patient)
+        days.write(connection, shape, known, newer, killed_halfway(), patient)
     postgres.start()
     lake.require_same({FIRST: ""})
     assert lake.ask("SELECT version FROM nightshift.publications") == [(0,)]
     with opened(lake.environment, patient) as connection:
-        assert days.write(connection, shape, lake_id, newer, many.to_batches(), patient)
+        assert days.write(connection, shape, known, newer, many.to_batches(), patient)
     assert lake.ask("SELECT count(*), count(DISTINCT id) FROM toy.predictions") == [
         (200_000, 200_000)
     ]
@@ -791,20 +797,21 @@ def test_a_text_of_any_kind_is_looked_through_for_nul(lake: Lake, kind: pa.DataT
     lake.catch_up()
     (old,) = publications.of_table(lake.environment, "toy.predictions")
     ((lake_id,),) = lake.ask("SELECT lake FROM nightshift.publications")
+    known = days.Known(lake=lake_id)
     notes = pa.array(["a", "b\0c", None, ""]).cast(kind)
     rows = predictions(FIRST).set_column(2, "note", notes)
     shape = shape_of(PIPELINE, PIPELINE.table(PREDICTIONS), rows.schema)
     newer = replace(old, version=1)
     says = pytest.raises(Refused, match="column 'note' holds a text with the character NUL")
     with says, opened(lake.environment, QUICK) as connection:
-        days.write(connection, shape, lake_id, newer, rows.to_batches(), QUICK)
+        days.write(connection, shape, known, newer, rows.to_batches(), QUICK)
     right = rows.set_column(
         2,
         "note",
         pa.array(["a", "b", None, ""]).cast(kind),
     )
     with opened(lake.environment, QUICK) as connection:
-        assert days.write(connection, shape, lake_id, newer, right.to_batches(), QUICK)
+        assert days.write(connection, shape, known, newer, right.to_batches(), QUICK)
     found = lake.ask("SELECT note FROM toy.predictions ORDER BY id")
     assert found == [("a",), ("b",), (None,), ("",)]
 
@@ -862,6 +869,45 @@ def test_a_lake_that_was_restored_is_not_taken_for_an_older_one(lake: Lake) -> N
     lake.publish_predictions(FIRST, salt="found")
     assert lake.catch_up().written == (FIRST,)
     lake.require_same({FIRST: "found"})
+
+
+def test_the_same_rows_that_a_restored_lake_gave_again_are_those_of_the_later_run(
+    lake: Lake,
+) -> None:
+    lake.publish_predictions(FEW_DAYS[1])
+    home = lake.environment.home
+    backup = home.with_name("before")
+    shutil.copytree(home, backup)
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    shutil.rmtree(home)
+    shutil.copytree(backup, home)
+    lake.run_id = "again"
+    lake.publish_predictions(FIRST)
+    assert lake.catch_up().written == (FIRST,)
+    run_ids = lake.ask("SELECT run_id FROM nightshift.publications ORDER BY day")
+    assert run_ids == [("again",), ("night",)]
+    assert lake.catch_up().written == ()
+
+
+def test_an_instant_of_the_hour_that_comes_twice_is_known_in_any_zone(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    (one,) = publications.of_table(lake.environment, "toy.predictions")
+    instant = datetime(2013, 10, 27, 0, 30, tzinfo=UTC)
+    known = days.Known(lake="ours", there={(FIRST, one.version, instant)})
+    local = instant.astimezone(ZoneInfo("Europe/Berlin"))
+    held = days.Held("ours", one.version, one.checksum, local)
+    assert not held.is_older(known, one)
+
+
+def test_a_confirmed_day_is_not_written_again(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    lake.origin = Origin(definition="another")
+    lake.publish_predictions(FIRST)
+    told = publications.of_table(lake.environment, "toy.predictions")
+    assert [one.changed for one in told] == [True, False]
+    assert lake.catch_up().current == (FIRST,)
 
 
 def test_who_looked_before_another_one_published_takes_it_for_no_restored_lake(lake: Lake) -> None:
