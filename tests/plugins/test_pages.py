@@ -32,6 +32,7 @@ from jobs.lake import model_events, ops
 from jobs.pages import nights, predictions, quality, statements
 from pipelines import catalog
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, ROOT, Environment
+from pipelines.errors import UsageError
 from pipelines.flights import PIPELINE as FLIGHTS
 from pipelines.spec import RESERVED_PIPELINES
 from plugins.pages import app as pages
@@ -167,6 +168,7 @@ def test_a_pipeline_that_somebody_is_writing_takes_no_pages_of_others_along(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog, "names", lambda: ["begun", "tiny"])
+    monkeypatch.setattr(catalog, "unreadable", lambda: {"begun": UsageError("line 1")})
     monkeypatch.setattr(pages, "_may", lambda *_: True)
     answer = get(client, "nights")
     assert answer.headers["location"] == f"{PAGES_ADDRESS}/tiny/nights"
