@@ -128,7 +128,7 @@ def test_a_child_that_is_lost_is_a_failure_of_its_stage(
     capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(stage_client, "available", lambda environment: True)
+    monkeypatch.setattr(stage_client, "available", lambda *_: True)
     monkeypatch.setattr(stage_client, "called", lambda *_: ended)
     result = tmp_path / "result.json"
     arguments = ["run", "flights", "--date", DAY, "--stage", "train", "--run-id", "r1"]
@@ -149,7 +149,7 @@ def test_a_child_that_is_lost_is_a_failure_of_its_stage(
 def test_of_a_stage_whose_child_is_lost_there_is_no_page_of_where_its_time_went(
     home: Environment, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(stage_client, "available", lambda environment: True)
+    monkeypatch.setattr(stage_client, "available", lambda *_: True)
     monkeypatch.setattr(stage_client, "called", lambda *_: LOST)
     assert main(["run", "flights", "--date", DAY, "--stage", "train", "--profile"]) == 3
     assert "profile  " not in capfd.readouterr().out
@@ -201,7 +201,7 @@ def test_a_stage_that_was_done_before_its_child_was_lost_stays_done(
     days = Days.of(date.fromisoformat(DAY))
     run = Run(pipeline=pipeline("flights"), days=days, environment=home, run_id="r1")
     run = run.at(stage("train"))
-    monkeypatch.setattr(stage_client, "available", lambda environment: True)
+    monkeypatch.setattr(stage_client, "available", lambda *_: True)
     monkeypatch.setattr(stage_client, "called", called)
     assert main(["run", "flights", "--date", DAY, "--stage", "train", "--run-id", "r1"]) == 3
     (row,) = ops.read(home, "stage_runs").to_pylist()
@@ -224,7 +224,7 @@ def test_words_mean_in_the_child_what_they_mean_here(
         sent.append(command.parser().parse_args(argument["words"]))
         return Ended(code=0, said="")
 
-    monkeypatch.setattr(stage_client, "available", lambda environment: True)
+    monkeypatch.setattr(stage_client, "available", lambda *_: True)
     monkeypatch.setattr(stage_client, "called", called)
     assert main(words) == 0
     (arguments,) = sent
@@ -236,7 +236,7 @@ def test_what_needs_no_server_is_done_here_when_its_child_is_lost(
     what: str, home: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    monkeypatch.setattr(stage_client, "available", lambda environment: True)
+    monkeypatch.setattr(stage_client, "available", lambda *_: True)
     monkeypatch.setattr(stage_client, "called", lambda *_: LOST)
     nothing = Plan(rows=(), has_work=False)
     monkeypatch.setattr(
@@ -272,7 +272,7 @@ def test_what_a_person_says_of_a_model_is_said_once_and_by_them(
         said.append(command.parser().parse_args(argument["words"]))
         return ended
 
-    monkeypatch.setattr(stage_client, "available", lambda environment: True)
+    monkeypatch.setattr(stage_client, "available", lambda *_: True)
     monkeypatch.setattr(stage_client, "called", lost)
     for name in ("rollback", "approve"):
         # It may be on record already: nobody says it a second time.
@@ -316,7 +316,7 @@ def test_a_child_has_the_credentials_of_its_client_but_for_a_stage(
         given[argument["words"][0]] = environ
         return Ended(code=0, said="")
 
-    monkeypatch.setattr(stage_client, "available", lambda environment: True)
+    monkeypatch.setattr(stage_client, "available", lambda *_: True)
     monkeypatch.setattr(stage_client, "called", called)
     monkeypatch.setenv("AWS_PROFILE", "of this shell")
     monkeypatch.setenv("https_proxy", "http://proxy:3128")
@@ -391,7 +391,7 @@ def test_what_has_a_function_of_its_own_has_the_login_and_the_terminal_of_its_cl
         sent.append((argument, environ))
         return 0
 
-    monkeypatch.setattr(stage_client, "available", lambda environment: True)
+    monkeypatch.setattr(stage_client, "available", lambda *_: True)
     monkeypatch.setattr(stage_client, "call", call)
     client = {
         "AWS_PROFILE": "of this shell",

@@ -52,6 +52,8 @@ def test_each_kind_is_counted_by_column() -> None:
 
 def test_what_was_too_rare_to_learn_or_missing_then_is_not_odd() -> None:
     rows = small.rows_of(Days.of(small.FIRST), per_day=500)
+    # The last one of a day has no label, and such rows are not learned from.
+    rows = rows.slice(0, 499)
     line = rows["line"].to_pylist()
     line[:5] = ["seldom"] * 3 + [None] * 2
     learned = encoding.learn(
