@@ -92,6 +92,32 @@ class Published:
     """How many rows these days had."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plan:
+    """What a publication commits and records, by the version that the table had."""
+
+    table: DeltaTable | None
+    """In that version; None: there is none yet."""
+    told: publications.Told
+    """What is on record of it."""
+    arrived: Sequence[Publication]
+    """What this very publishing has committed already."""
+    found: Sequence[Publication]
+    """Days of before there was a record."""
+    staging: Staging
+    """The rows, without the days that are kept."""
+    differing: Sequence[date]
+    """The days that the commit replaces."""
+    lost: Collection[date]
+    """Those of them whose rows are the same, and lack a file."""
+    kept: Sequence[date]
+    """Days for which other rows were staged, and that stay as they were published."""
+    made: Sequence[Publication]
+    """What is recorded of the days."""
+    schema: Schema | None
+    """The table's columns after the commit; None: there is nothing to commit."""
+
+
 def publish(
     run: Run,
     name: str,
@@ -124,15 +150,15 @@ def publish(
     )
 
 
-def refuse_late(run: Run, name: str, staging: Staging) -> None:
-    """Refuse rows of an attempt that has been overtaken, before anything of it is published.
+def refuse_unpublishable(run: Run, name: str, staging: Staging) -> None:
+    """Refuse rows as publishing them would, before anything of it is published.
 
     Raises:
-        Fenced: a later attempt has published one of the days.
+        Fenced: a later attempt has published one of the days, or what the rows were made from has
+            been replaced since.
+        NightshiftError: their columns, or their files, are not what may be published.
     """
-    known = publications.in_force(run, name)
-    replaced = [day for day in staging.days if day in known and not _holds(known, staging, day)]
-    _refuse_late(run, name, staging, [known[day] for day in replaced])
+    _planned(run, name, staging, keep_published=False)
 
 
 def refuse_another_partition(run: Run, name: str) -> None:
@@ -193,6 +219,39 @@ def confirm(
 
 
 def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -> Published:
+    plan = _planned(run, name, whole, keep_published)
+    version = plan.table.version() if plan.table else -1
+    made = plan.made
+    if plan.schema:
+        version += 1
+        if plan.told.first_lost is not None:
+            publications.forget_lost(run, name)
+        _commit(run, name, plan, plan.schema)
+        # What changed nothing stays in the version in which it came.
+        made = [replace(one, version=version) if one.changed else one for one in made]
+    if plan.found or made or plan.told.unrecorded:
+        publications.record(run, name, [*plan.found, *made])
+    served = _last_changes(run, name, plan.kept)
+    visible = [plan.staging.rows_of(day) for day in plan.staging.days]
+    visible += [one.rows for one in served]
+    told = [*plan.found, *plan.told]
+    before = publications.latest(one for one in told if one not in plan.arrived)
+    changed_days = {*plan.differing, *(one.day for one in plan.arrived)}
+    # Days that lost a file have the same rows as before.
+    had_others = changed_days & before.keys() - plan.lost
+    replaced = [day for day in whole.days if day in had_others]
+    return Published(
+        rows=sum(visible),
+        version=version,
+        changed=bool(changed_days),
+        kept=served,
+        replaced=tuple(replaced),
+        rows_before=sum(before[day].rows for day in replaced),
+    )
+
+
+def _planned(run: Run, name: str, whole: Staging, keep_published: bool) -> _Plan:
+    """What publishing would do, after everything for which it would be refused."""
     # Opened before anything is asked: whatever is published after it makes the commit fail.
     table = _open(path(run, name))
     if table:
@@ -225,32 +284,21 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
     staging = replace(whole, days=tuple(day for day in whole.days if day not in kept))
     _refuse_late(run, name, staging, [known[day] for day in differing if day in known])
     made = _publications(run, name, staging, known, differing)
-    version = table.version() if table else -1
+    schema = None
     if differing or table is None:
         _refuse_altered(run, name, staging, differing)
-        version += 1
-        committed = [one for one in made if one.changed]
-        if told.first_lost is not None:
-            publications.forget_lost(run, name)
-        _commit(run, name, table, staging, differing, committed)
-        # What changed nothing stays in the version in which it came.
-        made = [replace(one, version=version) if one.changed else one for one in made]
-    if found or made or told.unrecorded:
-        publications.record(run, name, [*found, *made])
-    served = _last_changes(run, name, kept)
-    visible = [staging.rows_of(day) for day in staging.days]
-    visible += [one.rows for one in served]
-    before = publications.latest(one for one in [*found, *told] if one not in arrived)
-    changed_days = {*differing, *(one.day for one in arrived)}
-    # Days that lost a file have the same rows as before.
-    replaced = [day for day in whole.days if day in changed_days & before.keys() - lost]
-    return Published(
-        rows=sum(visible),
-        version=version,
-        changed=bool(changed_days),
-        kept=served,
-        replaced=tuple(replaced),
-        rows_before=sum(before[day].rows for day in replaced),
+        schema = _schema(run, name, table, staging, differing)
+    return _Plan(
+        table=table,
+        told=told,
+        arrived=arrived,
+        found=found,
+        staging=staging,
+        differing=differing,
+        lost=lost,
+        kept=kept,
+        made=made,
+        schema=schema,
     )
 
 
@@ -476,31 +524,25 @@ class _Inputs:
         return Knowledge(self._run)
 
 
-def _commit(
-    run: Run,
-    name: str,
-    table: DeltaTable | None,
-    staging: Staging,
-    days: Sequence[date],
-    made: Sequence[Publication],
-) -> None:
+def _commit(run: Run, name: str, plan: _Plan, schema: Schema) -> None:
     column = partition(run, name)
-    replaced = {str(day) for day in days}
-    added = [_add(column, file) for file in staging.files if file.day in replaced]
+    replaced = set(map(str, plan.differing))
+    added = [_add(column, file) for file in plan.staging.files if file.day in replaced]
+    committed = [one for one in plan.made if one.changed]
     properties = CommitProperties(
-        custom_metadata=publications.to_metadata(made),
+        custom_metadata=publications.to_metadata(committed),
         # A commit that delta-rs tries again after another's would be one that we have not checked.
         max_commit_retries=0,
     )
-    if table is None:
-        _create(run, name, Schema.from_json(json.dumps(staging.schema)), added, properties)
+    if plan.table is None:
+        _create(run, name, schema, added, properties)
         return
     # Its type asks for a list of both kinds.
     actions: list[AddAction | RemoveAction] = [*added]
-    table.create_write_transaction(
+    plan.table.create_write_transaction(
         actions,
         mode="overwrite",
-        schema=_widened(run, name, table, staging.schema, replaced),
+        schema=schema,
         partition_by=[column],
         partition_filters=[(column, "in", sorted(replaced))],
         commit_properties=properties,
@@ -538,6 +580,19 @@ def _add(column: str, file: DataFile) -> AddAction:
         data_change=True,
         stats=file.stats,
     )
+
+
+def _schema(
+    run: Run,
+    name: str,
+    table: DeltaTable | None,
+    staging: Staging,
+    days: Iterable[date],
+) -> Schema:
+    """The table's columns once these days of it are replaced."""
+    if table is None:
+        return Schema.from_json(json.dumps(staging.schema))
+    return _widened(run, name, table, staging.schema, set(map(str, days)))
 
 
 def _widened(

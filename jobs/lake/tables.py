@@ -207,6 +207,7 @@ def write_quarantine_of_rules(
     run: Run,
     name: str,
     judged: Staging,
+    rest: Staging,
     bad: DataFrame | None,
 ) -> int:
     """Replace what row rules have in quarantine on the days of a staging; returns the number.
@@ -217,7 +218,11 @@ def write_quarantine_of_rules(
         run: Who publishes the table.
         name: The table.
         judged: What the rows were moved out of.
+        rest: What is left of it, to be published next.
         bad: The rows, with the columns of the quarantine and `RULE`; None: there are none.
+
+    Raises:
+        NightshiftError: the rest will not be published. The quarantine is as it was.
     """
     quarantine = name + QUARANTINE_SUFFIX
     whole = _whole(run, quarantine, judged.days)
@@ -228,6 +233,8 @@ def write_quarantine_of_rules(
     is_whole = len(whole) == len(judged.days)
     if bad is None and is_whole and (before is None or before.isEmpty()):
         return 0
+    # The quarantine's rows of rules are those of what is published.
+    commits.refuse_unpublishable(run, name, rest)
     # After what ingestion has published in the same attempt, and before any later attempt.
     writing = replace(run, attempt=judged.attempt + 1)
     rows, kept = _with_rows_of_ingestion(run, quarantine, whole, bad)

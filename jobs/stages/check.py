@@ -433,9 +433,7 @@ def _publish(run: Run, judged: Judged, name: str) -> dict[str, object]:
 
 
 def _quarantine(run: Run, judged: Judged, name: str) -> None:
-    if judged.bad is not None:
-        commits.refuse_late(run, name, judged.rest)
-    moved = tables.write_quarantine_of_rules(run, name, judged.staged, judged.bad)
+    moved = tables.write_quarantine_of_rules(run, name, judged.staged, judged.rest, judged.bad)
     if moved != judged.verdict.quarantined:
         raise NightshiftError(
             f"{judged.verdict.table}: {judged.verdict.quarantined} rows break a row rule, but "

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -21,12 +21,13 @@ from jobs import night
 from jobs.lake import commits, ops, publications, retention, staging, tables
 from jobs.lake.commits import Fenced, Published
 from jobs.lake.locations import exists, path, version
+from jobs.lake.publications import Input, Origin
 from jobs.lake.staging import Staging
 from jobs.stages.check import audit_and_publish
 from jobs.stages.ingest import ingest
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import GateRefused, UsageError
+from pipelines.errors import GateRefused, NightshiftError, UsageError
 from pipelines.run import Run
 from pipelines.spec import Table
 from pipelines.stages import stage
@@ -291,6 +292,76 @@ def test_an_overtaken_attempt_quarantines_nothing(toy: Environment) -> None:
     with pytest.raises(Fenced, match="published by a later run"):
         _check(toy, FIRST)
     assert _reasons(toy) == []
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unpublishable:
+    """Rows with one that breaks the rule, in the place of a day without, that are refused."""
+
+    more: str
+    """A column more, as SQL, in the place of `7 AS more`."""
+    why: str
+    """The message."""
+    inputs: tuple[Input, ...] = ()
+    """What they say that they are made from."""
+
+
+_REPLACED = Input(name="toy.readings", first_day=DAY, last_day=DAY, digest="others")
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        Unpublishable(
+            more="'seven' AS more",
+            why="column 'more' is integer in the table, and string in the rows",
+        ),
+        Unpublishable(
+            more="7 AS More",
+            why="column 'More' differs only in case from 'more'",
+        ),
+        Unpublishable(
+            more="TIMESTAMP_NTZ '2013-01-01 12:00:00' AS seen",
+            why="column 'seen' has moments without a zone",
+        ),
+        Unpublishable(
+            more="7 AS more",
+            why="made from rows of toy.readings for .* that have been replaced",
+            inputs=(_REPLACED,),
+        ),
+    ],
+    ids=["type", "twin", "zone", "inputs"],
+)
+@pytest.mark.parametrize("was_bad", [True, False])
+def test_of_what_cannot_be_published_the_quarantine_stays_as_it_was(
+    spark: SparkSession,
+    environment: Environment,
+    suites: ModuleType,
+    refused: Unpublishable,
+    *,
+    was_bad: bool,
+) -> None:
+    def judge(day: str, third: float, more: str, *inputs: Input) -> None:
+        judging = run_of(environment, day, stage_name="check_clean")
+        run = replace(judging, pipeline=_with(SUMS))
+        date_ = f"DATE '{day}'"
+        amounts = f"VALUES (1, 2.0D), (2, 3.0D), (3, {third}D) AS of(id, amount)"
+        made = spark.sql(f"SELECT {date_} AS landed_date, id, amount, {more} FROM {amounts}")
+        origin = Origin(inputs={run.days.first: inputs})
+        making = night._numbered(run.at(stage("transform")))
+        tables.stage_rows(making, "sums", made, origin=origin)
+        audit_and_publish(run, ["sums"])
+
+    suites.sums = readings  # type: ignore[attr-defined]
+    before, now = (-1.0, 4.0) if was_bad else (4.0, -1.0)
+    judge(SECOND, -1.0, "7 AS more")
+    judge(FIRST, before, "7 AS more")
+    run = run_of(environment, FIRST)
+    quarantined = tables.read(run, "sums_quarantine").collect()
+    with pytest.raises(NightshiftError, match=refused.why):
+        judge(FIRST, now, refused.more, *refused.inputs)
+    assert tables.read(run, "sums_quarantine").collect() == quarantined
+    assert len(quarantined) == 1 + was_bad
 
 
 def _allow(suites: ModuleType, most: int) -> None:
