@@ -597,8 +597,8 @@ class Survey:
         if found.state == "current" and one and not one.inputs:
             found = self._without_file(found, feed, one)
         elif found.state == "current" and one:
-            if self._has_rows_of_another_file(feed, one):
-                found = self._of_another_file(table, night)
+            if other := self._refused_with(feed, one):
+                found = self._with_other_quarantine(table, night, other)
             elif any(given.name in self._gone for given in one.inputs):
                 return replace(found, reason=_GONE)
         if found.state != "stale":
@@ -620,22 +620,27 @@ class Survey:
         of_day = self._quarantined(feed).get(made.day, ())
         if not made.rows and of_day and of_day[-1].rows:
             # The file that was refused was withdrawn.
-            return self._of_another_file(found.table, found.night)
+            return self._with_other_quarantine(found.table, found.night)
         return found
 
-    def _has_rows_of_another_file(self, feed: Feed, made: Publication) -> bool:
-        """Whether the day's quarantine is that of a file which was refused and taken back."""
+    def _refused_with(self, feed: Feed, made: Publication) -> str:
+        """What was refused and taken back, and has left the day's quarantine; empty: nothing."""
         of_day = self._quarantined(feed).get(made.day, ())
         told = [one for one in of_day if one.inputs]
-        if not told or _files_of(told[-1]) == _files_of(made):
-            return False
+        if not told or _made_from(told[-1]) == _made_from(made):
+            return ""
         last = told[-1]
-        own = [one for one in told if _files_of(one) == _files_of(made)]
-        if not own:
-            # Of a file without bad rows none is written where there are none to be replaced.
-            return last.rows > 0
-        of_made = own[-1]
-        return last.rows != of_made.rows or last.checksum != of_made.checksum
+        other = "file"
+        if _files_of(last) == _files_of(made):
+            other = "declaration"
+            if made.definition != digest(feed):
+                # It is not taken back, or nobody knows: the day would be refused again.
+                return ""
+        own = [one for one in told if _made_from(one) == _made_from(made)]
+        # Of a file without bad rows none is written where there are none to be replaced.
+        before = [(one.rows, one.checksum) for one in own]
+        is_left = before[-1] != (last.rows, last.checksum) if before else last.rows > 0
+        return other if is_left else ""
 
     def _quarantined(self, feed: Feed) -> Mapping[date, Sequence[Publication]]:
         """The publications of the quarantine of a feed, by day in their order."""
@@ -682,7 +687,7 @@ class Survey:
             return Finding(table=table, night=night, state="current", reason=reason)
         refused = self._refused_snapshot(feed)
         if not has_passed and refused:
-            return self._of_another_file(table, refused)
+            return self._with_other_quarantine(table, refused)
         return Finding(table=table, night=night, state="current")
 
     def _finds_reference(self) -> date:
@@ -711,8 +716,8 @@ class Survey:
         readable = [day for day in left if self.has_landed(day) and not self._why_unreadable(day)]
         return max((day for day in readable if day in self.nights), default=None)
 
-    def _of_another_file(self, table: Table, night: date) -> Finding:
-        reason = f"{sql_name(self._run, table.name)}{QUARANTINE_SUFFIX} is of another file"
+    def _with_other_quarantine(self, table: Table, night: date, what: str = "file") -> Finding:
+        reason = f"{sql_name(self._run, table.name)}{QUARANTINE_SUFFIX} is of another {what}"
         return Finding(table=table, night=night, state="stale", reason=reason, keeps_rows=True)
 
     def _why_missing(self, table: Table, *days: date) -> str:

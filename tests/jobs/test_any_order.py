@@ -897,7 +897,7 @@ def _last_recorded(told: publications.Told) -> int:
 
 
 def _looks_at_no_quarantine(patched: pytest.MonkeyPatch) -> None:
-    patched.setattr(survey.Survey, "_has_rows_of_another_file", lambda *_: False)
+    patched.setattr(survey.Survey, "_refused_with", lambda *_: "")
 
 
 Step = tuple[str, dict[str, Any]]

@@ -25,14 +25,23 @@ from jobs.lake.publications import Input, Origin
 from jobs.lake.staging import Staging
 from jobs.stages.check import audit_and_publish
 from jobs.stages.ingest import ingest
+from jobs.survey import Survey
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import GateRefused, NightshiftError, UsageError
+from pipelines.errors import DataRefused, GateRefused, NightshiftError, UsageError
 from pipelines.run import Run
 from pipelines.spec import Table
 from pipelines.stages import stage
 from tests.conftest import SOAK
-from tests.jobs.toy import TOY, drop_readings, drop_sensors, run_of
+from tests.jobs.toy import (
+    READINGS,
+    SENSORS,
+    TOY,
+    drop_readings,
+    drop_sensors,
+    run_of,
+    run_of_feeds,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -292,6 +301,31 @@ def test_an_overtaken_attempt_quarantines_nothing(toy: Environment) -> None:
     with pytest.raises(Fenced, match="published by a later run"):
         _check(toy, FIRST)
     assert _reasons(toy) == []
+
+
+def test_rows_that_a_declaration_refused_leave_the_quarantine_once_it_is_taken_back(
+    toy: Environment,
+) -> None:
+    def told(run: Run) -> list[tuple[str, str]]:
+        """The state of the readings on the first day, with its reason."""
+        found = Survey(run).findings(run.pipeline.table("readings"))
+        return [(one.state, one.reason) for one in found if one.night == DAY]
+
+    _night(toy, FIRST)
+    before = _rows(toy, "readings_quarantine")
+    *others, note = READINGS.columns
+    of_numbers = replace(READINGS, columns=(*others, replace(note, type="int")))
+    strict = run_of_feeds(toy, (of_numbers, SENSORS), FIRST)
+    with pytest.raises(DataRefused, match="4 of 4 rows"):
+        ingest(night._numbered(strict))
+    assert len(_reasons(toy)) == 5
+    # It would refuse the day in each night.
+    assert told(strict) == [("current", "")]
+    why = "toy.readings_quarantine is of another declaration"
+    assert told(run_of(toy, FIRST)) == [("stale", why)]
+    _night(toy, FIRST)
+    assert _rows(toy, "readings_quarantine") == before
+    assert told(run_of(toy, FIRST)) == [("current", "")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
