@@ -201,7 +201,12 @@ def every(run: Run, name: str, days: Days | None = None) -> list[Publication]:
 
 def of_table(environment: Environment, name: str, days: Days | None = None) -> list[Publication]:
     """As `every`, of a table by its SQL name."""
-    return list(Told(environment, name, _recorded(environment, name), days))
+    return list(told_by_name(environment, name, days))
+
+
+def told_by_name(environment: Environment, name: str, days: Days | None = None) -> Told:
+    """The same with what the table has lost."""
+    return Told(environment, name, _recorded(environment, name), days)
 
 
 def recorded(environment: Environment, pipeline: str) -> Mapping[str, ByDay]:
@@ -218,8 +223,7 @@ def recorded(environment: Environment, pipeline: str) -> Mapping[str, ByDay]:
 
 def told(run: Run, name: str) -> Told:
     """The same with what the table has lost."""
-    table = sql_name(run, name)
-    return Told(run.environment, table, _recorded(run.environment, table))
+    return told_by_name(run.environment, sql_name(run, name))
 
 
 def lost(run: Run, name: str) -> Mapping[date, Publication]:
@@ -313,8 +317,7 @@ def revisions(environment: Environment, name: str) -> list[Publication]:
 
 def lost_revisions(environment: Environment, name: str) -> list[Publication]:
     """As `revisions`, those that are on record and that the table has no more."""
-    found = Told(environment, name, _recorded(environment, name)).all_lost
-    return [one for one in found if one.changed]
+    return [one for one in told_by_name(environment, name).all_lost if one.changed]
 
 
 def lost_before(one: Publication, lost: Iterable[Publication]) -> int:

@@ -180,12 +180,15 @@ def _source(environment: Environment, name: str) -> _Source | None:
     # Opened before the record is asked, which may tell of later versions meanwhile.
     newest = DeltaTable(place)
     version = newest.version()
-    told = publications.of_table(environment, name)
+    told = publications.told_by_name(environment, name)
     known = [one for one in told if one.version <= version]
-    there = frozenset((one.day, one.version, one.published_at) for one in known)
     return _Source(
         name=name,
-        known=days.Known(lake=str(newest.metadata().id), there=there),
+        known=days.Known(
+            lake=str(newest.metadata().id),
+            there=frozenset((one.day, one.version, one.published_at) for one in known),
+            lost=frozenset((one.day, one.published_at) for one in told.all_lost),
+        ),
         in_force=dict(sorted(publications.latest(known).items())),
         rows=datasets.in_force(environment, name, version),
     )
@@ -343,6 +346,20 @@ class _Table:
                 self._faults.append(f"{day}: {_in_words(error)}")
 
     def _write_day(self, shape: Shape, day: date) -> None:
+        try:
+            self._write_rows(shape, day)
+        except psycopg.errors.UniqueViolation as error:
+            if not tables.breaks_key(shape, error):
+                raise
+            # A day of a wider key of before: the lake has these rows, too.
+            tables.give_up_uniqueness(self._connection, shape, self._limits)
+            self._write_rows(shape, day)
+            self._notes.append(
+                f"{self._source.name}: rows of {day} are not told apart by its key "
+                f"({', '.join(shape.key)}). Its index in PostgreSQL is not unique any more."
+            )
+
+    def _write_rows(self, shape: Shape, day: date) -> None:
         one = self._source.in_force[day]
         rows = self._source.of(shape, day)
         known = self._source.known

@@ -39,6 +39,8 @@ class Known:
     """Id of the Delta table, whatever version."""
     there: Collection[tuple[date, int, datetime]] = frozenset()
     """Day, version and instant of each publication that the table has."""
+    lost: Collection[tuple[date, datetime]] = frozenset()
+    """Day and instant of each that was in it before its folder was deleted, as far as recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +79,23 @@ class Held:
         if self.version is None:
             return True
         if self.lake != known.lake:
-            raise Refused(
-                f"PostgreSQL holds {one.day} of a table of another lake (id {self.lake}, ours is "
-                f"{known.lake}). Publish to another database, or {ALL_ANEW}"
-            )
+            self._require_lost(known, one.day)
+            return True
         # A lake that was restored from a backup gives a version a second time, also to the same
         # rows. One that was confirmed has several instants.
         is_there = (one.day, self.version, self.instant) in known.there
         is_other = self.checksum != one.checksum or not is_there
         return self.version < one.version or (self.version == one.version and is_other)
+
+    def _require_lost(self, known: Known, day: date) -> None:
+        """Refuse what came from another table than that which was here before this one."""
+        # Of a day without rows the lake keeps no record, and nothing is lost with it.
+        if self.recorded_rows and (day, self.instant) not in known.lost:
+            raise Refused(
+                f"PostgreSQL holds {day} of a table of another lake (id {self.lake}, ours is "
+                f"{known.lake}), or of one whose folder was deleted. Publish to another database, "
+                f"or {ALL_ANEW}"
+            )
 
     def is_of(self, told: Collection[Publication]) -> bool:
         """Whether it is one of these publications."""
@@ -174,7 +184,7 @@ def _locked(cursor: Cursor, shape: Shape, day: date) -> Held:
         about,
     )
     cursor.execute(
-        "SELECT lake, version, checksum, published_at FROM nightshift.publications "
+        "SELECT lake, version, checksum, published_at, rows FROM nightshift.publications "
         "WHERE pipeline = %s AND table_name = %s AND day = %s FOR UPDATE",
         about,
     )

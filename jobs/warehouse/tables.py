@@ -112,6 +112,25 @@ def examine(connection: Connection, shape: Shape, limits: Limits) -> bool:
         return lacks_columns and _is_remembered(cursor, shape)
 
 
+def breaks_key(shape: Shape, error: psycopg.errors.UniqueViolation) -> bool:
+    """Whether rows were refused because the key does not tell them apart."""
+    (of_key, *_) = shape.indexes
+    return error.diag.constraint_name == of_key
+
+
+def give_up_uniqueness(connection: Connection, shape: Shape, limits: Limits) -> None:
+    """Have the index of the key take rows that the key does not tell apart.
+
+    Raises:
+        WarehouseAway: PostgreSQL cannot be used, or who reads the table holds it for too long.
+    """
+    (name, columns), *_ = shape.indexes.items()
+    with transaction(connection, limits) as cursor:
+        act_as_owner(cursor)
+        cursor.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(shape.schema, name)))
+        _make_index(cursor, shape, name, columns, is_unique=False)
+
+
 def act_as_owner(cursor: Cursor) -> None:
     """Own what is made, and use what is there, as the owner role, where the user belongs to it.
 
@@ -344,7 +363,7 @@ def _make_indexes(cursor: Cursor, shape: Shape) -> None:
             cursor.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(shape.schema, name)))
     for number, (name, columns) in enumerate(shape.indexes.items()):
         if name not in there:
-            _make_index(cursor, shape, name, columns, is_key=number == 0)
+            _make_index(cursor, shape, name, columns, is_unique=number == 0)
 
 
 def _indexes(cursor: Cursor, shape: Shape) -> set[str]:
@@ -354,12 +373,13 @@ def _indexes(cursor: Cursor, shape: Shape) -> set[str]:
 
 
 def _make_index(
-    cursor: Cursor, shape: Shape, name: str, columns: Sequence[str], *, is_key: bool
+    cursor: Cursor, shape: Shape, name: str, columns: Sequence[str], *, is_unique: bool
 ) -> None:
+    """Make an index; where rows are there that a unique one would refuse, a plain one."""
     named = sql.SQL(", ").join(map(sql.Identifier, columns))
     table = sql.Identifier(shape.schema, shape.table)
     rest = sql.SQL("INDEX {} ON {} ({})").format(sql.Identifier(name), table, named)
-    if is_key:
+    if is_unique:
         # Days of a wider key of before may hold rows that this one does not tell apart.
         with suppress(psycopg.errors.UniqueViolation), cursor.connection.transaction():
             cursor.execute(sql.SQL("CREATE UNIQUE {}").format(rest))

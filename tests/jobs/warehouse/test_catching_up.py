@@ -830,6 +830,21 @@ def test_days_of_another_lake_are_not_taken_for_older_or_newer_ones(lake: Lake) 
     lake.require_same({FIRST: ""})
 
 
+def test_predictions_that_were_deleted_and_made_again_take_the_place_of_those(lake: Lake) -> None:
+    lake.publish_predictions(*FEW_DAYS)
+    lake.catch_up()
+    shutil.rmtree(lake.environment.table_path("toy.predictions"))
+    lake.publish_predictions(FEW_DAYS[1], salt="again")
+    caught = lake.catch_up()
+    assert (caught.written, caught.faults) == ((FEW_DAYS[1],), ())
+    ids = "SELECT count(DISTINCT lake) FROM nightshift.publications"
+    assert lake.ask(ids) == [(2,)]
+    lake.publish_predictions(FIRST, salt="again")
+    assert lake.catch_up().written == (FIRST,)
+    again = lake.catch_up()
+    assert (again.written, again.faults) == ((), ())
+
+
 def statements_to_publish_anew() -> list[str]:
     """What the document says to run."""
     text = (ROOT / "docs" / "how-to" / "postgresql.md").read_text()
@@ -1127,6 +1142,24 @@ def test_a_narrower_key_that_old_rows_break_keeps_nothing_out(lake: Lake) -> Non
     assert (caught.written, caught.faults) == ((FEW_DAYS[1],), ())
     names = "SELECT indexdef FROM pg_indexes WHERE tablename = '_predictions'"
     assert any(one.endswith("(reading_date, note)") for (one,) in lake.ask(names))
+
+
+def test_a_narrower_key_that_old_rows_break_keeps_no_day_out_of_a_new_database(lake: Lake) -> None:
+    twice = predictions(FIRST).set_column(2, "note", pa.array(["same"] * 4))
+    lake.publish({FIRST: twice})
+    lake.pipeline = replace(PIPELINE, entity=("reading_date", "note"), carried=("id", "amount"))
+    lake.publish_predictions(FEW_DAYS[1])
+    caught = lake.catch_up()
+    assert sorted(caught.written) == [FIRST, FEW_DAYS[1]]
+    assert caught.faults == ()
+    (note,) = caught.notes
+    assert f"rows of {FIRST} are not told apart by its key (reading_date, note)" in note
+    names = "SELECT indexdef FROM pg_indexes WHERE tablename = '_predictions'"
+    defined = [one for (one,) in lake.ask(names)]
+    assert any(one.endswith("(reading_date, note)") for one in defined)
+    assert not any("UNIQUE" in one for one in defined)
+    again = lake.catch_up()
+    assert (again.written, again.notes) == ((), ())
 
 
 def test_a_view_that_somebody_has_dropped_is_made_again(lake: Lake) -> None:
