@@ -12,12 +12,16 @@ from zoneinfo import ZoneInfo
 
 from airflow.sdk import Context, CronDataIntervalTimetable, Param
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+from airflow.sdk.types import DagRunProtocol
 
 from dags.nights import Night, night_of, require_known
 from dags.tasks import CommandOperator, late_command, safe_run_id
 from pipelines import replay
 from pipelines.environment import Environment
 from pipelines.spec import DEADLINE_SUFFIX, Pipeline
+
+_IN_TIME = timedelta(minutes=15)
+"""A run that begins so soon after the deadline was not made up for."""
 
 
 class DeadlineOperator(CommandOperator):
@@ -49,12 +53,27 @@ class DeadlineOperator(CommandOperator):
         self.log.info("%s", night)
         if _is_before_the_first(self.pipeline, night):
             raise AirflowSkipException(f"The replay of '{self.pipeline.name}' began on this day.")
-        run_id = safe_run_id(context["dag_run"].run_id)
-        ended = self._run_command(late_command(self.pipeline, night.days, run_id))
+        run = context["dag_run"]
+        asked = late_command(self.pipeline, night.days, safe_run_id(run.run_id))
+        due = _made_up_for(run)
+        if due is not None:
+            asked.append(f"--since={due.isoformat()}")
+        ended = self._run_command(asked)
         if ended.exit_code:
             raise AirflowException(
                 f"Not everybody was told (exit code {ended.exit_code}): {ended.last_line}"
             )
+
+
+def _made_up_for(run: DagRunProtocol) -> datetime | None:
+    """The deadline that had passed when the scheduler could begin its run; None: no such run.
+
+    Airflow makes up for the last one before a DAG is first seen, too, when nothing was promised.
+    """
+    due, began = run.data_interval_end, run.start_date
+    if run.run_type != "scheduled" or due is None or began is None:
+        return None
+    return due if began - due > _IN_TIME else None
 
 
 def _is_before_the_first(pipeline: Pipeline, night: Night) -> bool:

@@ -526,7 +526,8 @@ def _grammar_of_notify(one: Parser) -> None:
         "--since",
         metavar="T",
         help="when the stage began, such as 2013-03-02T08:30:00+00:00; what was recorded before "
-        "is not its reason",
+        "is not its reason; of predictions_late, when they were due: where no run of the pipeline "
+        "had begun by then, they are not late",
     )
     one.add_argument(
         "--message",

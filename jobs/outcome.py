@@ -319,8 +319,13 @@ def night_done(run: Run) -> Notification | None:
     return notification(run, Event.NIGHT_DONE, message)
 
 
-def predictions_late(run: Run) -> Notification | None:
+def predictions_late(run: Run, due: datetime | None = None) -> Notification | None:
     """That the predictions of the run's night are not there; None: they are.
+
+    Args:
+        run: Whose night it is.
+        due: When they were, of a deadline that was made up for: nothing is late of a pipeline that
+            no run had begun by then, as it was set up later. None: it is looked at in time.
 
     Raises:
         UsageError: the pipeline declares no time by which they must be.
@@ -334,7 +339,7 @@ def predictions_late(run: Run) -> Notification | None:
     deadline = f"by {by:%H:%M} ({pipeline.timezone})"
     page = addresses.of_page(run.environment, "nights", pipeline.name)
     try:
-        if _is_predicted(run, day):
+        if _is_predicted(run, day) or (due and not _had_begun(run, due)):
             return None
         seen = _last_of_night(run, night)
     except Exception as error:  # a lake that is away may be why there are none
@@ -359,6 +364,12 @@ def _is_predicted(run: Run, day: date) -> bool:
     from jobs.lake import publications
 
     return day in publications.in_force(run, PREDICTIONS, Days.of(day))
+
+
+def _had_begun(run: Run, moment: datetime) -> bool:
+    """Whether any run of the pipeline had begun a stage by then."""
+    until = [("pipeline", "=", run.pipeline.name), ("started_at", "<=", moment)]
+    return bool(_rows_of(run, until))
 
 
 def _last_of_night(run: Run, night: date) -> Row:
@@ -509,7 +520,6 @@ OF_RECORDS: Mapping[Event, Callable[[Run], Notification | None]] = {
     Event.ALIAS_MOVED: alias_moved,
     Event.DRIFT_FOUND: drift,
     Event.DRIFT_ENDED: drift,
-    Event.PREDICTIONS_LATE: predictions_late,
     Event.WAREHOUSE_FAILED: warehouse,
 }
 """What the records tell whether it happened."""

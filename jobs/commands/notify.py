@@ -37,7 +37,8 @@ def notify(
     Args:
         run: The run that it happened to, at its stage where the event is one of a stage.
         event: What happened.
-        since: When the stage began; what was recorded before is not its reason.
+        since: When the stage began: what was recorded before is not its reason. When predictions
+            were due, of a deadline that was made up for.
         message: Why: of files that have not landed; of a stage where it recorded no reason; of a
             night that failed between two stages.
         of_plan: It happened to the plan, which comes before the stages.
@@ -77,6 +78,8 @@ def parse_instant(text: str) -> datetime:
 def _notification(
     run: Run, event: Event, since: datetime | None, message: str | None, of_plan: bool
 ) -> Notification | None:
+    if event is Event.PREDICTIONS_LATE:
+        return outcome.predictions_late(run, since)
     recorded = outcome.OF_RECORDS.get(event)
     if recorded and (run.stage or event not in _NEED_A_STAGE):
         return recorded(run)

@@ -136,6 +136,7 @@ def context(
     interval_end: datetime | None = None,
     logical_date: datetime | None = None,
     run_after: datetime | None = None,
+    start_date: datetime | None = None,
     run_id: str = "manual__1",
     declared: Mapping[str, Any] = _OF_A_NIGHT,
     **params: Any,
@@ -153,6 +154,7 @@ def context(
         data_interval_end=interval_end,
         logical_date=logical_date,
         run_after=run_after or datetime(2013, 3, 2, 12, tzinfo=UTC),
+        start_date=start_date,
     )
     return {
         "params": {**declared, **params},

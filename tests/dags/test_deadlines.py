@@ -35,12 +35,15 @@ def replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begin(datetime(2026, 11, 25, 20, tzinfo=UTC))
 
 
-def look(due: datetime, run_id: str = "scheduled__1") -> None:
+def look(
+    due: datetime, run_id: str = "scheduled__1", begins_after: timedelta = timedelta()
+) -> None:
     asked = context(
         run_type="scheduled",
         run_id=run_id,
         interval_start=due - ONE_DAY,
         interval_end=due,
+        start_date=due + begins_after,
         declared={"date": None},
     )
     DeadlineOperator(pipeline=PIPELINE).execute(asked)
@@ -69,6 +72,14 @@ def test_at_its_hour_the_command_is_asked_for_the_night_that_was_due(stub: Path)
     asked = parser().parse_args(argv)
     assert (asked.pipeline, asked.first, asked.last) == ("flights", "2013-04-01", "2013-04-01")
     assert (asked.event, asked.stage) == ("predictions_late", None)
+    assert asked.since is None
+
+
+@pytest.mark.usefixtures("replayed")
+def test_a_deadline_that_airflow_makes_up_for_is_told_with_its_moment(stub: Path) -> None:
+    look(SIX, begins_after=timedelta(hours=4))
+    (argv,) = map(json.loads, stub.read_text().splitlines())
+    assert parser().parse_args(argv).since == SIX.isoformat()
 
 
 @pytest.mark.usefixtures("replayed")

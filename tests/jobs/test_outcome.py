@@ -521,6 +521,15 @@ def test_late_predictions_are_told_with_how_far_their_night_has_come(run: Run) -
     assert late.message.endswith(f"The last stage that ended is check_raw: refused. {error}")
 
 
+def test_a_deadline_before_the_first_run_is_not_missed_and_one_after_it_is(run: Run) -> None:
+    watched = replace(run, pipeline=PROMISED)
+    an_hour = timedelta(hours=1)
+    assert outcome.predictions_late(watched, due=NIGHT) is None
+    record(run, stage_row(run, "ingest"))
+    assert outcome.predictions_late(watched, due=NIGHT - an_hour) is None
+    assert outcome.predictions_late(watched, due=NIGHT + an_hour)
+
+
 def test_predictions_of_which_the_lake_says_nothing_are_told_as_that(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

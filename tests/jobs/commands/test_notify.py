@@ -18,6 +18,7 @@ from pipelines.errors import UsageError
 from pipelines.model import Promotion
 from pipelines.run import Run
 from tests.jobs.records import (
+    NIGHT,
     move_alias,
     night_rows,
     publish_predictions,
@@ -199,6 +200,16 @@ def test_predictions_that_are_not_there_are_told_once_and_the_recovery_once(run:
     assert notify(run, "night_done") == 0
     found = [one["event"] for one in sent(run)[1:]]
     assert found == ["night_done", "recovered", "night_done"]
+
+
+def test_predictions_that_were_due_before_the_first_run_are_not_late(run: Run) -> None:
+    record(run, stage_row(run, "ingest"))
+    before, after = NIGHT - timedelta(hours=1), NIGHT + timedelta(hours=1)
+    assert notify(run, "predictions_late", "--since", before.isoformat()) == 0
+    assert sent(run) == []
+    assert notify(run, "predictions_late", "--since", after.isoformat()) == 0
+    (late,) = sent(run)
+    assert late["event"] == "predictions_late"
 
 
 def test_predictions_that_are_there_are_not_late(
