@@ -19,14 +19,24 @@ from typing import Any
 
 from dags.forwarded import Forwarded, Reply, forwarded
 from pipelines.environment import ROOT
-from pipelines.errors import AwaitsApproval, NightshiftError, NotLanded, Refused, UsageError
+from pipelines.errors import (
+    AwaitsApproval,
+    AwaitsTurn,
+    NightshiftError,
+    NotLanded,
+    Refused,
+    UsageError,
+)
 
 _ERRORS = (
     *(f"{error.kind}: " for error in (NightshiftError, Refused, UsageError)),
     "Traceback (most recent call last)",
 )
 """How a line begins that is an error's first."""
-_WARNINGS = ("Warning: ", f"{NotLanded.kind}: ", f"{AwaitsApproval.kind}: ")
+_WARNINGS = (
+    "Warning: ",
+    *(f"{error.kind}: " for error in (NotLanded, AwaitsApproval, AwaitsTurn)),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

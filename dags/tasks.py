@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from zoneinfo import ZoneInfo
 
 from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import (
     Asset,
     BaseOperator,
@@ -45,7 +46,14 @@ from dags.reports import ReportLink, url_of
 from dags.waiting import LANDED, FilesLanded, RunEnded, absent
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import AwaitsApproval, NightshiftError, NotLanded, Refused, UsageError
+from pipelines.errors import (
+    AwaitsApproval,
+    AwaitsTurn,
+    NightshiftError,
+    NotLanded,
+    Refused,
+    UsageError,
+)
 from pipelines.events import Event
 from pipelines.landing import expected_files
 from pipelines.model import NeuralNetwork
@@ -64,6 +72,9 @@ OUTCOME = "outcome"
 _MINUTES_PER_FURTHER_DAY = 2
 """What a range may take longer for each day after its first: a range is one pass, not so many
 nights."""
+_TURN_SECONDS = 30
+"""How long a task waits for another run of the pipeline before it leaves its worker."""
+_BETWEEN_TURNS = timedelta(minutes=1)
 _FILES_LISTED = 5
 """Files that a message about late ones names."""
 _NOT_ACCEPTED = "not_accepted"
@@ -391,6 +402,9 @@ class StageOperator(CommandOperator):
             # There is none where the command was killed.
             result = json.loads(file.read_text()) if file.exists() else {}
         kept = result.get("kept")
+        if ended.exit_code == AwaitsTurn.exit_code:
+            self._await_turn(began, is_told)
+            return
         if ended.exit_code == NotLanded.exit_code and not kept:
             # There are none where the record cannot be read: then the stage soon looks again.
             self._wait(context, began, is_told, result.get("lacking", []))
@@ -409,6 +423,27 @@ class StageOperator(CommandOperator):
         else:
             _raise_unless_done(self.stage.name, night.days, ended.exit_code, why)
         self._require_all_accepted(context)
+
+    def take_turn(self, context: Context, event: object, began: str, is_told: bool) -> None:
+        """Run the stage if no other run of the pipeline goes on by now; else wait on.
+
+        Args:
+            context: Airflow's.
+            event: What ended the wait.
+            began: When the stage first ran, in ISO 8601.
+            is_told: Whether people have been told that files are late.
+        """
+        self._perform(context, datetime.fromisoformat(began), is_told)
+
+    def _await_turn(self, began: datetime, is_told: bool) -> None:
+        """Leave the worker while another run of the pipeline goes on.
+
+        That takes none of the stage's time limit, which Airflow counts from each return.
+        """
+        self.log.info("Another run of '%s' goes on: this one waits.", self.pipeline.name)
+        kept = {"began": began.isoformat(), "is_told": is_told}
+        trigger = TimeDeltaTrigger(_BETWEEN_TURNS)
+        self.defer(trigger=trigger, method_name="take_turn", kwargs=kept)
 
     def _await_person(self, context: Context, why: str) -> NoReturn:
         """Skip the rest of the night, which is no fault: a person was asked to let a model serve.
@@ -577,6 +612,7 @@ def command(
     """
     where = _where(pipeline, stage.name, night.days, run_id)
     arguments = ["run", *where, "--no-notify", f"--result={result}"]
+    arguments.append(f"--wait-seconds={_TURN_SECONDS}")
     if not params.get("restate"):
         arguments.append("--as-needed")
     if params.get("allow_mixed"):

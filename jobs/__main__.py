@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the data or the model was refused, 2 wrong usage, 3 a fault, "
-    "4 files of a feed have not landed yet, 5 a model awaits a person."
+    "4 files of a feed have not landed yet, 5 a model awaits a person, 6 another run of the "
+    "pipeline goes on."
 )
 Command = Callable[[argparse.Namespace, Environment], int]
 _SERVER_SECONDS_OF_NOTIFY = 2.0
@@ -402,6 +403,13 @@ def _grammar_of_run(one: Parser) -> None:
         "--no-notify",
         action="store_true",
         help="send no notification; for a caller that sends them itself, with `nightshift notify`",
+    )
+    one.add_argument(
+        "--wait-seconds",
+        metavar="N",
+        type=_count,
+        help="wait so long for another run of the pipeline, then end with exit code 6; by default "
+        "until it has ended. For a scheduler",
     )
     one.add_argument(
         "--profile",
@@ -992,6 +1000,7 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
             allow_gap=arguments.allow_gap,
             notify=not arguments.no_notify,
             in_place=arguments.is_child,
+            wait_seconds=arguments.wait_seconds,
         )
     else:
         night = partial(
@@ -1001,6 +1010,7 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
             allow_gap=arguments.allow_gap,
             notify=not arguments.no_notify,
             in_place=arguments.is_child,
+            wait_seconds=arguments.wait_seconds,
             kept=kept,
         )
     told = run.at(stages[0]) if len(stages) == 1 else run

@@ -32,6 +32,7 @@ from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import (
     AwaitsApproval,
+    AwaitsTurn,
     NightshiftError,
     NotLanded,
     Refused,
@@ -87,6 +88,8 @@ class _How:
     """Have people told by the channels that the pipeline declares."""
     in_place: bool
     """In this process, which is a child of the stage server already."""
+    wait_seconds: float | None = None
+    """How long to wait for another run of the pipeline; None: until it has ended."""
     is_tried: bool = False
     """In parts, when files are not accepted: nobody is told before it is known which."""
 
@@ -147,6 +150,7 @@ def run_night(
     allow_gap: bool = False,
     notify: bool = True,
     in_place: bool = False,
+    wait_seconds: float | None = None,
 ) -> int:
     """Perform the stages on the run's days, one after another until one does not succeed.
 
@@ -160,12 +164,16 @@ def run_night(
         allow_gap: Read no night that lacks files, but for a last one that was never made.
         notify: Have people told by the channels that the pipeline declares.
         in_place: Perform them in this process, which is a child of the stage server already.
+        wait_seconds: How long to wait for another run of the pipeline; None: until it has ended.
 
     Returns:
         The exit code of the first stage that did not succeed; 0 when all did.
+
+    Raises:
+        AwaitsTurn: another run of the pipeline has not ended in that time.
     """
     run = replace(run, is_exact=True)
-    how = _How(notify=notify, in_place=in_place)
+    how = _How(notify=notify, in_place=in_place, wait_seconds=wait_seconds)
     passes = _passes_as_named(run, stages, allow_gap)
     return _perform_passes(run, stages, passes, _Ending(), how)
 
@@ -177,6 +185,7 @@ def make_true(
     allow_gap: bool = False,
     notify: bool = True,
     in_place: bool = False,
+    wait_seconds: float | None = None,
     kept: list[Days] | None = None,
 ) -> int:
     """Do what is missing or stale up to the run's last night, and nothing else.
@@ -192,6 +201,7 @@ def make_true(
         allow_gap: Go on over nights that lack files, also over those of the run before its last.
         notify: Have people told by the channels that the pipeline declares.
         in_place: Perform them in this process, which is a child of the stage server already.
+        wait_seconds: How long to wait for another run of the pipeline; None: until it has ended.
         kept: Gets the days whose corrected files were not accepted, where all else succeeded.
 
     Returns:
@@ -200,11 +210,12 @@ def make_true(
         nothing was to do.
 
     Raises:
+        AwaitsTurn: another run of the pipeline has not ended in that time.
         Refused: nights before the run's first were never made, and lack files.
     """
     ending = _Ending()
     passes = _passes(run, stages, ending, allow_gap)
-    how = _How(notify=notify, in_place=in_place)
+    how = _How(notify=notify, in_place=in_place, wait_seconds=wait_seconds)
     code = _perform_passes(run, stages, passes, ending, how)
     if kept is not None and ending.failed is None:
         kept += ending.kept
@@ -392,13 +403,21 @@ def summary(metrics: dict[str, Any]) -> str:
     )
 
 
-def one_run_at_a_time(run: Run) -> AbstractContextManager[None]:
-    """Hold the pipeline's lock: two runs of one pipeline take turns, on whatever machine."""
+def one_run_at_a_time(run: Run, wait_seconds: float | None = None) -> AbstractContextManager[None]:
+    """Hold the pipeline's lock: two runs of one pipeline take turns, on whatever machine.
+
+    Args:
+        run: Of the pipeline.
+        wait_seconds: How long to wait for another run; None: until it has ended.
+    """
     pipeline = run.pipeline.name
+    now = datetime.now(UTC)
     return shared_locks.hold(
         run.environment,
         f"pipeline.{pipeline}",
         waiting=f"Waiting for another run of '{pipeline}' to finish.",
+        holder=f"run {run.run_id}, which came at {now:%Y-%m-%d %H:%M} UTC (process {os.getpid()})",
+        most_seconds=wait_seconds,
     )
 
 
@@ -419,7 +438,11 @@ def _perform_passes(
     done = 0
     since = datetime.now(UTC)
     try:
-        with one_run_at_a_time(run), in_turn(PERFORM, PERFORM_IN_TURN), ExitStack() as started:
+        with (
+            one_run_at_a_time(run, how.wait_seconds),
+            in_turn(PERFORM, PERFORM_IN_TURN),
+            ExitStack() as started,
+        ):
             for one in passes:
                 if not done and not stage_client.available(run.environment):
                     started.enter_context(running_server(run.environment))
@@ -443,7 +466,8 @@ def _perform_passes(
                 if ending.is_over:
                     break
     except Exception as error:  # before or between stages, so none has recorded it
-        if notify:
+        # Whoever set a limit to the wait for another run tries again.
+        if notify and not isinstance(error, AwaitsTurn):
             _tell(run, partial(_of_failure, run, stages[0], error))
         raise
     if done and stages == STAGES:

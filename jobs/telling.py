@@ -44,11 +44,13 @@ def tell(run: Run, notification: Notification) -> tuple[Channel, ...]:
     from jobs.services import shared_locks
 
     with ExitStack() as held:
-        # Two runs that end at the same time must not both tell.
+        # Two runs that end at the same time must not both tell; rather both than neither.
         name = f"alerts.{run.pipeline.name}"
         try:
-            held.enter_context(shared_locks.hold(run.environment, name))
-        # Such as a full disk, which may be the very failure to tell of.
+            lock = shared_locks.hold(run.environment, name, most_seconds=promptly.MOST_SECONDS)
+            held.enter_context(lock)
+        # Such as a full disk, which may be the very failure to tell of; or who tells before is
+        # stuck.
         except (OSError, NightshiftError) as error:
             _warn(run, "another run may tell it too", error)
         if notification.event in ALARMS:

@@ -56,6 +56,13 @@ class AwaitsApproval(Refused):
     kind: ClassVar[str] = "Awaits approval"
 
 
+class AwaitsTurn(NightshiftError):
+    """Another process holds the lock for longer than was to be waited: nothing was begun."""
+
+    exit_code: ClassVar[int] = 6
+    kind: ClassVar[str] = "Awaits its turn"
+
+
 class NotLanded(NightshiftError):
     """Files of a feed are not there yet, or not whole: nothing was judged. Worth waiting for.
 

@@ -57,20 +57,32 @@ _SET = (
 
 
 @contextmanager
-def hold(environment: Environment, name: str, *, waiting: str = "") -> Iterator[None]:
+def hold(
+    environment: Environment,
+    name: str,
+    *,
+    waiting: str = "",
+    holder: str = "",
+    most_seconds: float | None = None,
+) -> Iterator[None]:
     """Hold the lock of that name for the time of the block, waiting until it is free.
 
     Args:
         environment: Whose home and whose registry of models.
         name: Which lock.
         waiting: What a person is told, once, when another process or machine holds it.
+        holder: Who holds it from now on, for those of this machine that wait.
+        most_seconds: For so long it waits, for a process and then for a machine; None: until it is
+            free.
 
     Raises:
+        AwaitsTurn: it was not free in that time.
         NightshiftError: the PostgreSQL does not answer, or refuses us.
     """
+    shared = _shared(environment)
     with (
-        locks.hold(environment, name, waiting=waiting),
-        hold_at(environment, _shared(environment), name, waiting=waiting),
+        locks.hold(environment, name, waiting=waiting, holder=holder, most_seconds=most_seconds),
+        hold_at(environment, shared, name, waiting=waiting, most_seconds=most_seconds),
     ):
         yield
 
@@ -104,7 +116,12 @@ def _address(environment: Environment, database: str) -> str:
 
 @contextmanager
 def hold_at(
-    environment: Environment, database: str, name: str, *, waiting: str = ""
+    environment: Environment,
+    database: str,
+    name: str,
+    *,
+    waiting: str = "",
+    most_seconds: float | None = None,
 ) -> Iterator[None]:
     """Hold the lock of that name in the database that is worked on, which machines may share.
 
@@ -115,8 +132,10 @@ def hold_at(
         database: Name of the setting that holds its address.
         name: Which lock.
         waiting: What a person is told, once, when another machine holds it.
+        most_seconds: For so long it waits; None: until it is free.
 
     Raises:
+        AwaitsTurn: it was not free in that time.
         NightshiftError: the database does not answer, or refuses us.
     """
     address = _address(environment, database)
@@ -137,19 +156,34 @@ def hold_at(
     with connection:
         try:
             connection.execute(_SET, [list(_OF_SERVER), list(_OF_SERVER.values())])
-            _take(connection, _key(name), waiting)
+            if not _is_taken(connection, _key(name)):
+                _wait(connection, name, waiting, most_seconds)
         except psycopg.Error as error:
             raise _away(name, variable, type(error).__name__) from None
         yield
 
 
-def _take(connection: psycopg.Connection[Any], key: int, waiting: str) -> None:
+def _is_taken(connection: psycopg.Connection[Any], key: int) -> bool:
+    """Whether it was free, and is ours now."""
     row = connection.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
-    if row is not None and row[0]:
-        return
+    return row is not None and bool(row[0])
+
+
+def _wait(
+    connection: psycopg.Connection[Any], name: str, waiting: str, most_seconds: float | None
+) -> None:
+    from psycopg.errors import LockNotAvailable
+
     if waiting:
         print(waiting, file=sys.stderr, flush=True)
-    connection.execute("SELECT pg_advisory_lock(%s)", [key])
+    if most_seconds is not None:
+        most = f"{most_seconds * 1000:.0f}"
+        connection.execute("SELECT set_config('lock_timeout', %s, false)", [most])
+    try:
+        connection.execute("SELECT pg_advisory_lock(%s)", [_key(name)])
+    except LockNotAvailable:
+        assert most_seconds is not None, "nobody else sets a limit"
+        raise locks.awaits_turn(name, most_seconds) from None
 
 
 def _key(name: str) -> int:

@@ -169,6 +169,25 @@ def test_a_night_whose_file_is_missing_waits_for_it_and_then_runs(
     assert commands(tmp_path) == ["run", "run"], "nobody was told"
 
 
+def test_a_stage_waits_for_another_run_of_the_pipeline_outside_of_its_time_limit(
+    stub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_EXIT", "6")
+    task = operator()
+    with pytest.raises(TaskDeferred) as asked:
+        task.execute(in_airflow(task))
+    (argv,) = map(json.loads, stub.read_text().splitlines())
+    assert parser().parse_args(argv).wait_seconds == 30
+    left = asked.value.trigger.moment - datetime.now(UTC)
+    assert timedelta(minutes=1) - SOON < left <= timedelta(minutes=1)
+    event = {**asked.value.kwargs, "event": "time is up"}
+    with pytest.raises(TaskDeferred):
+        task.resume_execution(asked.value.method_name, event, in_airflow(task))
+    monkeypatch.setenv("STUB_EXIT", "0")
+    task.resume_execution(asked.value.method_name, event, in_airflow(task))
+    assert commands(tmp_path) == ["run", "run", "run"], "nobody was told"
+
+
 def test_a_file_that_is_there_and_still_being_written_is_watched(
     landing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -884,7 +884,7 @@ def _finds_the_register_at_once(patched: pytest.MonkeyPatch) -> None:
 
 
 def _locks_nothing(patched: pytest.MonkeyPatch) -> None:
-    patched.setattr(night, "one_run_at_a_time", lambda run: nullcontext())
+    patched.setattr(night, "one_run_at_a_time", lambda *_: nullcontext())
 
 
 def _takes_numbers_from_what_is_recorded(patched: pytest.MonkeyPatch) -> None:

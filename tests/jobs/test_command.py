@@ -244,7 +244,8 @@ def test_the_help_tells_every_exit_code() -> None:
     told = " ".join(parser().format_help().split())
     assert told.endswith(
         "Exit codes: 0 done, 1 the data or the model was refused, 2 wrong usage, 3 a fault, "
-        "4 files of a feed have not landed yet, 5 a model awaits a person."
+        "4 files of a feed have not landed yet, 5 a model awaits a person, 6 another run of the "
+        "pipeline goes on."
     )
 
 

@@ -28,6 +28,7 @@ from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import (
     AwaitsApproval,
+    AwaitsTurn,
     Failure,
     GateRefused,
     NightshiftError,
@@ -762,3 +763,20 @@ def test_two_runs_of_a_pipeline_take_turns(run: Run) -> None:
     with night.one_run_at_a_time(run):
         assert released.is_set()
     other.join()
+
+
+def test_a_run_that_is_to_wait_for_a_while_ends_then_and_names_the_run_that_goes_on(
+    run: Run,
+    perform_here: Callable[[Mapping[str, Function]], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    perform_here({})
+    other = replace(run, run_id="the_other")
+    held = "It is held by run the_other, which came at "
+    named = f"'pipeline.flights' was not free within 0.1 s. {held}"
+    for perform in (night.run_night, night.make_true):
+        with night.one_run_at_a_time(other), pytest.raises(AwaitsTurn, match=named):
+            perform(run, STAGES, wait_seconds=0.1)
+    told = f"Waiting for another run of 'flights' to finish. {held}"
+    assert capsys.readouterr().err.count(told) == 2
+    assert not (run.environment.logs / "notifications.log").exists(), "nobody is told"

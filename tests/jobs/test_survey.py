@@ -350,7 +350,7 @@ class Home:
         self._waiting = {}
         with pytest.MonkeyPatch.context() as patched:
             # Of a machine that was away for so long that its lock was taken.
-            patched.setattr(night, "one_run_at_a_time", lambda run: nullcontext())
+            patched.setattr(night, "one_run_at_a_time", lambda *_: nullcontext())
             self.meanwhile()
         self._waiting, self.performed[:] = waiting, performed
 

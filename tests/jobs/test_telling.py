@@ -501,3 +501,21 @@ def test_no_secret_of_an_address_is_in_a_warning(
     monkeypatch.setattr(ops, "read", away)
     tell(run, wrong(run))
     assert "T0K3N" not in capsys.readouterr().err
+
+
+def test_people_are_told_where_another_run_is_stuck_that_tells(
+    environment: Environment,
+    night: Callable[[str], Run],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(promptly, "MOST_SECONDS", 0.2)
+    run = night("2013-01-05")
+    stuck = locks.hold(environment, "alerts.toy")
+    with stuck:
+        telling = threading.Thread(target=tell, args=(run, wrong(run)), daemon=True)
+        telling.start()
+        telling.join(10)
+        assert not telling.is_alive()
+    assert events(environment) == ["stage_refused"]
+    assert "another run may tell it too: The lock 'alerts.toy'" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import pytest
 
 from jobs.services import locks
 from pipelines.environment import ROOT, Environment
+from pipelines.errors import AwaitsTurn
 
 # Says when it has the lock, and holds it until its input ends.
 HOLDER = """
@@ -135,6 +136,21 @@ def test_an_error_in_the_block_releases_it(home: Environment) -> None:
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), locks.hold(home, "a lock"):
             raise ZeroDivisionError
+
+
+def test_who_waits_no_longer_than_it_is_to_is_told_who_holds_it(
+    home: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with locks.hold(home, "a lock", holder="run b, which is longer"):
+        pass
+    told = r"The lock 'a lock' was not free within 0.2 s. It is held by run a\.$"
+    with (
+        locks.hold(home, "a lock", holder="run a"),
+        pytest.raises(AwaitsTurn, match=told),
+        locks.hold(home, "a lock", waiting="It is taken.", most_seconds=0.2),
+    ):
+        raise AssertionError("it is held twice")
+    assert capsys.readouterr().err == "It is taken. It is held by run a.\n"
 
 
 def test_its_folder_is_its_owners_alone(home: Environment) -> None:

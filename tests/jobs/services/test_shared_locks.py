@@ -13,7 +13,7 @@ import pytest
 
 from jobs.services import shared_locks
 from pipelines.environment import ROOT, Environment
-from pipelines.errors import NightshiftError
+from pipelines.errors import AwaitsTurn, NightshiftError
 from tests.postgres import Postgres
 
 _HOLDER = """
@@ -87,6 +87,19 @@ def test_of_two_machines_one_waits_and_is_told(machine: Machine, tmp_path: Path)
         time.sleep(0.05)
     _release(first)
     _has_it(second)
+
+
+def test_who_waits_for_a_machine_no_longer_than_it_is_to_is_told(
+    machine: Machine, registry: str, tmp_path: Path
+) -> None:
+    _has_it(machine("one", "pipeline.toy"))
+    settings = {"NIGHTSHIFT_HOME": str(tmp_path / "two"), "MLFLOW_TRACKING_URI": registry}
+    environment = Environment.read(settings)
+    with (
+        pytest.raises(AwaitsTurn, match=r"'pipeline.toy' was not free within 0.2 s\."),
+        shared_locks.hold(environment, "pipeline.toy", most_seconds=0.2),
+    ):
+        raise AssertionError("it is held twice")
 
 
 @pytest.mark.parametrize("mlflow", ["https://mlflow.internal", "mysql://u:p@db/mlflow"])
