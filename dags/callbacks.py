@@ -102,9 +102,13 @@ def maintenance_lost(context: Context) -> None:
     _notify(context, Event.MAINTENANCE_FAILED, _message(f"{what}: {exception or _LOST}"))
 
 
-def feed_late(context: Context, message: str) -> None:
-    """The files that a stage waits for have not landed by the deadline."""
-    _notify(context, Event.FEED_LATE, _message(message))
+def feed_late(context: Context, message: str) -> bool:
+    """The files that a stage waits for have not landed by the deadline.
+
+    Returns:
+        Whether anybody was reached.
+    """
+    return _notify(context, Event.FEED_LATE, _message(message))
 
 
 def correction_refused(context: Context, message: str) -> None:
@@ -184,7 +188,7 @@ def _notify(
     event: Event,
     *more: str,
     command: _Command | None = None,
-) -> None:
+) -> bool:
     """Run the command and pass on what it prints; whatever goes wrong, the task is as it was.
 
     Args:
@@ -192,6 +196,9 @@ def _notify(
         event: What happened.
         more: Options of the command.
         command: Gives it; None: that of the task.
+
+    Returns:
+        Whether it has succeeded.
     """
     try:
         asked = command or cast(NotifyingTask, context["task"]).notify_command
@@ -208,10 +215,11 @@ def _notify(
         )
     except Exception as error:
         _log.warning("Nobody was notified of %s: %s", event, error)
-        return
+        return False
     level = logging.INFO
     for line in ended.stdout.splitlines():
         level = level_of(line, level)
         _log.log(level, "%s", line)
     if ended.returncode:
         _log.warning("`nightshift %s` ended with exit code %s", words[1], ended.returncode)
+    return not ended.returncode

@@ -75,6 +75,7 @@ nights."""
 _TURN_SECONDS = 30
 """How long a task waits for another run of the pipeline before it leaves its worker."""
 _BETWEEN_TURNS = timedelta(minutes=1)
+_TELL_AGAIN = timedelta(hours=1)
 _FILES_LISTED = 5
 """Files that a message about late ones names."""
 _NOT_ACCEPTED = "not_accepted"
@@ -493,7 +494,10 @@ class StageOperator(CommandOperator):
     def _wait(
         self, context: Context, began: datetime, is_told: bool, lacking: Sequence[str]
     ) -> None:
-        """Wait for files: until the deadline, and once people are told until patience ends."""
+        """Wait for files: until the deadline, and once people are told until patience ends.
+
+        Where nobody could be told, it is tried again each hour.
+        """
         pipeline = self.pipeline
         deadline = began + timedelta(hours=pipeline.feed_deadline_hours)
         end = began + timedelta(hours=pipeline.feed_patience_hours)
@@ -505,9 +509,10 @@ class StageOperator(CommandOperator):
             late = _late(pipeline.feed_deadline_hours, absent(lacking))
             message = f"{late} The night waits for them until {end:%Y-%m-%d %H:%M} UTC."
             self.log.warning("%s", message)
-            callbacks.feed_late(context, message)
-            is_told = True
+            is_told = callbacks.feed_late(context, message)
         until = end if is_told else deadline
+        if until <= now:
+            until = min(end, now + _TELL_AGAIN)
         # The stage alone knows which: of the days some may be made, or left out, or need none.
         trigger = FilesLanded(paths=lacking, until=until.isoformat())
         kept = {"began": began.isoformat(), "is_told": is_told, "lacking": list(lacking)}

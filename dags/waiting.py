@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from threading import Thread
 from typing import Any
 
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
@@ -98,15 +98,24 @@ def absent(names: Sequence[str]) -> list[str]:
     Args:
         names: Below the landing folder.
     """
-    # Not as a context, which would wait for the thread: a file server that is away never answers.
-    looking = ThreadPoolExecutor(max_workers=1).submit(_stamps, names)
-    try:
-        seen = looking.result(timeout=_ANSWERS_WITHIN_SECONDS)
-    except Exception as error:  # refused, or too slow: it ends no wait of hours
-        _log.warning(
-            "Nobody can say now whether the files are there: %s", str(error) or "no answer"
-        )
+    answers: list[list[Stamp | None]] = []
+    errors: list[Exception] = []
+
+    def look() -> None:
+        try:
+            answers.append(_stamps(names))
+        except Exception as error:  # refused: it ends no wait of hours
+            errors.append(error)
+
+    # A daemon, for which Python does not wait at its end: a file server that is away never answers.
+    looking = Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(_ANSWERS_WITHIN_SECONDS)
+    if not answers:
+        why = errors[0] if errors else "no answer"
+        _log.warning("Nobody can say now whether the files are there: %s", why)
         return list(names)
+    seen = answers[0]
     return [name for name, found in zip(names, seen, strict=True) if found is None]
 
 

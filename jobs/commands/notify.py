@@ -6,6 +6,7 @@ import sys
 from datetime import UTC, datetime
 
 from jobs import outcome
+from jobs.notifications.channels import channels_of, has_reached
 from jobs.services.home import private_home
 from jobs.telling import tell
 from pipelines.errors import NightshiftError, UsageError
@@ -44,7 +45,8 @@ def notify(
         of_plan: It happened to the plan, which comes before the stages.
 
     Returns:
-        0 when the event was sent or there was nothing to send, 3 when a channel failed.
+        0 when the event was sent or there was nothing to send, 3 when a channel failed: of files
+        that are late when nobody was reached, as who waits for them tells it again.
 
     Raises:
         UsageError: an event of a stage without a stage, but for a fault that a message tells.
@@ -57,6 +59,8 @@ def notify(
         return 0
     private_home(run.environment)
     failed = tell(run, notification)
+    if event is Event.FEED_LATE and has_reached(channels_of(run.environment, run.pipeline), failed):
+        return 0
     return NightshiftError.exit_code if failed else 0
 
 

@@ -37,7 +37,8 @@ for argument in sys.argv:
             open(argument.partition("=")[2], "w").write(os.environ["STUB_RESULT"])
 print(os.environ.get("STUB_SAYS", "Refused: the reason"), file=sys.stderr, flush=True)
 time.sleep(float(os.environ.get("STUB_SECONDS", "0")))
-sys.exit(int(os.environ.get("STUB_EXIT", "0")))
+ends = "STUB_NOTIFY_EXIT" if sys.argv[1] == "notify" else "STUB_EXIT"
+sys.exit(int(os.environ.get(ends, os.environ.get("STUB_EXIT", "0"))))
 """
 """Stands for `nightshift`: notes its arguments, says something, and ends as it is told to.
 

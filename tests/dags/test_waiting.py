@@ -49,6 +49,7 @@ def landing(stub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     folder = tmp_path / "landing"
     monkeypatch.setenv("NIGHTSHIFT_LANDING", str(folder))
     monkeypatch.setenv("STUB_EXIT", "4")
+    monkeypatch.setenv("STUB_NOTIFY_EXIT", "0")
     for name in FILES:
         write(folder / name)
     return folder
@@ -295,6 +296,23 @@ def test_people_are_told_at_the_deadline_once_and_the_night_waits_on(
     assert commands(tmp_path) == ["run", "feed_late"]
 
 
+def test_where_nobody_could_be_told_it_is_tried_again_each_hour_of_the_wait(
+    lacks: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacks(FILES[2])
+    task = operator()
+    first = deferred(task)
+    monkeypatch.setenv("STUB_NOTIFY_EXIT", "3")
+    late = deferred(task, **began_before(first, hours=2, seconds=1))
+    assert timedelta(hours=1) - SOON < until(late) <= timedelta(hours=1)
+    last = deferred(task, **began_before(late, hours=11, minutes=30))
+    assert timedelta(minutes=30) - SOON < until(last) <= timedelta(minutes=30)
+    monkeypatch.setenv("STUB_NOTIFY_EXIT", "0")
+    told = deferred(task, **began_before(late, hours=3))
+    assert timedelta(hours=9) - SOON < until(told) <= timedelta(hours=9)
+    assert commands(tmp_path) == ["run", *["feed_late"] * 3]
+
+
 def test_a_night_that_has_waited_in_vain_ends_without_a_retry_and_people_are_told(
     lacks: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -424,6 +442,21 @@ def test_people_are_told_where_the_folder_does_not_answer(
         task.go_on(in_airflow(task), "time is up", **began_before(late, hours=12))
     assert time.monotonic() - began < 4
     assert commands(tmp_path) == ["run", "feed_late"]
+
+
+def test_a_folder_that_never_answers_keeps_no_process_from_its_end() -> None:
+    program = (
+        "import sys, time; from dags import waiting; waiting._ANSWERS_WITHIN_SECONDS = 0.1; "
+        "waiting.stamp = lambda _: time.sleep(600); print(waiting.absent(sys.argv[1:]))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, FILES[2]],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert ended.stdout.splitlines()[-1] == str([FILES[2]])
 
 
 def test_people_are_told_and_the_wait_goes_on_where_the_folder_refuses(

@@ -11,6 +11,7 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.commands.notify import parse_instant
+from jobs.notifications import channels
 from pipelines.catalog import pipeline
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
@@ -127,6 +128,25 @@ def test_files_that_are_late_are_those_that_the_waiting_task_names(event: str, r
     assert (given["event"], given["stage"]) == (event, "ingest")
     assert given["message"] == "still missing: b"
     assert recorded["message"] == "missing at first: a, b"
+
+
+def test_files_that_are_late_are_told_again_where_nobody_was_reached(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OSError("no route to host")
+
+    hooked = {"NIGHTSHIFT_HOME": str(run.environment.home), "NIGHTSHIFT_WEBHOOK_URL": SECRET}
+    for name, value in hooked.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(channels.CHANNELS, "webhook", away)  # type: ignore[arg-type]
+    late = ("--stage", "ingest", "--message=still missing: b")
+    assert notify(run, "feed_late", *late) == 3
+    with monkeypatch.context() as other:
+        other.setitem(channels.CHANNELS, "webhook", lambda *_: None)  # type: ignore[arg-type]
+        other.setitem(channels.CHANNELS, "log", away)  # type: ignore[arg-type]
+        assert notify(run, "feed_late", *late) == 0
+        assert notify(run, "feed_missing", *late) == 3
 
 
 def test_a_night_that_is_done_is_told_of(run: Run) -> None:
