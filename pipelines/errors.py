@@ -158,6 +158,7 @@ class GateRefused(DataRefused):
         failures: tuple[Failure, ...],
         report: str,
         found_in: tuple[str, ...] = (),
+        notes: tuple[str, ...] = (),
     ) -> None:
         tables = ", ".join(dict.fromkeys(failure.table for failure in failures))
         listed = [f"  - {failure}" for failure in failures]
@@ -165,6 +166,7 @@ class GateRefused(DataRefused):
             f"{tables} was refused: {len(failures)} expectation(s) failed.",
             *listed,
             f"Report: {report}",
+            *notes,
         ]
         ways = [failure.way_out for failure in failures if failure.way_out]
         if ways:

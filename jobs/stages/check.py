@@ -24,6 +24,7 @@ from jobs.lake import commits, ops, publications, staging, tables, waivers
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import partition, sql_name
 from jobs.stages import reports
+from jobs.survey import ranges
 from jobs.warehouse.catching_up import after_publication
 from pipelines.days import Days
 from pipelines.errors import Failure, GateRefused, NightshiftError, explaining
@@ -34,6 +35,7 @@ from pipelines.waivers import Waiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import date
 
     from pyspark.sql import DataFrame
 
@@ -115,7 +117,9 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
     # What passed is recorded too when another did not: nothing is published, and people ask why.
     report_index = _record(run, verdicts, failures)
     if failures:
-        raise GateRefused(failures, str(report_index), _made_from(judged, failures))
+        found_in = _made_from(judged, failures)
+        notes = _of_before_corrections(run, judged, failures)
+        raise GateRefused(failures, str(report_index), found_in, notes)
     published = {}
     for name in in_order(run.pipeline, judged):
         published[name] = _publish(run, judged[name], name)
@@ -367,6 +371,43 @@ def _made_from(
         for given in chain.from_iterable(waiting.origin.inputs.values()):
             found.add(f"{given.name} {given.first_day}..{given.last_day} {given.digest}")
     return tuple(sorted(found))
+
+
+def _of_before_corrections(
+    run: Run,
+    judged: Mapping[str, Judged],
+    failures: Iterable[Failure],
+) -> tuple[str, ...]:
+    """What is said of refused tables that are made as before a correction, and then anew."""
+    refused = {failure.table for failure in failures}
+    told: list[str] = []
+    for name, one in judged.items():
+        if one.verdict.table in refused:
+            parts = ranges(_nights_before_corrections(run, name, one.staged))
+            told += [_of_before(run, one.verdict.table, nights) for nights in parts]
+    return tuple(told)
+
+
+def _of_before(run: Run, table: str, nights: Days) -> str:
+    return (
+        f"{table} of {nights} is made as nights before a late correction saw it, and from the "
+        "correction next: a good file mends that one alone. Let what was known before through, or "
+        f"have nights before see the correction too: nightshift run {run.pipeline.name} "
+        f"--restate --from {nights.first} --to {nights.last}"
+    )
+
+
+def _nights_before_corrections(run: Run, name: str, waiting: Staging) -> list[date]:
+    """The nights of which a staged table that follows corrections has rows of before one."""
+    table = run.pipeline.table(name)
+    if table.made_by != "transform" or table.is_of_the_moment:
+        return []
+    found = []
+    for day, inputs in waiting.origin.inputs.items():
+        # Of what is known last nobody asks who knew it.
+        if any(given.known_by for given in inputs):
+            found.append(table.night_of(day))
+    return found
 
 
 def _failures(run: Run, judged: dict[str, Judged]) -> tuple[Failure, ...]:
