@@ -189,9 +189,41 @@ class Survey:
         return len(without) < len(daily) and not lacking
 
     def _was_to_be_read(self, feed: Feed, night: date) -> bool:
-        """Whether a feed was declared by that night already, as far as its table tells."""
+        """Whether a feed was declared by that night already, as far as is recorded."""
+        if not self._is_due(feed, night):
+            return False
+        if self._is_new(feed.name):
+            return self._was_staged(feed.name, night)
         begun = {*self._known(feed.name), *self._told[feed.name].lost}
-        return self._is_due(feed, night) and any(day <= night for day in begun)
+        return any(day <= night for day in begun)
+
+    def _was_staged(self, feed: str, night: date) -> bool:
+        """Whether the run that published a night had staged files of a feed beside the others."""
+        known = [self._known(name).get(night) for name in self.daily_feeds]
+        publishers = {one.run_id for one in known if one}
+        return any(night in days for days in self._staged_by(feed, publishers))
+
+    def _staged_by(self, feed: str, run_ids: Set[str]) -> list[Days]:
+        """The ranges on which these runs have staged files of a feed."""
+        found = []
+        for row in self._readings:
+            read = json.loads(row["metrics"]).get("feeds", {}).get(feed)
+            if row["run_id"] in run_ids and read and read["files"]:
+                found.append(Days(row["first_day"], row["last_day"]))
+        return found
+
+    @cached_property
+    def _readings(self) -> list[dict[str, Any]]:
+        """Every success of the stage that reads files."""
+        of_stage = [
+            ("pipeline", "=", self.pipeline.name),
+            ("stage", "=", STAGES[0].name),
+            ("status", "=", "done"),
+        ]
+        columns = ["run_id", "first_day", "last_day", "metrics"]
+        rows = ops.read(self._run.environment, "stage_runs", of_stage, columns)
+        found: list[dict[str, Any]] = rows.to_pylist()
+        return found
 
     def _is_new(self, feed: str) -> bool:
         return not self._known(feed) and not self._told[feed].lost

@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -302,6 +303,8 @@ class Home:
             self._waiting.clear()
             return error.exit_code
         metrics: dict[str, object] = {}
+        if run.doing.name == "ingest":
+            metrics = {"feeds": self._files_read(run)}
         if run.doing.name == "transform":
             metrics = {"tables": dict.fromkeys(self._waiting[run.days], 1)}
         if run.doing.name == "train":
@@ -392,6 +395,14 @@ class Home:
         if any(refused.values()) or there:
             files = self._waiting[run.days]["readings"].origin.inputs
             self._publish(run, name, _staged(run, name, refused, Origin(inputs=files)))
+
+    def _files_read(self, run: Run) -> dict[str, dict[str, int]]:
+        """As `ingest` tells of each feed."""
+        read: Counter[str] = Counter()
+        for file in self._drops(run.days):
+            if self._file(file.day, file.feed.name).exists():
+                read[file.feed.name] += 1
+        return {feed.name: {"files": read[feed.name]} for feed in run.pipeline.feeds}
 
     def _drops(self, days: Days) -> list[ExpectedFile]:
         """The files of all feeds but the register."""
@@ -2073,6 +2084,33 @@ def test_stages_after_ingest_make_no_night_that_was_killed_between_its_raw_table
     with pytest.raises(Refused, match=f"  - {DAYS[1]}: {why}"):
         home.restate(DAYS[1], DAYS[1], stages=shape)
     assert not home.performed
+
+
+def test_stages_after_ingest_make_no_night_of_a_first_load_that_was_killed_between_raw_tables(
+    home: Home,
+) -> None:
+    other = replace(TINY.feeds[0], name="other", path="other/{date}.csv")
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, other))
+    for day in DAYS:
+        home._write(home.environment.landing / f"tiny/other/{day}.csv", ())
+    # The register is the first that is published.
+    home.publishes_until_kill = 1
+    with pytest.raises(KeyboardInterrupt):
+        home.night(DAYS[1], first=DAYS[0])
+    home._waiting.clear()
+    assert list(home.published("readings")) == DAYS[:2]
+    assert not home.published("other")
+    home.performed.clear()
+    shape = select(["transform", "check_clean", "features"])
+    for day in DAYS[:2]:
+        with pytest.raises(Refused, match=f"  - {day}: 'ingest' has not read its files"):
+            home.restate(day, day, stages=shape)
+    assert not home.performed
+    # The next night makes them whole, each as it would have been.
+    assert home.night(DAYS[2]) == 0
+    for day in DAYS[:3]:
+        assert day in home.as_of("other", day)
+    assert home.restate(DAYS[1], DAYS[1], stages=shape) == 0
 
 
 def test_stages_after_ingest_make_no_night_that_has_lost_a_raw_table(home: Home) -> None:
