@@ -69,7 +69,8 @@ def test_the_stage_is_run_by_the_command_with_the_run_id_of_airflow(stub: Path) 
     (argv,) = calls(stub)
     (result,) = [argument for argument in argv if argument.startswith("--result=")]
     argv.remove(result)
-    assert argv == ["run", *about, run_id, "--no-notify", "--as-needed", "--retrain"]
+    how = ["--no-notify", "--wait-seconds=30", "--as-needed", "--retrain"]
+    assert argv == ["run", *about, run_id, *how]
 
 
 def test_the_log_of_a_stage_begins_with_its_night(
