@@ -33,7 +33,7 @@ from jobs.ingestion.records import no_rows
 from jobs.lake import tables
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import exists
-from jobs.lake.partitions import column_types
+from jobs.lake.partitions import column_types, published_days
 from jobs.lake.publications import Input, Origin
 from jobs.lake.transforms import definitions, labels_of, parameters, require_dates
 from jobs.spark.session import connect
@@ -151,7 +151,7 @@ def _outcomes(run: Run, first_night: date) -> _Outcomes:
     labels = labels_of(run.pipeline)
     # Its parameters name the tables that it reads.
     names = parameters(labels)
-    if all(_drops_nothing(run, name) for name in names):
+    if all(_tells_nothing(run, name) for name in names):
         return _Outcomes()
     inputs = {name: _rows_for_labels(run, name) for name in names}
     event, label = run.pipeline.event_date, run.pipeline.training.label
@@ -214,6 +214,16 @@ def _rows_for_labels(run: Run, name: str) -> DataFrame:
     if _drops_nothing(run, name) and not exists(run, name):
         return no_rows(connect(run.environment), run.pipeline.feed(name))
     return tables.read(run, name, run.days)
+
+
+def _tells_nothing(run: Run, name: str) -> bool:
+    """Whether the feed of that name drops nothing in the run's days, and has no rows of them.
+
+    It has some of days before a first day, or after a last, that was declared since.
+    """
+    if not _drops_nothing(run, name):
+        return False
+    return not any(day in run.days for day in published_days(run, name))
 
 
 def _drops_nothing(run: Run, name: str) -> bool:

@@ -405,6 +405,23 @@ def test_a_night_without_outcomes_has_an_empty_training_table(loaded: Environmen
     assert set(tables.staged(run, "training").columns) == {*scoring, "late"}
 
 
+@pytest.mark.parametrize("moved", ["first_day", "last_day"])
+def test_outcomes_outside_of_days_that_were_declared_since_are_learned_from_as_before(
+    loaded: Environment, in_one_pass: Mapping[str, pd.DataFrame], moved: str
+) -> None:
+    ends = {"first_day": BEFORE + timedelta(days=1), "last_day": BEFORE - timedelta(days=1)}
+    feeds = []
+    for feed in PIPELINE.feeds:
+        is_told = feed.name == "flights"
+        feeds.append(replace(feed, **{moved: ends[moved]}) if is_told else feed)
+    declared_since = replace(PIPELINE, feeds=tuple(feeds))
+    run = replace(run_of(loaded, "features", Days.of(BEFORE)), pipeline=declared_since)
+    features.features(replace(run, tables=("training",)))
+    made = rows_of(run, "training")
+    assert len(made)
+    pd.testing.assert_frame_equal(made, of_night(in_one_pass["training"], BEFORE))
+
+
 @pytest.mark.parametrize(
     ("name", "other"),
     [
