@@ -720,6 +720,9 @@ class Survey:
         refused = self._refused_snapshot(feed)
         if not has_passed and refused:
             return self._with_other_quarantine(table, refused)
+        if not has_passed and self._has_lost_quarantine(table, last):
+            reason = f"{sql_name(self._run, table.name)}{QUARANTINE_SUFFIX} {_LOST}"
+            return _overtaken(table, finds, reason, keeps_rows=True)
         return Finding(table=table, night=night, state="current")
 
     def _finds_reference(self) -> date:

@@ -31,7 +31,7 @@ from jobs.lake.definition import digest
 from jobs.lake.knowledge import Knowledge, is_reference_announced
 from jobs.lake.locations import exists, path, sql_name
 from jobs.lake.partitions import column_types, published_days
-from jobs.lake.publications import Origin, digest_of_file, file_input, in_force
+from jobs.lake.publications import Origin, digest_of_file, file_input, in_force, lost
 from jobs.spark.session import connect
 from jobs.stages import reports
 from pipelines.days import Days
@@ -234,27 +234,35 @@ def _dated(
         if not feed.is_reference:
             continue
         (drop,) = found[feed.name]
-        lost = knowledge.day_of_lost_snapshot(feed.name, drop.path)
+        day_lost = knowledge.day_of_lost_snapshot(feed.name, drop.path)
         before = _snapshot(run, feed.name, run.days.first)
         if before is None:
-            dated[feed.name] = [replace(drop, day=lost or drop.day)]
+            if day_lost and lost(run, feed.name)[day_lost].rows:
+                _refuse_without_rows(drop, day_lost)
+            dated[feed.name] = [replace(drop, day=day_lost or drop.day)]
             continue
         if _awaits_marker(run, feed, drop, before):
             dated[feed.name] = []
             continue
         finds = _finds_reference(run, knowledge)
-        # A snapshot is found by its rows: without any, the one before would go on being read.
-        if not drop.records and finds <= run.days.last:
-            raise FilesRefused(
-                f"{drop.source_file} has no rows, and the snapshot of {before} has some. Nothing "
-                "was staged. Have the source drop the whole file, then run again.",
-                drop.source_file,
-            )
+        if finds <= run.days.last:
+            _refuse_without_rows(drop, before)
         day = min(finds, run.days.last)
         if _is_to_be_mended(run, feed, drop, before):
             day = before
-        dated[feed.name] = [replace(drop, day=lost or day)]
+        dated[feed.name] = [replace(drop, day=day_lost or day)]
     return dated
+
+
+def _refuse_without_rows(drop: Drop, snapshot: date) -> None:
+    if drop.records:
+        return
+    # A snapshot is found by its rows: without any, the one before would go on being read.
+    raise FilesRefused(
+        f"{drop.source_file} has no rows, and the snapshot of {snapshot} has some. Nothing "
+        "was staged. Have the source drop the whole file, then run again.",
+        drop.source_file,
+    )
 
 
 def _awaits_marker(run: Run, feed: Feed, drop: Drop, snapshot: date) -> bool:
@@ -272,20 +280,30 @@ def _is_to_be_mended(
     drop: Drop,
     snapshot: date,
 ) -> bool:
-    """Whether a snapshot of the run's own days has lost data files that are to be had again.
+    """Whether a snapshot, or what was refused of it, has lost rows that are to be had again.
 
-    Its own, or those of what was refused of it: of the file that it was made from, which no other
-    has replaced.
+    Of the file that it was made from, which no other has replaced.
     """
-    if snapshot not in run.days:
-        return False
-    names = [feed.name, feed.name + QUARANTINE_SUFFIX]
-    places = [path(run, name) for name in names if exists(run, name)]
-    if not any(days_that_lost_files(opened.newest(one), one, [snapshot]) for one in places):
+    if not (_has_lost_refused(run, feed, snapshot) or _has_lost_files(run, feed, snapshot)):
         return False
     made = in_force(run, feed.name).get(snapshot)
     digest = digest_of_file(drop.path)
     return made is not None and all(given.digest == digest for given in made.inputs)
+
+
+def _has_lost_refused(run: Run, feed: Feed, snapshot: date) -> bool:
+    """Whether the quarantine had rows of a snapshot, and lost them with its folder."""
+    refused = lost(run, feed.name + QUARANTINE_SUFFIX).get(snapshot)
+    return refused is not None and refused.rows > 0
+
+
+def _has_lost_files(run: Run, feed: Feed, snapshot: date) -> bool:
+    """Whether data files are gone of a snapshot of the run's own days, or of its quarantine."""
+    if snapshot not in run.days:
+        return False
+    names = [feed.name, feed.name + QUARANTINE_SUFFIX]
+    places = [path(run, name) for name in names if exists(run, name)]
+    return any(days_that_lost_files(opened.newest(one), one, [snapshot]) for one in places)
 
 
 def _finds_reference(run: Run, knowledge: Knowledge) -> date:

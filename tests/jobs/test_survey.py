@@ -1620,6 +1620,28 @@ def test_rows_in_quarantine_of_a_register_that_was_taken_back_are_made_anew(home
     assert home.performed == []
 
 
+def test_a_quarantine_of_a_register_whose_folder_is_gone_is_made_again_from_its_file(
+    home: Home,
+) -> None:
+    home.night(DAYS[3], first=DAYS[0])
+    file = file_input("tiny/sensors.csv", DAYS[0], home._register)
+    _quarantine(home, DAYS[0], [1], file, "sensors")
+    run = home.run(DAYS[3])
+    name = f"sensors{QUARANTINE_SUFFIX}"
+    shutil.rmtree(path(run, name))
+    why = f"tiny.{name} {LOST}"
+    assert _told_of(home, "stale") == [("tiny.sensors", 1, str(DAYS[3]), why)]
+    assert home.night(DAYS[3]) == 0
+    assert stages_of(home) == {
+        "ingest": [str(DAYS[3])],
+        "check_raw": [str(DAYS[3])],
+    }
+    _quarantine(home, DAYS[0], [1], file, "sensors")
+    publications.forget_made_anew(run, name, [DAYS[0]])
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+
+
 def test_a_quarantine_whose_folder_is_gone_is_made_again_from_the_files(home: Home) -> None:
     home.night(DAYS[3], first=DAYS[0])
     refused = DAYS[1:4]

@@ -26,7 +26,7 @@ from jobs.lake.commits import publish
 from jobs.lake.definition import digest
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import exists, path, version
-from jobs.lake.publications import in_force
+from jobs.lake.publications import forget_made_anew, in_force
 from jobs.stages import ingest as stage
 from jobs.stages.ingest import _allowed, ingest
 from pipelines.days import Days
@@ -331,6 +331,35 @@ def test_so_is_what_was_refused_of_a_snapshot(toy: Environment, has_rules: bool)
     _night(toy, "2013-01-01")
     assert _rows(toy, "sensors_quarantine") == rows
     assert _night(toy, "2013-01-02")["feeds"]["sensors"]["unchanged"] == 2
+
+
+def test_what_was_refused_of_a_snapshot_comes_back_to_its_day_after_its_folder_is_gone(
+    toy: Environment,
+) -> None:
+    drop_sensors(toy, "1,roof", "2,cellar", "3,")
+    _night(toy, "2013-01-01")
+    rows = _rows(toy, "sensors_quarantine")
+    shutil.rmtree(toy.table_path("toy.sensors_quarantine"))
+    _night(toy, "2013-01-02")
+    assert _rows(toy, "sensors_quarantine") == rows
+    assert _snapshots(toy) == ["2013-01-01"]
+    # As the check does.
+    forget_made_anew(run_of(toy, "2013-01-02"), "sensors_quarantine", [date(2013, 1, 1)])
+    assert _night(toy, "2013-01-03")["feeds"]["sensors"]["unchanged"] == 2
+
+
+def test_a_reference_file_without_rows_is_no_snapshot_in_the_place_of_one_that_is_lost(
+    toy: Environment,
+) -> None:
+    _night(toy, "2013-01-01")
+    shutil.rmtree(toy.table_path("toy.sensors"))
+    drop_sensors(toy)
+    told = r"sensors.csv has no rows, and the snapshot of 2013-01-01 has some"
+    with pytest.raises(DataRefused, match=told):
+        _night(toy, "2013-01-02")
+    drop_sensors(toy, "1,roof")
+    _night(toy, "2013-01-02")
+    assert _snapshots(toy) == ["2013-01-01"]
 
 
 def test_a_snapshot_is_not_made_anew_of_another_file(toy: Environment) -> None:
