@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 
 _Champions = Mapping[date, "ModelVersion"]
 """By night the model that scores it."""
+_LEFT_OUT = (
+    "This run leaves them out and scores the others. To have them scored, restore MLflow from a "
+    "backup."
+)
+"""Of nights whose model was deleted."""
 ROWS_IN_PROCESS = 200_000
 """More are scored by Spark's workers, where they lie. Up to some hundred thousand one process is
 the faster way (docs/performance.md). Either has few of them in memory."""
@@ -105,10 +110,15 @@ def predict(run: Run) -> dict[str, object]:
 def _champions(run: Run, registry: Registry) -> tuple[_Champions, Mapping[str, str]]:
     """The model of each night that has one; one of another label is none, and people are told.
 
+    So they are of one that was deleted after its turn: the nights that others score go on.
+
     Returns:
         The models, and by version what those of another label have learned.
+
+    Raises:
+        NightshiftError: of the run's own nights none has any, and one was deleted.
     """
-    found = serving.serving_models(run.environment, registry, run.days)
+    found, gone = serving.models_there(run.environment, registry, run.days)
     others: dict[str, str] = {}
     for model in {model.version: model for model in found.values()}.values():
         if other := serving.other_label(run.pipeline, registry, model):
@@ -116,6 +126,10 @@ def _champions(run: Run, registry: Registry) -> tuple[_Champions, Mapping[str, s
             told = f"Warning: version {model.version} {other}: it scores no night."
             print(told, file=sys.stderr, flush=True)
     own = {night: model for night, model in found.items() if model.version not in others}
+    if not own and run.days.last == run.night:
+        serving.require_none_gone(gone)
+    for one in gone:
+        print(f"Warning: {one} {_LEFT_OUT}", file=sys.stderr, flush=True)
     return own, others
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -41,38 +42,88 @@ def serving_models(
     Args:
         besides: A version to leave out: the candidate, which may have been promoted by an earlier
             run of this night.
+
+    Raises:
+        NightshiftError: one was deleted in MLflow.
+    """
+    models, gone = models_there(environment, registry, nights, besides)
+    require_none_gone(gone)
+    return models
+
+
+def models_there(
+    environment: Environment, registry: Registry, nights: Days, besides: str | None = None
+) -> tuple[dict[date, ModelVersion], list[Gone]]:
+    """The same, and the turns of these nights whose model is not there any more.
+
+    Raises:
+        NightshiftError: the one that serves now was deleted in MLflow.
     """
     known = model_events.turns(environment, registry.name)
     others = _besides(known, besides)
     model_of = cache(partial(_model_of, registry, known))
     models: dict[date, ModelVersion] = {}
+    gone: dict[Gone, None] = {}
     for night in nights:
         turn = model_events.in_turn(others, night)
-        if turn:
-            models[night] = model_of(turn)
-    return models
+        found = model_of(turn) if turn else None
+        if isinstance(found, Gone):
+            gone[found] = None
+        elif found:
+            models[night] = found
+    return models, list(gone)
 
 
-def _model_of(registry: Registry, known: list[Turn], turn: Turn) -> ModelVersion:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gone:
+    """A turn that is over, and whose model was deleted in MLflow."""
+
+    name: str
+    """Of the model."""
+    turn: Turn
+    until: date
+    """Night with which the next turn begins."""
+
+    def __str__(self) -> str:
+        last = self.until - timedelta(days=1)
+        return (
+            f"Version {self.turn.version} of model '{self.name}' scored the nights from "
+            f"{self.turn.night} to {last}, serves no more, and is not in MLflow, so they cannot be "
+            "scored again."
+        )
+
+
+def require_none_gone(gone: Sequence[Gone]) -> None:
+    """Refuse nights that no model can score any more.
+
+    Args:
+        gone: The turns that they fall into, in order.
+
+    Raises:
+        NightshiftError: there are such; the message tells the way out.
+    """
+    # A rollback would withdraw what serves now, and leave these nights as they are.
+    if gone:
+        told = " ".join(map(str, gone))
+        raise NightshiftError(
+            f"{told} Restore MLflow from a backup, or leave these nights out: ask for nights "
+            f"from {gone[-1].until} on."
+        )
+
+
+def _model_of(registry: Registry, known: list[Turn], turn: Turn) -> ModelVersion | Gone:
     """The model of a turn.
 
     Raises:
-        NightshiftError: it was deleted in MLflow.
+        NightshiftError: it serves now, and was deleted in MLflow.
     """
     if turn.version == known[-1].version:
         return registry.in_service(turn.version)
     try:
         return registry.version(turn.version)
-    except UsageError as error:
-        # A rollback would withdraw what serves now, and leave these nights as they are.
+    except UsageError:
         later = [one.night for one in known if one.night > turn.night]
-        last = later[0] - timedelta(days=1)
-        raise NightshiftError(
-            f"Version {turn.version} of model '{registry.name}' scored the nights from "
-            f"{turn.night} to {last}, serves no more, and is not in MLflow, so they cannot be "
-            "scored again. Restore MLflow from a backup, or leave these nights out: ask for nights "
-            f"from {later[0]} on."
-        ) from error
+        return Gone(name=registry.name, turn=turn, until=later[0])
 
 
 def turn_of(

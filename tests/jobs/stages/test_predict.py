@@ -30,7 +30,7 @@ from jobs.training.registry import ModelVersion, Registry
 from jobs.training.scoring import Scorer
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import AwaitsApproval, Refused
+from pipelines.errors import AwaitsApproval, NightshiftError, Refused
 from pipelines.model import LinearModel, Promotion, Serving
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, Pipeline, Table
@@ -335,6 +335,36 @@ def test_a_model_that_has_learned_another_label_scores_no_night(
     judged = check.audit_and_publish(caught_up, [PREDICTIONS])
     assert (judged["tables"], judged["published"]) == (0, {})
     assert check._is_staged(night, PREDICTIONS), "or else its check tells that it is not"
+
+
+def test_nights_whose_model_was_deleted_after_its_turn_keep_no_others_from_theirs(
+    tmp_path: Path, staged: list[pa.Table], capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, ROWS, "scoring")
+    first, second, last = NIGHTS
+    for night in NIGHTS:
+        _promote(environment, night)
+    Registry(environment, "small")._client.delete_model_version("small", "2")
+    result = predict.predict(small.run_of(environment, "predict", last, first))
+    assert result["models"] == ["1", "3"]
+    assert result["nights_without_model"] == [str(second)]
+    assert set(staged[0]["model_version"].to_pylist()) == {"1", "3"}
+    told = (
+        "Version 2 of model 'small' scored the nights from 2013-01-24 to 2013-01-24, serves no "
+        "more, and is not in MLflow, so they cannot be scored again."
+    )
+    warned = capsys.readouterr().err
+    assert warned == (
+        f"Warning: {told} This run leaves them out and scores the others. To have them scored, "
+        "restore MLflow from a backup.\n"
+    )
+    night = small.run_of(environment, "predict", second)
+    with pytest.raises(NightshiftError, match=f"{told} .*: ask for nights from {last} on"):
+        predict.predict(night)
+    # Caught up, as it was missed, it keeps tonight from nothing.
+    caught_up = replace(night, as_of=last)
+    assert predict.predict(caught_up)["nights_without_model"] == [str(second)]
 
 
 def test_after_a_rollback_every_night_is_scored_by_the_model_of_before(
