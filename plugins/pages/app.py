@@ -6,7 +6,7 @@ What is shown is read anew for each page; nothing is kept between two requests.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -87,12 +87,14 @@ def make_app() -> FastAPI:
     app.add_api_route("/{page}", _lead, methods=["GET"], response_class=HTMLResponse)
     for page, function in _PAGES.items():
         more = [Depends(_sees_all)] if page == "sql" else []
+        # First: who may not see this page is led to others.
+        may = [Depends(_remember), Depends(requires_access_dag("GET")), *more]
         app.add_api_route(
             f"/{{dag_id}}/{page}",
             function,
             methods=["GET"],
             # A DAG has the name of its pipeline.
-            dependencies=[Depends(requires_access_dag("GET")), *more],
+            dependencies=may,
             response_class=HTMLResponse,
         )
     app.add_api_route(
@@ -359,29 +361,58 @@ def _bound(name: str, value: float | None) -> list[charts.Bound]:
 
 
 def _page(page: str, pipeline: Pipeline, user: Any, **values: Any) -> HTMLResponse:
-    of = pipeline.name
-    tabs = [(PAGES[name], name, _address(of, name)) for name in PAGES]
-    others = [(name, _address(name, page)) for name in _visible(user)]
     text = _TEMPLATES.get_template(f"{page}.html").render(
-        page=page, title=PAGES[page], tabs=tabs, others=others, pipeline=pipeline, **values
+        title=PAGES[page],
+        pipeline=pipeline,
+        **_header(page, pipeline.name, _visible(user)),
+        **values,
     )
     return HTMLResponse(text, headers=_HEADERS)
 
 
+def _header(
+    page: str,
+    of: str,
+    seen: list[str],
+) -> dict[str, Any]:
+    """What `header.html` leads to: the pages of the pipeline, and this one of others."""
+    names = PAGES if of in seen else ()
+    return {
+        "page": page,
+        "of": of,
+        "tabs": [(PAGES[name], name, _address(of, name)) for name in names],
+        "others": [(name, _address(name, page)) for name in seen],
+    }
+
+
+def _remember(request: Request, user: GetUserDep) -> None:
+    """Keep who asks for the page of an error, which is to lead to what they may see."""
+    request.state.user = user
+
+
+def _header_of_error(request: Request) -> dict[str, Any]:
+    *_, of, page = request.url.path.split("/")
+    seen: list[str] = []
+    # Whatever keeps a page from being shown may keep this from being known, too.
+    with suppress(Exception):
+        seen = _visible(request.state.user)
+    return _header(page if page in PAGES else "nights", of, seen)
+
+
 async def _refused(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
-    return _error(request, str(getattr(error, "detail", error)), status)
+    return await _error(request, str(getattr(error, "detail", error)), status)
 
 
 async def _told(request: Request, error: Exception) -> Response:
     """What Nightshift's own errors say is written for people."""
-    return _error(request, str(error), 400)
+    return await _error(request, str(error), 400)
 
 
 async def _fault(request: Request, error: Exception) -> Response:
     """Whatever else keeps a page from being shown, with the way out where one is known."""
     # It may look for it in the lake, which takes its time.
-    return _error(request, await run_in_threadpool(message_of, error), 500)
+    return await _error(request, await run_in_threadpool(message_of, error), 500)
 
 
 async def _not_understood(request: Request, error: Exception) -> Response:
@@ -391,13 +422,15 @@ async def _not_understood(request: Request, error: Exception) -> Response:
     for one in error.errors():
         _, *names = one["loc"]
         wrong.append(f"{'.'.join(map(str, names))}: {one['msg']}")
-    return _error(request, "\n".join(wrong), 422)
+    return await _error(request, "\n".join(wrong), 422)
 
 
-def _error(request: Request, text: str, status: int) -> Response:
+async def _error(request: Request, text: str, status: int) -> Response:
     if request.method != "GET":
         return Response(text, status, headers=_HEADERS, media_type="text/plain")
-    page = _TEMPLATES.get_template("error.html").render(text=text)
+    # Airflow may look for what the person may see in its database.
+    header = await run_in_threadpool(_header_of_error, request)
+    page = _TEMPLATES.get_template("error.html").render(text=text, **header)
     return HTMLResponse(page, status, headers=_HEADERS)
 
 

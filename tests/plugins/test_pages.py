@@ -177,6 +177,37 @@ def test_a_pipeline_that_somebody_is_writing_takes_no_pages_of_others_along(
     assert get(client, "nights").headers["location"] == f"{PAGES_ADDRESS}/begun/nights"
 
 
+def test_the_page_of_an_error_leads_to_all_that_the_person_may_see(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = catalog.pipeline("tiny")
+
+    def read(name: str) -> Any:
+        if name == "flights":
+            raise UsageError("flights.py, line 1")
+        return whole
+
+    monkeypatch.setattr(catalog, "names", lambda: ["flights", "tiny", "hidden"])
+    monkeypatch.setattr(catalog, "pipeline", read)
+    answer = get(client, "flights/quality")
+    assert answer.status_code == 400
+    assert "flights.py, line 1" in answer.text
+    assert f'<a href="{PAGES_ADDRESS}/tiny/quality">tiny</a>' in answer.text
+    current = f'<a href="{PAGES_ADDRESS}/flights/quality" aria-current="true">flights</a>'
+    assert current in answer.text
+    assert f'<a href="{PAGES_ADDRESS}/flights/nights">Nights</a>' in answer.text
+    assert "hidden" not in answer.text
+    # Of a pipeline that is not there, or not for them, there are no pages.
+    for path, status in (("hidden/quality", 403), ("tiny/predictions?day=soon", 422)):
+        answer = get(client, path)
+        assert answer.status_code == status
+        assert ">tiny</a>" in answer.text
+        assert f"{PAGES_ADDRESS}/hidden" not in answer.text
+    stranger = get(client, "flights/quality", "stranger")
+    assert stranger.status_code == 403
+    assert "<header>" not in stranger.text
+
+
 @pytest.mark.parametrize(
     ("dag", "leads"),
     [
