@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +152,29 @@ def test_a_run_that_was_refused_at_ingest_says_of_which_file_and_ends_with_1(
         ("flights.weather", "refused", "9", "weather/2013-01-05.csv: 9 of 9"),
     ]
     assert said == "Report: the report\n"
+
+
+def test_a_night_that_was_interrupted_between_two_stages_is_told_as_that(
+    home: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran(home, "run", 1, "ingest")
+    ran(home, "run", 2, "check_raw", status="current")
+    told = (
+        "Nothing is on record of run run after check_raw: it goes on, or was interrupted, or was "
+        "asked for some stages alone. What is left: nightshift plan flights --date 2013-01-05\n"
+    )
+    _, said = printed(home, capsys)
+    assert said == told
+    _, said = printed(home, capsys, run_id="run")
+    assert said == told
+    # Of other days that it makes, too.
+    another = DAY + timedelta(days=1)
+    ran(home, "run", 3, "monitor", first_day=another, last_day=another)
+    _, said = printed(home, capsys)
+    assert said == ""
+    ran(home, "run", 4, "transform", status="failed")
+    _, said = printed(home, capsys)
+    assert said == ""
 
 
 def test_of_a_run_that_was_taken_up_again_the_last_attempt_counts(
