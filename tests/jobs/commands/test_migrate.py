@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 from jobs.__main__ import main
 from jobs.commands.migrate import migrate
 from jobs.lake.commits import publish
+from jobs.lake.definition import digest
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import path, version
 from jobs.lake.publications import Origin, in_force
@@ -184,6 +185,33 @@ def test_a_wider_number_is_rewritten_and_a_narrower_one_is_refused_with_the_ways
         (2, "7"),
         (3, " 08 "),
     ]
+
+
+def test_days_that_were_migrated_are_outdated_until_their_files_are_read_by_the_declaration(
+    spark: SparkSession, environment: Environment
+) -> None:
+    counted = declared(feed_with("refuse"), "note", "int")
+    rows = [
+        ("0", FIRST, "1", "3"),
+        ("1", FIRST, "1", "4"),
+        ("2", FIRST, "1", "0.5"),
+    ]
+    write_rows(environment, counted, FIRST, rows)
+    night(environment, counted, FIRST)
+    feed = declared(counted, "note", "double")
+    run = run_of(environment, feed)
+    assert migrate(run, None, is_dry=False)[0] == 0
+    # What was no int is refused still.
+    assert read_by_all(run, feed, "note") == [(0, 3.0), (1, 4.0)]
+    day = date.fromisoformat(FIRST)
+    assert in_force(run, feed.name)[day].definition != digest(feed)
+    night(environment, feed, FIRST)
+    assert read_by_all(run, feed, "note") == [
+        (0, 3.0),
+        (1, 4.0),
+        (2, 0.5),
+    ]
+    assert in_force(run, feed.name)[day].definition == digest(feed)
 
 
 def test_a_table_over_a_night_that_was_left_out_is_told_to_land_it_first(tmp_path: Path) -> None:
