@@ -99,8 +99,17 @@ def _land(pipeline: Pipeline, environment: Environment, shown: Demo) -> int:
 
     with _step(f"Land the source's files of {shown.days}"):
         landed = land(pipeline, environment, shown.days)
-        print(f"{environment.landing}: {summary(landed)}", flush=True)
+        rows = {feed.name: landed[feed.name] for feed in pipeline.feeds}
+        print(f"{environment.landing}: {_files(landed)}; rows: {summary(rows)}", flush=True)
     return 0
+
+
+def _files(landed: dict[str, object]) -> str:
+    """How many files were written, and how many Airflow, or a demo before, has dropped already."""
+    written, unchanged = landed["files_written"], landed["files_unchanged"]
+    if not written:
+        return f"the source's {unchanged} files are there already"
+    return f"{written} files written, {unchanged} there already"
 
 
 def _load(pipeline: Pipeline, environment: Environment, shown: Demo) -> int:

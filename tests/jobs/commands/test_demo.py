@@ -65,7 +65,8 @@ def home(tmp_path: Path) -> Environment:
 def airflow(monkeypatch: pytest.MonkeyPatch) -> FakeAirflow:
     """A toy demonstration whose platform is not there."""
     fake = FakeAirflow()
-    done: dict[str, Any] = {"files_written": 3}
+    done: dict[str, Any] = {"files_written": 3, "files_unchanged": 1}
+    done |= {feed.name: 8 for feed in TOY.feeds}
     monkeypatch.setattr(command, "demonstrations", lambda: {"toy": SHOWN})
     monkeypatch.setattr(command, "own_airflow", lambda environment: fake)
     monkeypatch.setattr("jobs.services.up", lambda environment: 0)
@@ -108,6 +109,30 @@ def test_a_demonstration_runs_its_nights_and_shows_its_queries(
         assert text in printed
     assert "flights" not in printed
     assert airflow.password not in printed
+
+
+@pytest.mark.parametrize(
+    ("written", "unchanged", "told"),
+    [
+        (3, 1, "3 files written, 1 there already; rows: readings 8, sensors 8"),
+        # By the source's DAG, which Airflow runs as soon as it is up.
+        (0, 4, "the source's 4 files are there already; rows: readings 8, sensors 8"),
+    ],
+)
+def test_files_that_airflow_has_dropped_meanwhile_are_told_as_there(
+    home: Environment,
+    airflow: FakeAirflow,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    written: int,
+    unchanged: int,
+    told: str,
+) -> None:
+    checked(home, "reports/of the night", 5)
+    landed = {"files_written": written, "files_unchanged": unchanged, "readings": 8, "sensors": 8}
+    monkeypatch.setattr("jobs.commands.land.land", lambda *_: landed)
+    assert demo(TOY, home) == 0
+    assert f"{home.landing}: {told}" in capsys.readouterr().out
 
 
 def test_a_platform_that_did_not_start_is_not_said_to_run(
