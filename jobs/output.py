@@ -46,6 +46,7 @@ class OutputLost(NightshiftError, OSError):
     """Standard output could not be written, such as to a disk that is full."""
 
     def __init__(self, why: object) -> None:
+        self.why = str(why)
         super().__init__(
             f"Standard output could not be written: {why}. What was done stays done, and some of "
             "what was to be told is lost: make room where it is written, or have it written "
@@ -202,6 +203,24 @@ def require_written() -> None:
     file = _file(sys.stdout)
     if isinstance(file, _Watched) and file.lost:
         raise file.lost
+
+
+def why_lost() -> str:
+    """Why some of what was printed to standard output is lost; empty: nothing is."""
+    sys.stdout.flush()
+    file = _file(sys.stdout)
+    return file.lost.why if isinstance(file, _Watched) and file.lost else ""
+
+
+def note_lost(why: str) -> None:
+    """Have `require_written` tell that a child could not write to our standard output.
+
+    Args:
+        why: As `why_lost` told it there; empty: it could.
+    """
+    watched = watch("stdout") if why else None
+    if watched and not watched.lost:
+        watched.lost = OutputLost(why)
 
 
 def _file(stream: TextIO) -> object:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from jobs.output import note_lost, why_lost
 from jobs.services import child, stage_client
 from jobs.services.stage_client import Ended, Forked
 from pipelines import wire
@@ -69,7 +70,12 @@ def serve(do: Callable[[dict[str, Any]], int]) -> None:
             code = do(argument)
             has_done_any = True
             used = sum(os.times()[:4])
-            wire.send(line, {"exit_code": code, "cpu_seconds": used})
+            done = {
+                "exit_code": code,
+                "cpu_seconds": used,
+                "lost": why_lost(),
+            }
+            wire.send(line, done)
 
 
 class _Turns:
@@ -132,6 +138,8 @@ class _Child:
             self._is_over = True
             return None
         self._has_done_any = True
+        # The server's code may be of before.
+        note_lost(str(reply.get("lost", "")))
         self._work.cpu_seconds_before = float(reply["cpu_seconds"])
         return Ended(code=int(reply["exit_code"]), said="")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from jobs.output import OutputLost, require_written
 from jobs.services import in_turn, stage_client
 from jobs.services.stage_client import Ended
 from jobs.services.usage import Meter
@@ -84,6 +86,17 @@ def test_turns_within_turns_have_a_child_of_their_own(
     do(home, code=0)
     before, within, after = children(capfd)
     assert before == after != within
+
+
+def test_what_a_child_could_not_write_to_our_output_we_tell(
+    home: Environment, turns: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert do(home, code=0).code == 0
+        assert do(home, code=1).code == 1, "it goes on"
+        with pytest.raises(OutputLost, match=r"could not be written: \[Errno 28\]"):
+            require_written()
 
 
 def test_one_that_is_killed_is_lost_with_what_it_did_and_another_does_the_next(
