@@ -405,12 +405,15 @@ class Registry:
         return {run.info.run_id for run in self._experiment_runs("") if not _is_training(run)}
 
     def is_of_others(self, run_id: str) -> bool:
-        """Whether others keep that run, of whatever experiment, also where it can be restored."""
+        """Whether others keep that run, of whatever experiment, also where it can be restored.
+
+        One that is unknown here may be another home's, where its files lie outside this one.
+        """
         try:
             return not _is_training(self._client.get_run(run_id))
         except MlflowException as error:
             if error.error_code in _UNKNOWN:
-                return False
+                return not _lie_in_home(self._environment)
             raise
 
     def runs(self) -> set[str]:
@@ -721,6 +724,13 @@ def artifact_folders(environment: Environment, name: str) -> list[Path]:
         return []
     folders = (environment.models / name).glob("*")
     return [folder for folder in folders if _RUN_ID.fullmatch(folder.name)]
+
+
+def _lie_in_home(environment: Environment) -> bool:
+    """Whether files of models lie in the home itself, and by no link elsewhere."""
+    if is_url(environment.models):
+        return False
+    return environment.models.resolve().is_relative_to(environment.home.resolve())
 
 
 def _is_training(run: MlflowRun) -> bool:

@@ -376,6 +376,26 @@ def test_files_of_others_runs_stay_whatever_became_of_their_experiment(
     assert found["toy: files of runs without a model"][1] == 2
 
 
+def test_homes_that_share_the_folder_of_models_spare_one_anothers_files(
+    environment: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("models")
+    own = replace(environment, models=folder)
+    theirs = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path_factory.mktemp("theirs"))})
+    theirs = replace(theirs, models=folder)
+    keep(own, tmp_path_factory.mktemp("one"), version=1)
+    model = keep(theirs, tmp_path_factory.mktemp("two"), version=1)
+    files = folder / "toy" / model.run_id
+    then = time.time() - LONG_AGO.total_seconds()
+    for entry in (*files.rglob("*"), files):
+        os.utime(entry, (then, then))
+    lost = lost_training(own)
+    cleaned(own)
+    assert not lost.exists()
+    # The files by which it serves.
+    Registry(theirs, "toy").fetch(model, ["model.json"], tmp_path_factory.mktemp("fetched"))
+
+
 def lost_training(environment: Environment) -> Path:
     """A training that was killed long ago; gives the folder of its files."""
     client = Registry(environment, "toy")._client
@@ -384,7 +404,7 @@ def lost_training(environment: Environment) -> Path:
     tags = {"fingerprint": "lost"}
     run_id = client.create_run(experiment, start_time=began, tags=tags).info.run_id
     client.create_run(experiment, tags=tags)
-    folder = environment.home / "mlartifacts" / "toy" / run_id
+    folder = environment.models / "toy" / run_id
     written(folder / "pins.json", is_old=True)
     return folder
 
