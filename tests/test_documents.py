@@ -107,6 +107,14 @@ def test_what_installs_the_chart_with_databases_elsewhere_lets_it_reach_them() -
         assert any(word.startswith("networkPolicy.egress=") for word in words)
 
 
+def test_what_an_upgrade_asks_for_is_told_once_and_first() -> None:
+    _, *versions = (ROOT / "CHANGELOG.md").read_text().split("\n## ")
+    for version in versions:
+        entries = re.findall(r"^- .*", version, re.MULTILINE)
+        told = [place for place, one in enumerate(entries) if one.startswith("- Upgrading a home:")]
+        assert told in ([], [0]), version.partition("\n")[0]
+
+
 def test_git_ignores_what_is_written_with_secrets_in_a_checkout() -> None:
     texts = [document.read_text() for document in documents()]
     written = {name for text in texts for name in _WRITTEN.findall(text)}
