@@ -21,6 +21,8 @@ from dataclasses import fields, is_dataclass
 from types import FunctionType
 from typing import Any, TypeGuard
 
+from pipelines.feeds import Feed
+
 _OWN_PACKAGES = ("pipelines", "jobs", "expectations", "features", "tests")
 _WITHOUT_CODE = "pipelines"
 """Package whose classes are declarations: of these the values count, however they are worked
@@ -99,7 +101,9 @@ def _told_by_value(value: object, seen: _Seen) -> str:
     if is_dataclass(value):
         names = [one.name for one in fields(value) if one.name not in _NOT_OF_ROWS]
         said = [name for name in names if is_said(name, getattr(value, name))]
-        values = {name: _TOLD_AS.get(name, getattr(value, name)) for name in said}
+        # What a transform uses may have such a field too, which is no feed's.
+        told_as = _TOLD_AS if isinstance(value, Feed) else {}
+        values = {name: told_as.get(name, getattr(value, name)) for name in said}
         told = [(name, _told(one, seen)) for name, one in values.items()]
         return f"{type(value).__name__}{told}"
     if isinstance(value, Mapping):

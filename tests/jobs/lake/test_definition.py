@@ -43,6 +43,19 @@ class _Settings:
 _SETTINGS = _Settings()
 
 
+@dataclass(frozen=True)
+class _Season:
+    first_day: date
+    last_day: date
+
+
+_SEASONS = (_Season(date(2013, 6, 1), date(2013, 8, 31)),)
+
+
+def _in_season(days: list[date]) -> list[date]:
+    return [day for day in days if any(one.first_day <= day <= one.last_day for one in _SEASONS)]
+
+
 def _helper(value: int) -> bool:
     """Tells people something."""
     return value > _LIMIT
@@ -363,6 +376,17 @@ def test_a_feed_whose_files_come_in_another_way_has_the_same_rows() -> None:
     assert digest(changed) == digest(FLIGHTS)
     feeds = tuple(changed if one == FLIGHTS else one for one in PIPELINE.feeds)
     assert definitions(replace(PIPELINE, feeds=feeds)) == definitions(PIPELINE)
+
+
+@pytest.mark.parametrize("field", ["first_day", "last_day"])
+def test_days_that_a_transform_uses_count_as_those_of_no_feed(
+    monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    before = digest(_in_season)
+    (season,) = _SEASONS
+    moved = replace(season, **{field: date(2013, 7, 1)})
+    monkeypatch.setitem(globals(), "_SEASONS", (moved,))
+    assert digest(_in_season) != before
 
 
 def test_a_table_depends_on_its_own_transform_alone(monkeypatch: pytest.MonkeyPatch) -> None:
