@@ -391,8 +391,8 @@ def _of_before_corrections(
 def _of_before(run: Run, table: str, nights: Days) -> str:
     return (
         f"{table} of {nights} is made as nights before a late correction saw it, and from the "
-        "correction next: a good file mends that one alone. Let what was known before through, or "
-        f"have nights before see the correction too: nightshift run {run.pipeline.name} "
+        "correction next: a good file mends the latter alone. To have nights before see the "
+        f"correction too: nightshift run {run.pipeline.name} "
         f"--restate --from {nights.first} --to {nights.last}"
     )
 

@@ -452,22 +452,25 @@ def test_a_late_drop_excuses_what_was_made_of_it_and_nothing_else(
 
 
 @pytest.mark.parametrize("is_early", [True, False])
+@pytest.mark.parametrize("is_waivable", [True, False])
 def test_a_refusal_of_what_was_known_before_a_correction_says_how_to_get_to_the_correction(
-    is_early: bool, run: Run, spark: SparkSession
+    is_early: bool, is_waivable: bool, run: Run, spark: SparkSession
 ) -> None:
     known_by = DAY if is_early else None
     given = Input(name="toy.readings", first_day=DAY, last_day=DAY, digest="d", known_by=known_by)
     origin = Origin(inputs={DAY: (given,)})
-    tables.stage_rows(run, "sums", _frame(spark, (1, 33.0)), None, origin)
+    rows = [(1, 33.0)] if is_waivable else [(1, 2.0), (1, 3.0)]
+    tables.stage_rows(run, "sums", _frame(spark, *rows), None, origin)
     with pytest.raises(GateRefused) as refused:
         audit_and_publish(run, ["sums"])
     said = (
         "toy.sums of 2013-01-01 is made as nights before a late correction saw it, and from the "
-        "correction next: a good file mends that one alone. Let what was known before through, or "
-        "have nights before see the correction too: nightshift run toy --restate --from 2013-01-01 "
-        "--to 2013-01-01"
+        "correction next: a good file mends the latter alone. To have nights before see the "
+        "correction too: nightshift run toy --restate --from 2013-01-01 --to 2013-01-01"
     )
     assert (said in str(refused.value).splitlines()) == is_early
+    # Not beside the word that it cannot be.
+    assert ("through" in str(refused.value)) == is_waivable
 
 
 def test_what_cannot_be_waived_offers_no_waiver(run: Run, stage: Callable[..., None]) -> None:
