@@ -177,7 +177,8 @@ def _wait(
     if waiting:
         print(waiting, file=sys.stderr, flush=True)
     if most_seconds is not None:
-        most = f"{most_seconds * 1000:.0f}"
+        # 0 would be no limit.
+        most = f"{max(1, round(most_seconds * 1000))}"
         connection.execute("SELECT set_config('lock_timeout', %s, false)", [most])
     try:
         connection.execute("SELECT pg_advisory_lock(%s)", [_key(name)])
