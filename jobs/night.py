@@ -403,20 +403,24 @@ def summary(metrics: dict[str, Any]) -> str:
     )
 
 
-def one_run_at_a_time(run: Run, wait_seconds: float | None = None) -> AbstractContextManager[None]:
+def one_run_at_a_time(
+    run: Run, wait_seconds: float | None = None, *, command: str = "run"
+) -> AbstractContextManager[None]:
     """Hold the pipeline's lock: two runs of one pipeline take turns, on whatever machine.
 
     Args:
         run: Of the pipeline.
         wait_seconds: How long to wait for another run; None: until it has ended.
+        command: That holds it: another than `run` is told by its name, as its run has no stages.
     """
     pipeline = run.pipeline.name
     now = datetime.now(UTC)
+    who = f"run {run.run_id}" if command == "run" else f"`nightshift {command}`"
     return shared_locks.hold(
         run.environment,
         f"pipeline.{pipeline}",
         waiting=f"Waiting for another run of '{pipeline}' to finish.",
-        holder=f"run {run.run_id}, which came at {now:%Y-%m-%d %H:%M} UTC (process {os.getpid()})",
+        holder=f"{who}, which came at {now:%Y-%m-%d %H:%M} UTC (process {os.getpid()})",
         most_seconds=wait_seconds,
     )
 

@@ -173,7 +173,7 @@ def _of_pipeline(environment: Environment, pipeline: Pipeline, rule: Rule) -> It
     # Its days do not matter: what is asked of it is where things lie.
     run = Run(pipeline=pipeline, days=Days.of(pipeline.first_day), environment=environment)
     name = pipeline.name
-    with one_run_at_a_time(run):
+    with one_run_at_a_time(run, command="maintain"):
         from jobs.lake import retention
         from jobs.lake.locations import laid_out_rows
 

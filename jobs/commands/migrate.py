@@ -66,7 +66,7 @@ def migrate(
     outcomes: list[_Outcome] = []
     # Before the lock: a name that is wrong is told at once, whatever runs.
     feeds = _feeds(run, table)
-    with one_run_at_a_time(run):
+    with one_run_at_a_time(run, command="migrate"):
         for feed in feeds:
             outcomes += _of_feed(run, feed, is_dry, is_restating)
     is_refused = any(one.is_refused for one in outcomes)

@@ -18,13 +18,17 @@ from deltalake import DeltaTable
 
 from jobs.__main__ import main
 from jobs.commands.maintain import maintain
+from jobs.lake import retention
 from jobs.lake.locations import path
+from jobs.night import one_run_at_a_time
 from jobs.services import locks
+from jobs.services.leftovers import Cleaned
 from jobs.training.registry import ModelVersion, Registry
 from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError, UsageError
+from pipelines.errors import AwaitsTurn, NightshiftError, UsageError
+from pipelines.run import Run
 from tests.jobs.lake.test_commits import FIRST, run_at, staged
 from tests.jobs.lake.test_retention import age, ids_at, publish_ids
 from tests.jobs.records import record, stage_row
@@ -219,6 +223,23 @@ def test_it_waits_for_a_run_of_the_pipeline(environment: Environment) -> None:
         assert old.exists()
     cleaning.join()
     assert not old.exists()
+
+
+def test_a_run_that_waits_for_it_is_told_that_no_run_goes_on(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def meanwhile(run: Run, *_: object) -> list[Cleaned]:
+        with pytest.raises(AwaitsTurn) as late, one_run_at_a_time(run, 0):
+            pass
+        told.append(str(late.value))
+        return []
+
+    monkeypatch.setattr(retention, "clean_tables", meanwhile)
+    cleaned(environment)
+    (why,) = told
+    assert "It is held by `nightshift maintain`, which came at " in why
 
 
 def test_a_table_that_cannot_be_cleaned_is_told_and_all_else_goes_on(

@@ -19,10 +19,11 @@ from jobs.lake.definition import digest
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import path, version
 from jobs.lake.publications import Origin, in_force
+from jobs.night import one_run_at_a_time
 from jobs.services import locks
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError, UsageError
+from pipelines.errors import AwaitsTurn, NightshiftError, UsageError
 from pipelines.feeds import Column, Feed, Type
 from pipelines.run import Run
 from pipelines.stages import stage
@@ -419,6 +420,23 @@ def test_it_waits_for_a_run_of_the_pipeline(environment: Environment, added: Fee
         assert version(run, added.name) == before
     migrating.join()
     assert version(run, added.name) == before + 1
+
+
+def test_a_run_that_waits_for_it_is_told_that_no_run_goes_on(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def meanwhile(run: Run, *_: object) -> list[object]:
+        with pytest.raises(AwaitsTurn) as late, one_run_at_a_time(run, 0):
+            pass
+        told.append(str(late.value))
+        return []
+
+    monkeypatch.setattr("jobs.commands.migrate._of_feed", meanwhile)
+    migrate(run_of(environment, feed_with("add")), None, is_dry=True)
+    (why,) = told
+    assert "It is held by `nightshift migrate`, which came at " in why
 
 
 def test_a_table_that_is_no_feeds_is_refused_at_once_whatever_runs(
