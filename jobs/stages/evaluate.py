@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jobs.lake import approvals, model_events, snapshots
+from jobs.lake.locations import exists
 from jobs.training import (
     alarms,
     baselines,
@@ -36,7 +37,7 @@ from jobs.training.tasks import task_of
 from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.model import WatchKind
 from pipelines.run import Run
-from pipelines.spec import TRAINING
+from pipelines.spec import SCORING, TRAINING
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -228,7 +229,18 @@ def _beside_the_champion(
     except NightshiftError as error:
         what = str(error).partition(". ")[0].removesuffix(".")
         return None, held, _without(turn, f"cannot score the rows ({what})", str(error))
+    if lacking := _not_to_score(run, scorer):
+        where = f"{run.pipeline.name}.{SCORING}"
+        return None, held, _without(turn, f"reads {lacking}, which {where} does not have")
     return champion, replace(held, models={**held.models, CHAMPION: says}), None
+
+
+def _not_to_score(run: Run, scorer: Scorer) -> str:
+    """What the model reads and the table of what is to be scored has no more, as made anew."""
+    if not exists(run, SCORING):
+        return ""
+    there = snapshots.schema(run, snapshots.newest(run, SCORING)).names
+    return ", ".join(f"'{name}'" for name in scorer.encoding.columns if name not in there)
 
 
 def _held_out(run: Run, scorers: Sequence[Scorer]) -> HeldOut:

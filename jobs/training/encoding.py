@@ -367,7 +367,10 @@ def existing(rows: pa.Table, name: str) -> pa.ChunkedArray:
     if position < 0:
         raise NightshiftError(
             f"The model reads column '{name}', which the rows do not have. "
-            f"They have: {', '.join(rows.column_names)}. Where the column was declared after the "
-            "rows were made, make their days anew: nightshift run PIPELINE --restate."
+            f"They have: {', '.join(rows.column_names)}. Where it is declared, the rows are of "
+            "before: make their days anew by nightshift run PIPELINE --restate --from DAY --to "
+            "DAY. Where it was taken out of the declaration, declare it again, or have another "
+            "model serve: the next candidate that is fit takes its place (stages train and "
+            "evaluate)."
         )
     return rows.column(position)

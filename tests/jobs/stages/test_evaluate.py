@@ -741,6 +741,24 @@ def test_a_champion_that_cannot_read_the_rows_any_more_gives_way_too(
     )
 
 
+def test_a_champion_that_cannot_read_what_is_to_be_scored_gives_way_too(
+    platform: Platform,
+) -> None:
+    platform.train(GOOD)
+    platform.evaluate()
+    platform.reads["1"] = ("oven",)
+    name = platform.pipeline.name
+    shutil.rmtree(platform.environment.table_path(f"{name}.scoring"))
+    rows = small.scoring_rows(Days(small.FIRST, END)).drop_columns(["oven"])
+    small.publish(platform.environment, rows, "scoring", pipeline=platform.pipeline)
+    platform.train(GOOD, NEXT)
+    told = platform.evaluate(NEXT)
+    assert (told["event"], told["serves"], told["champion_before"]) == ("promoted", "2", None)
+    assert told["reason"].startswith(
+        f"Version 1 reads 'oven', which {name}.scoring does not have and so cannot serve: "
+    )
+
+
 @pytest.mark.parametrize(
     "by",
     [

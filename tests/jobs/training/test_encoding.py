@@ -239,7 +239,11 @@ def test_a_constant_is_its_own_mean(constant: float) -> None:
 
 
 def test_a_missing_column_is_named() -> None:
-    with pytest.raises(NightshiftError, match=r"reads column 'x', which the rows do not have"):
+    told = (
+        r"reads column 'x', which the rows do not have.* Where it is declared, .* --restate --from "
+        r"DAY --to DAY\. Where it was taken out of the declaration, .* candidate that is fit"
+    )
+    with pytest.raises(NightshiftError, match=told):
         encoding.encode(ROWS.drop_columns(["x"]), LEARNED)
 
 
