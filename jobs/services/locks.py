@@ -108,7 +108,7 @@ def _holder_of(file: IO[str]) -> str:
     """A sentence that names who holds the lock, after a space; empty: nobody has said."""
     file.seek(0)
     holder = file.read()
-    return f" It is held by {holder}." if holder else ""
+    return f" The lock is held by {holder}." if holder else ""
 
 
 def _folder(environment: Environment) -> Path:

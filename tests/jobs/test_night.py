@@ -772,7 +772,7 @@ def test_a_run_that_is_to_wait_for_a_while_ends_then_and_names_the_run_that_goes
 ) -> None:
     perform_here({})
     other = replace(run, run_id="the_other")
-    held = "It is held by run the_other, which came at "
+    held = "The lock is held by run the_other, which came at "
     named = f"'pipeline.flights' was not free within 0.1 s. {held}"
     for perform in (night.run_night, night.make_true):
         with night.one_run_at_a_time(other), pytest.raises(AwaitsTurn, match=named):

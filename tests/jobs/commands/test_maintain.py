@@ -239,7 +239,7 @@ def test_a_run_that_waits_for_it_is_told_that_no_run_goes_on(
     monkeypatch.setattr(retention, "clean_tables", meanwhile)
     cleaned(environment)
     (why,) = told
-    assert "It is held by `nightshift maintain`, which came at " in why
+    assert "The lock is held by `nightshift maintain`, which came at " in why
 
 
 def test_a_table_that_cannot_be_cleaned_is_told_and_all_else_goes_on(

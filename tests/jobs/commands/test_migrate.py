@@ -436,7 +436,7 @@ def test_a_run_that_waits_for_it_is_told_that_no_run_goes_on(
     monkeypatch.setattr("jobs.commands.migrate._of_feed", meanwhile)
     migrate(run_of(environment, feed_with("add")), None, is_dry=True)
     (why,) = told
-    assert "It is held by `nightshift migrate`, which came at " in why
+    assert "The lock is held by `nightshift migrate`, which came at " in why
 
 
 def test_a_table_that_is_no_feeds_is_refused_at_once_whatever_runs(

@@ -143,14 +143,14 @@ def test_who_waits_no_longer_than_it_is_to_is_told_who_holds_it(
 ) -> None:
     with locks.hold(home, "a lock", holder="run b, which is longer"):
         pass
-    told = r"The lock 'a lock' was not free within 0.2 s. It is held by run a\.$"
+    told = r"The lock 'a lock' was not free within 0.2 s. The lock is held by run a\.$"
     with (
         locks.hold(home, "a lock", holder="run a"),
         pytest.raises(AwaitsTurn, match=told),
         locks.hold(home, "a lock", waiting="It is taken.", most_seconds=0.2),
     ):
         raise AssertionError("it is held twice")
-    assert capsys.readouterr().err == "It is taken. It is held by run a.\n"
+    assert capsys.readouterr().err == "It is taken. The lock is held by run a.\n"
 
 
 def test_its_folder_is_its_owners_alone(home: Environment) -> None:
