@@ -304,12 +304,13 @@ class PlanOperator(CommandOperator):
 class StageOperator(CommandOperator):
     """Runs one stage by the `nightshift` command and passes its log on.
 
-    Where files have not landed yet, it waits for them in the triggerer and runs the stage again:
-    all in one attempt. What became of the stage is in its XCom `result`. Where corrected files of
-    days before are not accepted, the night goes on without them, and its last stage is refused for
-    the reason that is then in the XCom `not_accepted` of the stage that read them. Where no model
-    serves and one awaits a person, the rest of the night is skipped. A stage that its run was not
-    asked for succeeds at once: a skipped one would take those after it along.
+    Where files have not landed yet, or another run of the pipeline goes on, it waits in the
+    triggerer and runs the stage again: all in one attempt. What became of the stage is in its XCom
+    `result`. Where corrected files of days before are not accepted, the night goes on without them,
+    and its last stage is refused for the reason that is then in the XCom `not_accepted` of the
+    stage that read them. Where no model serves and one awaits a person, the rest of the night is
+    skipped. A stage that its run was not asked for succeeds at once: a skipped one would take those
+    after it along.
     """
 
     ui_color = "#dce6f2"
@@ -353,7 +354,8 @@ class StageOperator(CommandOperator):
         """Run the stage for the days of the DAG run.
 
         Raises:
-            TaskDeferred: files have not landed yet; Airflow calls `go_on` when they have.
+            TaskDeferred: files have not landed yet, and Airflow calls `go_on` when they have; or
+                another run of the pipeline goes on, and it soon calls `take_turn`.
             AirflowSkipException: no model serves yet, and one that would awaits a person.
         """
         asked = _stages_asked(context["params"])
