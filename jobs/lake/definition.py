@@ -99,9 +99,10 @@ def _told(value: object, seen: _Seen) -> str:
 
 def _told_by_value(value: object, seen: _Seen) -> str:
     if is_dataclass(value):
-        names = [one.name for one in fields(value) if one.name not in _NOT_OF_ROWS]
+        # What a transform uses may have a field of such a name, too, which makes rows.
+        hidden = _NOT_OF_ROWS if _is_declaration(type(value)) else ()
+        names = [one.name for one in fields(value) if one.name not in hidden]
         said = [name for name in names if is_said(name, getattr(value, name))]
-        # What a transform uses may have such a field too, which is no feed's.
         told_as = _TOLD_AS if isinstance(value, Feed) else {}
         values = {name: told_as.get(name, getattr(value, name)) for name in said}
         told = [(name, _told(one, seen)) for name, one in values.items()]
@@ -157,8 +158,11 @@ def _is_own(module: str) -> bool:
 
 def _has_code(kind: type) -> bool:
     """Whether what the class says counts."""
-    package = kind.__module__.partition(".")[0]
-    return _is_own(package) and package != _WITHOUT_CODE
+    return _is_own(kind.__module__) and not _is_declaration(kind)
+
+
+def _is_declaration(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == _WITHOUT_CODE
 
 
 def _code_of_class(kind: type, seen: _Seen) -> str:

@@ -47,13 +47,19 @@ _SETTINGS = _Settings()
 class _Season:
     first_day: date
     last_day: date
+    least: int
 
 
-_SEASONS = (_Season(date(2013, 6, 1), date(2013, 8, 31)),)
+_SUMMER = _Season(
+    first_day=date(2013, 6, 1),
+    last_day=date(2013, 8, 31),
+    least=10,
+)
+_SEASONS = (_SUMMER,)
 
 
-def _in_season(days: list[date]) -> list[date]:
-    return [day for day in days if any(one.first_day <= day <= one.last_day for one in _SEASONS)]
+def _seasons(values: list[int]) -> list[_Season]:
+    return [one for one in _SEASONS if one.least <= max(values)]
 
 
 def _helper(value: int) -> bool:
@@ -378,15 +384,21 @@ def test_a_feed_whose_files_come_in_another_way_has_the_same_rows() -> None:
     assert definitions(replace(PIPELINE, feeds=feeds)) == definitions(PIPELINE)
 
 
-@pytest.mark.parametrize("field", ["first_day", "last_day"])
-def test_days_that_a_transform_uses_count_as_those_of_no_feed(
-    monkeypatch: pytest.MonkeyPatch, field: str
+@pytest.mark.parametrize(
+    ("field", "other"),
+    [
+        ("first_day", date(2013, 7, 1)),
+        ("last_day", date(2013, 7, 31)),
+        ("least", 20),
+    ],
+)
+def test_what_a_transform_uses_counts_whatever_its_fields_are_called(
+    monkeypatch: pytest.MonkeyPatch, field: str, other: object
 ) -> None:
-    before = digest(_in_season)
-    (season,) = _SEASONS
-    moved = replace(season, **{field: date(2013, 7, 1)})
+    before = digest(_seasons)
+    moved = replace(_SUMMER, **{field: other})
     monkeypatch.setitem(globals(), "_SEASONS", (moved,))
-    assert digest(_in_season) != before
+    assert digest(_seasons) != before
 
 
 def test_a_table_depends_on_its_own_transform_alone(monkeypatch: pytest.MonkeyPatch) -> None:
