@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from zoneinfo import ZoneInfo
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import (
     Asset,
     BaseOperator,
@@ -43,7 +42,7 @@ from dags import callbacks, lineage
 from dags.nights import Night, days_to_tell, night_of, require_known
 from dags.process import Ended, Process
 from dags.reports import ReportLink, url_of
-from dags.waiting import LANDED, FilesLanded, RunEnded, absent
+from dags.waiting import LANDED, FilesLanded, Pause, RunEnded, absent
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import (
@@ -74,7 +73,7 @@ _MINUTES_PER_FURTHER_DAY = 2
 nights."""
 _TURN_SECONDS = 30
 """How long a task waits for another run of the pipeline before it leaves its worker."""
-_BETWEEN_TURNS = timedelta(minutes=1)
+_BETWEEN_TURNS_SECONDS = 60
 _TELL_AGAIN = timedelta(hours=1)
 _FILES_LISTED = 5
 """Files that a message about late ones names."""
@@ -395,7 +394,13 @@ class StageOperator(CommandOperator):
         else:
             self._wait(context, since, is_told, lacking)
 
-    def _perform(self, context: Context, began: datetime, is_told: bool) -> None:
+    def _perform(
+        self,
+        context: Context,
+        began: datetime,
+        is_told: bool,
+        waits_since: datetime | None = None,
+    ) -> None:
         night = night_of(self.pipeline, context)
         run_id = safe_run_id(context["dag_run"].run_id)
         with TemporaryDirectory() as folder:
@@ -406,7 +411,8 @@ class StageOperator(CommandOperator):
             result = json.loads(file.read_text()) if file.exists() else {}
         kept = result.get("kept")
         if ended.exit_code == AwaitsTurn.exit_code:
-            self._await_turn(began, is_told)
+            since = waits_since or datetime.now(UTC)
+            self._await_turn(began, is_told, since, ended.last_line)
             return
         if ended.exit_code == NotLanded.exit_code and not kept:
             # There are none where the record cannot be read: then the stage soon looks again.
@@ -427,26 +433,44 @@ class StageOperator(CommandOperator):
             _raise_unless_done(self.stage.name, night.days, ended.exit_code, why)
         self._require_all_accepted(context)
 
-    def take_turn(self, context: Context, event: object, began: str, is_told: bool) -> None:
-        """Run the stage if no other run of the pipeline goes on by now; else wait on.
+    def take_turn(
+        self,
+        context: Context,
+        event: object,
+        began: str,
+        is_told: bool,
+        since: str,
+    ) -> None:
+        """Run the stage if no other run of the pipeline goes on by now; else wait on, or give up.
 
         Args:
             context: Airflow's.
-            event: What ended the wait.
+            event: What ended the pause.
             began: When the stage first ran, in ISO 8601.
             is_told: Whether people have been told that files are late.
+            since: When it found another run first, in ISO 8601.
         """
-        self._perform(context, datetime.fromisoformat(began), is_told)
+        waits_since = datetime.fromisoformat(since)
+        self._perform(context, datetime.fromisoformat(began), is_told, waits_since)
 
-    def _await_turn(self, began: datetime, is_told: bool) -> None:
+    def _await_turn(self, began: datetime, is_told: bool, since: datetime, why: str) -> None:
         """Leave the worker while another run of the pipeline goes on.
 
-        That takes none of the stage's time limit, which Airflow counts from each return.
+        That takes none of the stage's time limit, which Airflow counts from each return. The wait
+        has one of its own, as long as that: a run that hangs is told to people.
         """
+        waited = datetime.now(UTC) - since
+        if self.execution_timeout and waited > self.execution_timeout:
+            what = f"{self.stage.name} has waited {waited} for its turn"
+            raise AirflowException(f"{what}, as long as it may take itself: {why}")
         self.log.info("Another run of '%s' goes on: this one waits.", self.pipeline.name)
-        kept = {"began": began.isoformat(), "is_told": is_told}
-        trigger = TimeDeltaTrigger(_BETWEEN_TURNS)
-        self.defer(trigger=trigger, method_name="take_turn", kwargs=kept)
+        kept = {
+            "began": began.isoformat(),
+            "is_told": is_told,
+            "since": since.isoformat(),
+        }
+        pause = Pause(seconds=_BETWEEN_TURNS_SECONDS)
+        self.defer(trigger=pause, method_name="take_turn", kwargs=kept)
 
     def _await_person(self, context: Context, why: str) -> NoReturn:
         """Skip the rest of the night, which is no fault: a person was asked to let a model serve.

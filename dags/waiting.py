@@ -126,6 +126,24 @@ def _stamps(names: Sequence[str]) -> list[Stamp | None]:
     return [stamp(place(name) if is_url(name) else landing / name) for name in names]
 
 
+class Pause(BaseTrigger):
+    """Fires after a while, of which its task's log says nothing."""
+
+    def __init__(self, *, seconds: float) -> None:
+        """Keep what the triggerer needs to make this trigger again."""
+        super().__init__()
+        self.seconds = seconds
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Where this class is found, and its arguments."""
+        return "dags.waiting.Pause", {"seconds": self.seconds}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Sleep; gives one event."""
+        await asyncio.sleep(self.seconds)
+        yield TriggerEvent("it is over")
+
+
 class RunEnded(BaseTrigger):
     """Fires when a run of a DAG has ended, or is gone."""
 

@@ -207,8 +207,10 @@ class Survey:
         """The ranges on which these runs have staged files of a feed."""
         found = []
         for row in self._readings:
+            if row["run_id"] not in run_ids:
+                continue
             read = json.loads(row["metrics"]).get("feeds", {}).get(feed)
-            if row["run_id"] in run_ids and read and read["files"]:
+            if read and read["files"]:
                 found.append(Days(row["first_day"], row["last_day"]))
         return found
 

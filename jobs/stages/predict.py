@@ -116,7 +116,7 @@ def _champions(run: Run, registry: Registry) -> tuple[_Champions, Mapping[str, s
         The models, and by version what those of another label have learned.
 
     Raises:
-        NightshiftError: of the run's own nights none has any, and one was deleted.
+        NightshiftError: that of the run's last night was deleted.
     """
     found, gone = serving.models_there(run.environment, registry, run.days)
     others: dict[str, str] = {}
@@ -126,8 +126,7 @@ def _champions(run: Run, registry: Registry) -> tuple[_Champions, Mapping[str, s
             told = f"Warning: version {model.version} {other}: it scores no night."
             print(told, file=sys.stderr, flush=True)
     own = {night: model for night, model in found.items() if model.version not in others}
-    if not own and run.days.last == run.night:
-        serving.require_none_gone(gone)
+    serving.require_none_gone([one for one in gone if one.covers(run.night)])
     for one in gone:
         print(f"Warning: {one} {_LEFT_OUT}", file=sys.stderr, flush=True)
     return own, others

@@ -84,6 +84,10 @@ class Gone:
     until: date
     """Night with which the next turn begins."""
 
+    def covers(self, night: date) -> bool:
+        """Whether the night falls into the turn."""
+        return self.turn.night <= night < self.until
+
     def __str__(self) -> str:
         last = self.until - timedelta(days=1)
         return (

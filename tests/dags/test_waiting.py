@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 from airflow.sdk import serde
-from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.exceptions import AirflowException, TaskDeferred
 
 from dags import callbacks, tasks, waiting
 from dags.tasks import StageOperator
-from dags.waiting import FilesLanded, RunEnded
+from dags.waiting import FilesLanded, Pause, RunEnded
 from jobs.__main__ import parser
 from pipelines.environment import ROOT
 from pipelines.flights import PIPELINE
@@ -179,14 +179,38 @@ def test_a_stage_waits_for_another_run_of_the_pipeline_outside_of_its_time_limit
         task.execute(in_airflow(task))
     (argv,) = map(json.loads, stub.read_text().splitlines())
     assert parser().parse_args(argv).wait_seconds == 30
-    left = asked.value.trigger.moment - datetime.now(UTC)
-    assert timedelta(minutes=1) - SOON < left <= timedelta(minutes=1)
+    assert asked.value.trigger.seconds == 60
     event = {**asked.value.kwargs, "event": "time is up"}
     with pytest.raises(TaskDeferred):
         task.resume_execution(asked.value.method_name, event, in_airflow(task))
     monkeypatch.setenv("STUB_EXIT", "0")
     task.resume_execution(asked.value.method_name, event, in_airflow(task))
     assert commands(tmp_path) == ["run", "run", "run"], "nobody was told"
+
+
+def test_a_wait_for_another_run_that_does_not_end_is_told_to_people(
+    stub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_EXIT", "6")
+    task = operator()
+    with pytest.raises(TaskDeferred) as asked:
+        task.execute(in_airflow(task))
+    where = in_airflow(task)
+    assert task.execution_timeout
+    long_ago = datetime.now(UTC) - task.execution_timeout - SOON
+    waits = {**asked.value.kwargs, "event": "it is over"}
+    with pytest.raises(AirflowException, match="^ingest has waited .* for its turn, as long as"):
+        task.resume_execution("take_turn", {**waits, "since": long_ago.isoformat()}, where)
+    # Its files had landed late: only the wait for the other run counts.
+    with pytest.raises(TaskDeferred):
+        task.resume_execution("take_turn", {**waits, "began": long_ago.isoformat()}, where)
+    assert commands(tmp_path) == ["run", "run", "run"]
+
+
+def test_a_pause_is_made_again_from_what_airflow_keeps_and_ends() -> None:
+    classpath, arguments = Pause(seconds=0.05).serialize()
+    module, _, name = classpath.rpartition(".")
+    assert event_of(getattr(import_module(module), name)(**arguments)) == "it is over"
 
 
 def test_a_file_that_is_there_and_still_being_written_is_watched(
