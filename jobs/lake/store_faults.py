@@ -157,6 +157,23 @@ def explain_log_fault(error: BaseException, variables: Mapping[str, str]) -> Nig
         return None
     return NightshiftError(
         f"The log of a table is broken: {file} is cut off, as a failure of the power leaves it. "
+        f"{_way_out_of_broken_log(file)}"
+    )
+
+
+def _way_out_of_broken_log(file: str) -> str:
+    """What to do about a commit that is cut off, by what its table holds."""
+    # Here, because commands that know no pipeline begin without it.
+    from pipelines.spec import OPS, PREDICTIONS
+
+    *_, pipeline, table, _, _ = file.split("/")
+    if pipeline == OPS or table == PREDICTIONS:
+        return (
+            f"Have the folder of {pipeline}.{table} back from a backup: nothing makes anew what it "
+            "holds, so do not delete it. Without a backup, and where the file is the last one of "
+            "its folder, delete the file alone, and what that commit told of is lost."
+        )
+    return (
         "Where it is the last one of its folder, delete it: the next night makes anew what it told "
         "of. Else have the table's folder back from a backup; without one delete the folder, and "
         "the next night makes all of it anew."

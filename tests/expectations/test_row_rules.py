@@ -385,6 +385,21 @@ def test_a_waiver_of_a_measure_holds_for_its_days_alone(spark: SparkSession) -> 
     assert [example["landed_date"] for example in failure.examples] == ["2013-01-01"]
 
 
+def test_waivers_of_other_days_are_not_told_as_what_let_a_day_through(spark: SparkSession) -> None:
+    high: list[Row] = [(FIRST, number, 9.9) for number in (1, 2, 3)]
+    later = waiver("mean", Days.of(SECOND))
+    of_others = replace(later, waiver_id="w_2", by="bob")
+    verdict = judge_things(
+        rows(spark, *high),
+        waiver("mean", Days.of(FIRST)),
+        of_others,
+        suite=replace(SUITE, days=Days.of(FIRST)),
+    )
+    waived = check_of(verdict, "mean")
+    assert [one.waiver_id for one in waived.waivers] == ["w_1"]
+    assert "bob" not in waived.observed
+
+
 def test_a_waived_rule_still_quarantines_the_rows(spark: SparkSession) -> None:
     many = [(FIRST, number, 99.0) for number in range(3, 9)]
     frame = rows(spark, *GOOD, *many)

@@ -114,6 +114,26 @@ def test_a_commit_that_is_cut_off_is_named_with_the_way_out(
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("table", "is_made_anew"),
+    [
+        ("toy/readings", True),
+        ("toy/predictions", False),
+        ("ops/model_events", False),
+    ],
+)
+def test_a_folder_that_nothing_makes_anew_is_not_to_be_deleted(
+    tmp_path: Path, table: str, *, is_made_anew: bool
+) -> None:
+    place = tmp_path / "lake" / table
+    write_deltalake(str(place), pa.table({"number": [1]}))
+    (place / "_delta_log" / f"{0:020}.json").write_text("{")
+    error = DeltaError("Kernel error: Json error: Truncated record")
+    _, message = explain(error, {"NIGHTSHIFT_LAKE": str(tmp_path / "lake")})
+    assert ("without one delete the folder" in message) == is_made_anew
+    assert ("so do not delete it" in message) != is_made_anew
+
+
 def test_an_error_is_told_as_it_is_where_the_lake_cannot_be_looked_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
