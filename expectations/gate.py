@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -151,6 +151,7 @@ def judge(
     table: str,
     same_rows: DataFrame | None = None,
     *,
+    staged: Collection[date] | None = None,
     waivers: Sequence[Waiver] = (),
     set_aside: SetAside = lambda good, _: good,
 ) -> Verdict:
@@ -161,6 +162,7 @@ def judge(
         suite: What must hold of them.
         table: SQL name of the table.
         same_rows: Rows of the table that `suite.same_rows_as` names, of the same days.
+        staged: Days that the rows are of: of others that the suite names nothing is said. None: all.
         waivers: What is let through.
         set_aside: Called when rows break a row rule, and only then.
     """
@@ -169,8 +171,11 @@ def judge(
     )
     started = time.monotonic()
     quarantined = 0
+    expected = set(suite.days or ())
+    if staged is not None:
+        expected.intersection_update(staged)
     if set(suite.declared_columns) <= set(frame.columns):
-        days, without_day = _measure_all(frame, suite, same_rows)
+        days, without_day = _measure_all(frame, suite, same_rows, expected)
         quarantined = int(days[ANY_BROKEN].sum())
         moved = None
         if quarantined:
@@ -179,7 +184,7 @@ def judge(
             moved = _Moved(days=days, bad=bad)
             told = bad.selectExpr(*columns, REASON, RULE)
             frame = set_aside(good.selectExpr(*columns), told)
-            days, without_day = _measure(frame, suite, same_rows)
+            days, without_day = _measure(frame, suite, same_rows, expected)
         rows = int(days[ROWS].sum())
         judging = partial(_judge_all, frame, suite, days, without_day, waivers, moved)
     else:
@@ -446,26 +451,32 @@ def _judge_days(
 
 
 def _measure_all(
-    frame: DataFrame, suite: Suite, same_rows: DataFrame | None
+    frame: DataFrame,
+    suite: Suite,
+    same_rows: DataFrame | None,
+    expected: Set[date],
 ) -> tuple[pd.DataFrame, int]:
     """As `_measure`, of the rows before any is moved out."""
     try:
-        return _measure(frame, suite, same_rows)
+        return _measure(frame, suite, same_rows, expected)
     except Exception:
         if not (suite.rules and suite.measures):
             raise
         # A row that a rule moves out may be what a measure cannot be made of. A server that is
         # away, and the like, is told by the next question.
-        counted = _measure(frame, replace(suite, measures={}), same_rows)
+        counted = _measure(frame, replace(suite, measures={}), same_rows, expected)
         if not counted[0][ANY_BROKEN].any():
             raise
         return counted
 
 
 def _measure(
-    frame: DataFrame, suite: Suite, same_rows: DataFrame | None
+    frame: DataFrame,
+    suite: Suite,
+    same_rows: DataFrame | None,
+    expected: Set[date],
 ) -> tuple[pd.DataFrame, int]:
-    """The measures, one row a day: every day of the run, and any other day that has rows.
+    """The measures, one row a day: every expected day, and any other day that has rows.
 
     With the numbers of rows that break the row rules.
 
@@ -483,7 +494,6 @@ def _measure(
     if same_rows is not None:
         table = table.join(_compare(frame, same_rows, suite), how="outer")
     # A day of the run without rows is judged too: there, its measures are null.
-    expected = set(suite.days or ())
     table = table.reindex(sorted({*table.index, *expected}))
     counted = [ROWS, *_broken_counts(suite)]
     table[counted] = table[counted].fillna(0)

@@ -172,7 +172,7 @@ def judge(
     late = _waivers_of_late_nights(run, name, waiting, knowledge)
     beside = None
     if declared.same_rows_as:
-        beside = _beside(run, declared.same_rows_as, name, waiting.span, knowledge)
+        beside = _beside(run, declared.same_rows_as, name, waiting, knowledge)
     moved: list[tuple[Staging, DataFrame]] = []
 
     def set_aside(good: DataFrame, bad: DataFrame) -> DataFrame:
@@ -191,6 +191,7 @@ def judge(
             declared,
             sql_name(run, name),
             beside,
+            staged=waiting.days,
             waivers=[*_waivers_of(run, name, granted), *late],
             set_aside=set_aside,
         )
@@ -208,7 +209,7 @@ def _beside(
     run: Run,
     other: str,
     name: str,
-    days: Days,
+    waiting: Staging,
     knowledge: Knowledge,
 ) -> DataFrame:
     """The rows of another table that the same nights write.
@@ -217,14 +218,21 @@ def _beside(
     the moment those that were known then.
     """
     own, others = run.pipeline.table(name), run.pipeline.table(other)
-    written = days.shifted(others.partition_lead_days - own.partition_lead_days)
+    shift = others.partition_lead_days - own.partition_lead_days
+    written = waiting.span.shifted(shift)
     if others.made_by == own.made_by:
-        return tables.current(run, other, written)
-    rows = tables.read(run, other, written)
-    if not own.is_of_the_moment:
+        rows = tables.current(run, other, written)
+    else:
+        rows = tables.read(run, other, written)
+        if own.is_of_the_moment:
+            seen = knowledge.seen_then(other)
+            unseen = knowledge.unseen(other, written, seen)
+            rows = tables.as_seen(run, other, rows, unseen, seen)
+    if len(waiting.days) == len(written):
         return rows
-    seen = knowledge.seen_then(other)
-    return tables.as_seen(run, other, rows, knowledge.unseen(other, written, seen), seen)
+    # Nights between may be left out, such as those that no model scores.
+    staged = [day + timedelta(days=shift) for day in waiting.days]
+    return rows.where(F.col(partition(run, other)).isin(*staged))
 
 
 def _waivers_of(run: Run, name: str, granted: Sequence[Granted]) -> list[Waiver]:

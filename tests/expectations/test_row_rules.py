@@ -386,7 +386,7 @@ def test_a_waiver_of_a_measure_holds_for_its_days_alone(spark: SparkSession) -> 
 
 
 def test_waivers_of_other_days_are_not_told_as_what_let_a_day_through(spark: SparkSession) -> None:
-    high: list[Row] = [(FIRST, number, 9.9) for number in (1, 2, 3)]
+    high = [(FIRST, number, 9.9) for number in (1, 2, 3)]
     later = waiver("mean", Days.of(SECOND))
     of_others = replace(later, waiver_id="w_2", by="bob")
     verdict = judge_things(

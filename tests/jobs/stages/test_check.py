@@ -120,6 +120,34 @@ def published(run: Run, name: str) -> list[tuple[object, ...]]:
     return sorted(tuple(row) for row in rows)
 
 
+def test_a_night_that_was_left_out_refuses_none_beside_it(
+    spark: SparkSession, run: Run, suites: ModuleType
+) -> None:
+    def strict(days: Days) -> Suite:
+        return replace(copies(days), each_day=(between("rows", 2, None),))
+
+    def of(*numbers: tuple[date, int]) -> DataFrame:
+        values = [(day, number, 1.0) for day, number in numbers]
+        return spark.createDataFrame(values, "landed_date date, id int, amount double")
+
+    suites.copies = strict  # type: ignore[attr-defined]
+    first, second, third = Days(DAY, DAY + timedelta(days=2))
+    whole = replace(run, days=Days(first, third))
+    everywhere = [(day, number) for day in whole.days for number in (1, 2)]
+    tables.stage_rows(whole, "sums", of(*everywhere))
+    audit_and_publish(whole, ["sums"])
+    made = [one for one in everywhere if one[0] != second]
+    # A row less of a day that was made refuses it as before.
+    lacking = of(*made[1:])
+    tables.stage_rows(whole, "copies", lacking, days=(first, third))
+    with pytest.raises(GateRefused, match="toy.copies was refused"):
+        audit_and_publish(whole, ["copies"])
+    tables.stage_rows(whole, "copies", of(*made), days=(first, third))
+    assert audit_and_publish(whole, ["copies"])["rows"] == 4
+    there = tables.read(whole, "copies").select("landed_date").distinct().collect()
+    assert sorted(day for (day,) in there) == [first, third]
+
+
 def test_good_tables_are_published_with_their_metrics(run: Run, stage: Callable[..., None]) -> None:
     stage("sums", (1, 2.0), (2, 3.0))
     stage("copies", (1, None), (2, 3.0))
