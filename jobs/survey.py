@@ -1075,7 +1075,9 @@ class Parts:
 def parts_over_gaps(run: Run) -> Parts:
     """The run's nights without those that lack files; a last night that was never made waits."""
     found = Survey(run)
-    absent = {night: found.absent_files(night, found.daily_feeds) for night in run.days}
+    feeds = [feed.name for feed in run.pipeline.feeds]
+    # A reference file too: all that a night reads is read together.
+    absent = {night: found.absent_files(night, feeds) for night in run.days}
     lacking = {night: files for night, files in absent.items() if files}
     if not found.has_landed(run.days.last):
         lacking.pop(run.days.last, None)

@@ -1220,6 +1220,23 @@ def test_a_range_is_restated_over_a_gap_where_that_is_allowed(
     assert {one.definition for one in known.values()} == {"another"}
 
 
+def test_a_range_is_restated_without_its_reference_file_where_a_gap_is_allowed(
+    home: Home,
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    home._register.unlink()
+    home._file(DAYS[1]).unlink()
+    home.definition = "another"
+    with home._stages():
+        rows = plan(home.run(DAYS[2], DAYS[0]), allow_gap=True, is_exact=True).rows
+    kept = [str(row[4]) for row in rows if row[1] == "hole"]
+    assert len(kept) == 3
+    assert all("keeps its raw rows: " in one and "sensors.csv" in one for one in kept)
+    assert home.restate(DAYS[0], DAYS[2], allow_gap=True) == 0
+    known = publications.in_force(home.run(DAYS[2]), "sums")
+    assert {one.definition for one in known.values()} == {"another"}
+
+
 def test_a_scheduler_restates_a_range_over_a_gap_as_a_command_does(home: Home) -> None:
     home._file(DAYS[3]).unlink()
     home.night(DAYS[2], first=DAYS[0])
