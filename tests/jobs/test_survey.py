@@ -1227,8 +1227,9 @@ def test_a_range_is_restated_without_its_reference_file_where_a_gap_is_allowed(
     home._register.unlink()
     home._file(DAYS[1]).unlink()
     home.definition = "another"
+    run = home.run(DAYS[2], DAYS[0])
     with home._stages():
-        rows = plan(home.run(DAYS[2], DAYS[0]), allow_gap=True, is_exact=True).rows
+        rows = plan(run, allow_gap=True, is_exact=True).rows
     kept = [str(row[4]) for row in rows if row[1] == "hole"]
     assert len(kept) == 3
     assert all("keeps its raw rows: " in one for one in kept)
