@@ -162,7 +162,7 @@ def judge(
         suite: What must hold of them.
         table: SQL name of the table.
         same_rows: Rows of the table that `suite.same_rows_as` names, of the same days.
-        staged: Days that the rows are of: of others that the suite names nothing is said. None: all.
+        staged: Days that the rows are of: of others in the suite nothing is said. None: all are.
         waivers: What is let through.
         set_aside: Called when rows break a row rule, and only then.
     """

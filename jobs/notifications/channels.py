@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from threading import Thread
 from typing import Protocol
 
 from jobs.notifications import email, log, webhook
+from jobs.notifications.lines import say
 from jobs.notifications.message import Message, compose
 from pipelines.environment import Environment
 from pipelines.events import Channel, Notification
@@ -157,9 +157,7 @@ def send_each(
 
 
 def _warn(channel: Channel, message: Message, why: str) -> None:
-    print(
+    say(
         f"Warning: {message['event']} of {message['pipeline']} {message['days']} "
-        f"was not sent to {channel}: {why}",
-        file=sys.stderr,
-        flush=True,
+        f"was not sent to {channel}: {why}"
     )

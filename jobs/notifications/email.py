@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import smtplib
 import ssl
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from email.message import EmailMessage
@@ -16,6 +15,7 @@ from email.utils import formatdate, make_msgid
 from functools import cache
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from jobs.notifications.lines import say
 from jobs.notifications.message import Message, without_places
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
@@ -53,11 +53,7 @@ def deliver(environment: Environment, message: Message) -> None:
         refused = server.send_message(letter)
     if refused:
         # No failure: whoever has got the letter would get it again by each attempt.
-        print(
-            f"Warning: the SMTP server took no mail for {len(refused)} of the recipients.",
-            file=sys.stderr,
-            flush=True,
-        )
+        say(f"Warning: the SMTP server took no mail for {len(refused)} of the recipients.")
 
 
 def require_whole(environment: Environment) -> None:
@@ -117,7 +113,7 @@ def _lacking(environment: Environment) -> str:
 
 @cache  # once in a process is enough
 def _say_that_it_is_not_set(lacking: str) -> None:
-    print(f"No e-mail is sent: {lacking} is not set.", file=sys.stderr, flush=True)
+    say(f"No e-mail is sent: {lacking} is not set.")
 
 
 def _addresses(environment: Environment) -> list[str]:

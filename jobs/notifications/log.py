@@ -6,11 +6,11 @@ import fcntl
 import json
 import logging
 import os
-import sys
 from contextlib import closing
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from jobs.notifications.lines import say
 from jobs.notifications.message import Message
 from pipelines.environment import Environment
 
@@ -27,7 +27,7 @@ def deliver(environment: Environment, message: Message) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    print(f"Notification: {message['text']}", file=sys.stderr, flush=True)
+    say(f"Notification: {message['text']}")
     environment.logs.mkdir(parents=True, exist_ok=True)
     # Of two processes that begin it anew, the later would throw away what the other has kept.
     with (environment.logs / _LOCK).open("a") as turn:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +15,7 @@ from functools import cache
 from http.client import HTTPException
 from urllib.parse import urlsplit
 
+from jobs.notifications.lines import say
 from jobs.notifications.message import Message, without_places
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
@@ -57,7 +57,7 @@ def deliver(environment: Environment, message: Message) -> None:
 
 @cache  # once in a process is enough
 def _say_that_it_is_not_set() -> None:
-    print(f"No webhook is told: {VARIABLE} is not set.", file=sys.stderr, flush=True)
+    say(f"No webhook is told: {VARIABLE} is not set.")
 
 
 def require_address(url: str) -> None:
