@@ -539,11 +539,10 @@ class Survey:
             measured: When each night was; one that is not there never was.
         """
         covered = Days(self.pipeline.first_day, self._run.days.last)
-        known = self._known(TRAINING).values()
         found: set[date] = set()
-        for one in known:
+        for one in self._last_changes(TRAINING):
             is_measured = one.day in measured and one.published_at <= measured[one.day]
-            if one.changed and one.day in covered and not is_measured:
+            if one.day in covered and not is_measured:
                 found.add(one.day)
         return found
 
@@ -551,14 +550,19 @@ class Survey:
         """Those tables of which nights of the run were published with other rows since then."""
         found: list[str] = []
         for table in map(self.pipeline.table, names):
-            of_run = [
-                one
-                for one in self._known(table.name).values()
-                if one.changed and table.night_of(one.day) in self._run.days
-            ]
+            changes = self._last_changes(table.name)
+            of_run = [one for one in changes if table.night_of(one.day) in self._run.days]
             if any(one.published_at > moment for one in of_run):
                 found.append(f"{self.pipeline.name}.{table.name}")
         return found
+
+    def _last_changes(self, name: str) -> Collection[Publication]:
+        """Of each day of a table the publication that brought the rows which are in force.
+
+        Later ones may have told of the same rows, and hide it from `_known`.
+        """
+        changes = [one for one in self._told[name] if one.changed]
+        return publications.latest(changes).values()
 
     def unseen(self, stage: Stage) -> set[date]:
         """Nights before the run's first that a stage which makes no table has yet to see.
@@ -572,9 +576,9 @@ class Survey:
         first = max(min(seen), self.pipeline.first_day)
         found: set[date] = set()
         for table in map(self.pipeline.table, stage.reads):
-            for one in self._known(table.name).values():
+            for one in self._last_changes(table.name):
                 night = table.night_of(one.day)
-                is_seen = night in seen and not (one.changed and one.published_at > seen[night])
+                is_seen = night in seen and one.published_at <= seen[night]
                 if first <= night < self._run.days.first and not is_seen:
                     found.add(night)
         return found

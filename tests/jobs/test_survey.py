@@ -2861,7 +2861,37 @@ def test_a_stage_of_ones_own_is_due_again_when_what_it_reads_was_published_since
     with home._stages():
         run = home.run(DAYS[1])
         assert night.make_true(run, with_export[:-1], notify=False) == 0
-    assert planned() == ("export", "due", 1, str(DAYS[1]), "tiny.sums was published since")
+    since = ("export", "due", 1, str(DAYS[1]), "tiny.sums was published since")
+    assert planned() == since
+    # That the same rows follow from something else hands nothing on.
+    known = publications.in_force(run, "sums")[DAYS[1]]
+    making = run.at(stage("transform"))
+    commits.confirm(making, "sums", DAYS[1], known.inputs, "another")
+    assert planned() == since
+
+
+def test_labels_that_were_never_measured_are_to_be_though_they_were_confirmed_since(
+    home: Home,
+) -> None:
+    home.night(DAYS[1], first=DAYS[0])
+    home.land(DAYS[1], 7)
+    monitor = stage("monitor")
+    run = home.run(DAYS[1])
+    with home._stages():
+        without = STAGES[: STAGES.index(monitor)]
+        assert night.make_true(run, without, notify=False) == 0
+
+    def to_measure() -> set[date]:
+        later = survey.Survey(home.run(DAYS[2]))
+        return later.learned_since(survey.seen_by(run, monitor))
+
+    found = to_measure()
+    assert DAYS[1] in found
+    known = publications.in_force(run, "training")
+    making = run.at(stage("features"))
+    for day in found:
+        commits.confirm(making, "training", day, known[day].inputs, "another")
+    assert to_measure() == found
 
 
 def test_a_stage_of_ones_own_is_given_the_nights_that_were_missed_or_corrected(
