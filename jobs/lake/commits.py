@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -148,6 +148,22 @@ def publish(
         f"{sql_name(run, name)} for {staging.span}: {_MOST_TRIES} commits in a row lost against "
         "those of other processes. Nothing was published; run the stage again."
     )
+
+
+def refuse_late(run: Run, stagings: Mapping[str, Staging]) -> None:
+    """Refuse rows of an attempt that has been overtaken, before any of its tables is published.
+
+    Args:
+        run: Who publishes.
+        stagings: The rows by table.
+
+    Raises:
+        Fenced: a later attempt has published one of the days.
+    """
+    for name, told in publications.told_of(run, stagings).items():
+        known, staging = publications.latest(told), stagings[name]
+        replaced = [day for day in staging.days if day in known and not _holds(known, staging, day)]
+        _refuse_late(run, name, staging, [known[day] for day in replaced])
 
 
 def refuse_unpublishable(run: Run, name: str, staging: Staging) -> None:

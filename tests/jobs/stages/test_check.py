@@ -21,7 +21,7 @@ from expectations.lookup import suite_of
 from expectations.suite import Suite, between, present
 from jobs.commands.quality import quality
 from jobs.commands.waive import revoke, waive
-from jobs.lake import ops, tables, waivers
+from jobs.lake import commits, ops, tables, waivers
 from jobs.lake.locations import exists, path
 from jobs.lake.publications import Input, Origin
 from jobs.lake.staging import require
@@ -146,6 +146,19 @@ def test_a_night_that_was_left_out_refuses_none_beside_it(
     assert audit_and_publish(whole, ["copies"])["rows"] == 4
     there = tables.read(whole, "copies").select("landed_date").distinct().collect()
     assert sorted(day for (day,) in there) == [first, third]
+
+
+def test_of_an_attempt_that_was_overtaken_no_table_is_published(
+    run: Run, stage: Callable[..., None]
+) -> None:
+    stage("copies", (1, 3.0))
+    newer = require(run, "copies")
+    stage("sums", (1, 2.0))
+    stage("copies", (1, 2.0))
+    commits.publish(run, "copies", replace(newer, attempt=newer.attempt + 5))
+    with pytest.raises(commits.Fenced, match="toy.copies for 2013-01-01 was published by a later"):
+        check(run)
+    assert published(run, "sums") == []
 
 
 def test_good_tables_are_published_with_their_metrics(run: Run, stage: Callable[..., None]) -> None:
