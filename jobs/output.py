@@ -199,17 +199,14 @@ def require_written() -> None:
         OutputLost: some of what was printed could not be written.
         BrokenPipeError: nobody reads it any more, and the command does not outlive that.
     """
-    sys.stdout.flush()
-    file = _file(sys.stdout)
-    if isinstance(file, _Watched) and file.lost:
-        raise file.lost
+    if lost := _lost():
+        raise lost
 
 
 def why_lost() -> str:
     """Why some of what was printed to standard output is lost; empty: nothing is."""
-    sys.stdout.flush()
-    file = _file(sys.stdout)
-    return file.lost.why if isinstance(file, _Watched) and file.lost else ""
+    lost = _lost()
+    return lost.why if lost else ""
 
 
 def note_lost(why: str) -> None:
@@ -221,6 +218,13 @@ def note_lost(why: str) -> None:
     watched = watch("stdout") if why else None
     if watched and not watched.lost:
         watched.lost = OutputLost(why)
+
+
+def _lost() -> OutputLost | None:
+    """Why some of standard output is lost, once what is held is written; None: nothing is."""
+    sys.stdout.flush()
+    file = _file(sys.stdout)
+    return file.lost if isinstance(file, _Watched) else None
 
 
 def _file(stream: TextIO) -> object:

@@ -2082,13 +2082,18 @@ def test_an_old_night_of_a_feed_declared_since_is_a_hole_where_another_file_is_g
     assert home.published("readings")[DAYS[1]] == [10, 11]
 
 
-def test_a_night_killed_between_its_raw_tables_is_a_hole_once_a_file_of_it_is_gone(
-    home: Home,
-) -> None:
+def _with_another_feed(home: Home) -> None:
+    """A second daily feed, whose files of all days have landed."""
     other = replace(TINY.feeds[0], name="other", path="other/{date}.csv")
     home.pipeline = replace(TINY, feeds=(*TINY.feeds, other))
     for day in DAYS:
         home._write(home.environment.landing / f"tiny/other/{day}.csv", ())
+
+
+def test_a_night_killed_between_its_raw_tables_is_a_hole_once_a_file_of_it_is_gone(
+    home: Home,
+) -> None:
+    _with_another_feed(home)
     home.night(DAYS[0])
     home.publishes_until_kill = 0
     with pytest.raises(KeyboardInterrupt):
@@ -2106,10 +2111,7 @@ def test_a_night_killed_between_its_raw_tables_is_a_hole_once_a_file_of_it_is_go
 def test_stages_after_ingest_make_no_night_that_was_killed_between_its_raw_tables(
     home: Home, is_gone: bool
 ) -> None:
-    other = replace(TINY.feeds[0], name="other", path="other/{date}.csv")
-    home.pipeline = replace(TINY, feeds=(*TINY.feeds, other))
-    for day in DAYS:
-        home._write(home.environment.landing / f"tiny/other/{day}.csv", ())
+    _with_another_feed(home)
     home.night(DAYS[0])
     home.publishes_until_kill = 0
     with pytest.raises(KeyboardInterrupt):
@@ -2131,10 +2133,7 @@ def test_stages_after_ingest_make_no_night_that_was_killed_between_its_raw_table
 def test_stages_after_ingest_make_no_night_of_a_first_load_that_was_killed_between_raw_tables(
     home: Home,
 ) -> None:
-    other = replace(TINY.feeds[0], name="other", path="other/{date}.csv")
-    home.pipeline = replace(TINY, feeds=(*TINY.feeds, other))
-    for day in DAYS:
-        home._write(home.environment.landing / f"tiny/other/{day}.csv", ())
+    _with_another_feed(home)
     # The register is the first that is published.
     home.publishes_until_kill = 1
     with pytest.raises(KeyboardInterrupt):
@@ -2156,10 +2155,7 @@ def test_stages_after_ingest_make_no_night_of_a_first_load_that_was_killed_betwe
 
 
 def test_stages_after_ingest_make_no_night_that_has_lost_a_raw_table(home: Home) -> None:
-    other = replace(TINY.feeds[0], name="other", path="other/{date}.csv")
-    home.pipeline = replace(TINY, feeds=(*TINY.feeds, other))
-    for day in DAYS:
-        home._write(home.environment.landing / f"tiny/other/{day}.csv", ())
+    _with_another_feed(home)
     home.night(DAYS[1], first=DAYS[0])
     shutil.rmtree(path(home.run(DAYS[0]), "other"))
     shape = select(["transform", "check_clean", "features"])
