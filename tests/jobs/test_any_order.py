@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cache, partial
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -281,12 +281,20 @@ class Model:
             refused = self._readings[one.run_id, ("readings", one.day)].refused
             return Known(since=one.day, ids=refused)
         if name == "marks":
-            last = [self.versions[feed][one.day][-1] for feed in FEEDS]
-            since = max(of_feed.since for of_feed in last)
-            ids = [id_ for of_feed in last for id_ in of_feed.ids]
-            return Known(since=max(one.day, since), ids=sorted(ids))
+            return self._marks_of(one.day)
         since = self._since(name, one.day)
         return Known(since=since, ids=self._made_of(name, one.day))
+
+    def _marks_of(self, day: date) -> Known:
+        """What both feeds tell; of a day never made before, as before its corrections first."""
+        told = [self.versions[feed][day] for feed in FEEDS]
+        since = max(day, *(of_feed[-1].since for of_feed in told))
+        first = max(day, *(self._first_known(feed, day) for feed in FEEDS))
+        is_made = day in self.versions["marks"]
+        if first < since and not is_made and not self.is_restating:
+            since = first
+        seen = [[one.ids for one in of_feed if one.since <= since] for of_feed in told]
+        return Known(since=since, ids=sorted(chain.from_iterable(ids[-1] for ids in seen)))
 
     def _since(self, name: str, day: date) -> date:
         """From when others know what is made of a day, also one that was found late."""
@@ -766,6 +774,19 @@ def test_a_backfill_that_a_corrected_night_overtakes_leaves_nothing_of_what_was_
     assert model.in_force("readings")[DAYS[1]] == [70]
     assert home.night(DAYS[4]) == 0
     _check(model, DAYS[4])
+
+
+def test_a_night_that_its_correction_overtook_before_it_was_made_is_as_it_was_and_then_anew() -> None:
+    # Of the other night, a later one, no file is there: it is not made.
+    overtaken = {
+        "day": DAYS[1],
+        "ids": [],
+        "publishes": 3,
+        "back": -1,
+        "correction": (0, "readings", [0]),
+    }
+    made = ("range", {"days": (DAYS[0], DAYS[1])})
+    _go((_land(5, 1), _night(5), ("overtaken_night", overtaken), made))
 
 
 def _made_in_order(folder: Path, days: Sequence[date]) -> Model:
