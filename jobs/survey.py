@@ -684,10 +684,8 @@ class Survey:
         """The publications of the quarantine of a feed, by day in their order."""
         if feed.name not in self._quarantines:
             name = feed.name + QUARANTINE_SUFFIX
-            by_day: dict[date, list[Publication]] = {}
-            for one in publications.told_of(self._run, [name])[name]:
-                by_day.setdefault(one.day, []).append(one)
-            self._quarantines[feed.name] = by_day
+            told = publications.told_of(self._run, [name])[name]
+            self._quarantines[feed.name] = publications.by_day(told)
         return self._quarantines[feed.name]
 
     def _has_lost_quarantine(self, table: Table, made: Publication) -> bool:

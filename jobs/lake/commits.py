@@ -247,6 +247,8 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
         made = [replace(one, version=version) if one.changed else one for one in made]
     if plan.found or made or plan.told.unrecorded:
         publications.record(run, name, [*plan.found, *made])
+    if _comes_again(name, plan):
+        publications.forget_made_anew(run, name, plan.staging.days)
     served = _last_changes(run, name, plan.kept)
     visible = [plan.staging.rows_of(day) for day in plan.staging.days]
     visible += [one.rows for one in served]
@@ -264,6 +266,14 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
         replaced=tuple(replaced),
         rows_before=sum(before[day].rows for day in replaced),
     )
+
+
+def _comes_again(name: str, plan: _Plan) -> bool:
+    """Whether days are there again that the table had lost."""
+    # Of a quarantine its check tells which days were judged; what was served stays on record.
+    if name == PREDICTIONS or name.endswith(QUARANTINE_SUFFIX):
+        return False
+    return not plan.told.lost.keys().isdisjoint(plan.staging.days)
 
 
 def _planned(run: Run, name: str, whole: Staging, keep_published: bool) -> _Plan:

@@ -94,10 +94,7 @@ class InUse:
 
     def _days_of(self, table: str) -> dict[date, list[Publication]]:
         if table not in self._by_day:
-            by_day: dict[date, list[Publication]] = {}
-            for one in self._told_of(table):
-                by_day.setdefault(one.day, []).append(one)
-            self._by_day[table] = by_day
+            self._by_day[table] = publications.by_day(self._told_of(table))
         return self._by_day[table]
 
     def _told_of(self, table: str) -> Sequence[Publication]:

@@ -27,7 +27,7 @@ from pipelines.landing import expected_files, stamp
 from pipelines.spec import SCORING
 
 if TYPE_CHECKING:
-    from jobs.lake.publications import Publication
+    from jobs.lake.publications import ByDay, Publication
     from pipelines.feeds import Feed
     from pipelines.run import Run
     from pipelines.spec import Table
@@ -84,6 +84,7 @@ class Knowledge:
         self._late: dict[str, set[date]] = {}
         self._first: dict[str, Mapping[date, date]] = {}
         self._begun: dict[str, date] = {}
+        self._lost: dict[str, ByDay] = {}
         self._digests: dict[tuple[object, ...], str] = {}
         self._complete: dict[date, datetime] = {}
 
@@ -261,10 +262,10 @@ class Knowledge:
         """From when a drop is known that the run publishes.
 
         Its own day when the run was asked for that day by name, or when it is published for the
-        first time and its night could be read before any later one was made. The night from which
-        those rows were known that it replaces, when nothing was scored since: no moment has passed.
-        Else the first night of the run, which finds it; and when later nights were made already,
-        the night after the last of them.
+        first time and its night could be read before any later one was made. What the table has
+        lost is known again from when it was. What replaces rows of which nothing was scored, from
+        when these were known: no moment has passed. Else the first night of the run, which finds
+        it; and when later nights were made already, the night after the last of them.
 
         Args:
             name: The feed.
@@ -274,6 +275,9 @@ class Knowledge:
         if day >= run.named_from:
             return day
         replaced = self.latest(name).get(day)
+        again = self._day_of_lost_drop(name, day)
+        if again:
+            return again
         if replaced and replaced.known_day and replaced.known_day > self._last_scored:
             return replaced.known_day
         later = self._publications_after(day)
@@ -317,6 +321,31 @@ class Knowledge:
         same = [day for day, one in lost.items() if digest in _digests(one.inputs)]
         has_one_before = any(one.day <= first for one in told)
         return max(same) if same and has_one_before else first
+
+    def _day_of_lost_drop(self, name: str, day: date) -> date | None:
+        """From when a drop is known that the table has lost; None: it has lost no such drop.
+
+        Where it has none of the day any more, that of the first one: nights since could not be made
+        without any. Else that of the one which was made from the very same file.
+        """
+        lost = self._lost_drops(name).get(day, ())
+        if day in self.latest(name):
+            digest = self._digest_of_drop(name, day) if lost else ""
+            lost = [one for one in lost if digest in _digests(one.inputs)]
+        return min((one.known_day or day for one in lost), default=None)
+
+    def _lost_drops(self, name: str) -> ByDay:
+        """By day what a feed's table has lost."""
+        if name not in self._lost:
+            told = publications.told(self._run, name)
+            self._lost[name] = publications.by_day(told.all_lost)
+        return self._lost[name]
+
+    def _digest_of_drop(self, name: str, day: date) -> str:
+        pipeline = self._run.pipeline
+        (feed,) = [feed for feed in pipeline.feeds if feed.name == name]
+        file = self._run.environment.landing / pipeline.name / feed.file(day)
+        return publications.digest_of_file(file) if stamp(file) else ""
 
     @cached_property
     def _last_scored(self) -> date:

@@ -216,8 +216,8 @@ def recorded(environment: Environment, pipeline: str) -> Mapping[str, ByDay]:
     names = own["table_name"].to_pylist()
     found: dict[str, dict[date, list[Publication]]] = {}
     for name, one in zip(names, own.publications(), strict=True):
-        by_day = found.setdefault(name, {})
-        by_day.setdefault(one.day, []).append(one)
+        of_table = found.setdefault(name, {})
+        of_table.setdefault(one.day, []).append(one)
     return found
 
 
@@ -266,6 +266,14 @@ def latest(publications: Iterable[Publication]) -> dict[date, Publication]:
     found: dict[date, Publication] = {}
     for one in sorted(publications, key=order):
         found[one.day] = one
+    return found
+
+
+def by_day(publications: Iterable[Publication]) -> dict[date, list[Publication]]:
+    """Those of each day, in the order in which they are given."""
+    found: dict[date, list[Publication]] = {}
+    for one in publications:
+        found.setdefault(one.day, []).append(one)
     return found
 
 
@@ -404,27 +412,34 @@ def record_left_out(run: Run, told: Mapping[str, Told]) -> None:
 def forget_lost(run: Run, name: str) -> None:
     """Take out of the record what it tells of versions that the table has no more.
 
-    Before the table gets a commit: the numbers of these versions come again. Of what cannot be told
-    from anything else, rows that were refused and those that were served, it stays on record by
-    numbers below 0: of a quarantine until `forget_made_anew`, of predictions for good.
+    Before the table gets a commit: the numbers of these versions come again. What cannot be told
+    from anything else stays on record by numbers below 0: rows that were refused, and which days
+    there were, until `forget_made_anew`; what was served, for good. A snapshot of a reference feed
+    is replaced by the file of today.
     """
     table = sql_name(run, name)
     with locks.hold(run.environment, f"publications.{table}"):
         found = told(run, name)
         first = found.first_lost
         if first is not None:
-            is_kept = name == PREDICTIONS or name.endswith(QUARANTINE_SUFFIX)
-            kept = [one for one in found.all_lost if one.rows] if is_kept else []
             rows = []
-            for one in kept:
+            for one in _staying(run, name, found.all_lost):
                 below_zero = min(one.version, -1 - one.version)
                 rows.append(_row(run, name, replace(one, version=below_zero)))
             lost = f"table_name = '{table}' AND (version >= {first} OR version < 0)"
             ops.replace(run.environment, _RECORD, rows, lost)
 
 
+def _staying(run: Run, name: str, lost: Iterable[Publication]) -> list[Publication]:
+    """What of a table's lost publications stays on record."""
+    if name == PREDICTIONS or name.endswith(QUARANTINE_SUFFIX):
+        return [one for one in lost if one.rows]
+    references = {feed.name for feed in run.pipeline.feeds if feed.is_reference}
+    return [] if name in references else list(lost)
+
+
 def forget_made_anew(run: Run, name: str, days: Collection[date]) -> None:
-    """Take out of the record what a quarantine has lost of days that were judged again."""
+    """Take out of the record what a table has lost of days that were made, or judged, again."""
     # Nearly always nothing is lost: then no store is asked, and nobody waits.
     if lost(run, name).keys().isdisjoint(days):
         return

@@ -3248,6 +3248,61 @@ def test_a_table_whose_folder_is_gone_is_made_again_by_the_next_night(
     assert home.performed == []
 
 
+@pytest.mark.parametrize("name", ["readings", "marks", "sums", "training", "scoring"])
+def test_days_that_a_table_has_lost_come_again_though_a_run_makes_one_of_them_first(
+    name: str, home: Home
+) -> None:
+    home.promote(DAYS[0])
+    home.night(DAYS[3], first=DAYS[0])
+    tables = ("readings", "marks", "sums", "training", "scoring", PREDICTIONS)
+    before = {name: home.published(name) for name in tables}
+    shutil.rmtree(path(home.run(DAYS[0]), name))
+    assert home.restate(DAYS[3], DAYS[3]) == 0
+    assert (f"tiny.{name}", 3, f"{DAYS[0]}..{DAYS[2]}", LOST) in _told_of(home, "missing")
+    assert home.night(DAYS[3]) == 0
+    assert {name: home.published(name) for name in tables} == before
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+    # Nothing that came again is told of twice.
+    run = home.run(DAYS[3])
+    assert publications.told(run, name).all_lost == []
+
+
+@pytest.mark.parametrize("is_total", [False, True])
+def test_a_late_drop_of_a_lost_table_is_known_again_from_when_it_was(
+    is_total: bool, home: Home
+) -> None:
+    home.night(DAYS[0])
+    file = home._file(DAYS[1])
+    ids = home.ids_in(DAYS[1])
+    file.unlink()
+    home.night(DAYS[3], first=DAYS[2], allow_gap=True)
+    home.land(DAYS[1], *ids)
+    home.night(DAYS[4])
+    tables = ("readings", "marks", "sums")
+    before = _as_of_nights(home, tables)
+    assert DAYS[1] not in home.as_of("readings", DAYS[3])
+    for name in tables if is_total else ["readings"]:
+        shutil.rmtree(path(home.run(DAYS[0]), name))
+    assert home.night(DAYS[5]) == 0
+    assert _as_of_nights(home, tables) == before
+    assert home.night(DAYS[5]) == 0
+    assert home.performed == []
+
+
+def test_a_correction_that_a_backup_has_lost_is_known_again_from_when_it_was(home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    home.land(DAYS[1], 7)
+    home.night(DAYS[3])
+    before = [home.as_of("readings", day) for day in DAYS[:4]]
+    log = Path(path(home.run(DAYS[0]), "readings")) / "_delta_log"
+    for commit in sorted(log.glob("*.json"))[1:]:
+        commit.unlink()
+    assert list(home.published("readings")) == DAYS[:3]
+    assert home.night(DAYS[5], first=DAYS[4]) == 0
+    assert [home.as_of("readings", day) for day in DAYS[:4]] == before
+
+
 def _lose_sensors(home: Home, kept: int) -> None:
     """As if a backup was restored that has this many versions of the register."""
     place = Path(path(home.run(DAYS[0]), "sensors"))
