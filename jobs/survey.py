@@ -9,6 +9,7 @@ served, until a person has them scored again.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -49,6 +50,10 @@ _DAYS_LISTED = 3
 NEEDED = {"predict": SCORING, "monitor": PREDICTIONS}
 """By stage the table that must have the run's own nights, as all before it: without them it would
 leave them out."""
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_DAYS_OF_INPUT = re.compile(rf"(?<= of ){_DAY.pattern}(?:(?: to |, |\.\.){_DAY.pattern})*")
+"""As `_listed` and `Days` tell them in a reason: each night has other days of what it is made
+from."""
 _OF_THE_LAST = ("train", "evaluate")
 """Stages of which the nights before the run's are not asked for."""
 _OUTDATED = "made by another definition"
@@ -1323,6 +1328,26 @@ def _cut(parts: list[Days], firsts: Iterable[date]) -> list[Days]:
             halves += [part.within(None, before), part.within(first, None)]
         parts = [half for half in halves if half]
     return parts
+
+
+def without_days(reason: str) -> str:
+    """By what reasons are told as one that differ in nothing but the days of inputs."""
+    # By what no message has, so that each of them stands for days.
+    return _DAYS_OF_INPUT.sub("\0", reason)
+
+
+def of_all(reasons: Sequence[str]) -> str:
+    """Reasons that are the same `without_days`: with the first and the last of the days of each."""
+    if len(set(reasons)) == 1:
+        return reasons[0]
+    by_input = zip(*map(_DAYS_OF_INPUT.findall, reasons), strict=True)
+    spans = map(_span, by_input)
+    return _DAYS_OF_INPUT.sub(lambda _: next(spans), reasons[0])
+
+
+def _span(told: Iterable[str]) -> str:
+    days = sorted(chain.from_iterable(map(_DAY.findall, told)))
+    return days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
 
 
 def _listed(days: list[date]) -> str:

@@ -244,9 +244,11 @@ def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:
 
 def _in_common(placed: tuple[int, Finding]) -> tuple[str, str, int]:
     """What all findings of one row share."""
+    from jobs.survey import without_days
+
     place, one = placed
     # From one night to the next both grow by one; over a gap the night grows by more.
-    return one.state, one.reason, one.night.toordinal() - place
+    return one.state, without_days(one.reason), one.night.toordinal() - place
 
 
 def _row_of_hole(run: Run, hole: Hole) -> Row:
@@ -266,7 +268,10 @@ def _rows_of_absent_files(run: Run, survey: Survey) -> Iterator[Row]:
 
 
 def _row(run: Run, findings: Sequence[Finding]) -> Row:
+    from jobs.survey import of_all
+
     first = findings[0]
     nights = Days(first.night, findings[-1].night)
     name = f"{run.pipeline.name}.{first.table.name}"
-    return name, first.state, len(findings), str(nights), first.reason
+    reason = of_all([one.reason for one in findings])
+    return name, first.state, len(findings), str(nights), reason

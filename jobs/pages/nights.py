@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from jobs.lake import ops
 from jobs.notifications.message import first_words
-from jobs.survey import AWAITS, Finding, Survey
+from jobs.survey import AWAITS, Finding, Survey, of_all, without_days
 from pipelines import replay
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -55,6 +55,10 @@ class Cell:
     state: str
     """One of the plan's states, `hole` or `refused`; empty: nothing is said of it."""
     reason: str = ""
+
+
+_Said = tuple[date, Cell]
+"""What is said of a table, and of which night."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,11 +126,12 @@ class Nights:
         return self._alike(lambda cell: cell.state not in _UNDONE and bool(cell.reason))
 
     def _alike(self, is_meant: Callable[[Cell], bool]) -> tuple[Work, ...]:
-        alike: dict[tuple[str, str], list[_Place]] = defaultdict(list)
+        alike: dict[tuple[str, str], list[_Said]] = defaultdict(list)
         for night in self.nights:
             for cell in filter(is_meant, night.cells):
-                alike[cell.state, cell.reason].append((night.day, cell.table))
-        return tuple(_work(*said, places) for said, places in alike.items())
+                said = without_days(cell.reason)
+                alike[cell.state, said].append((night.day, cell))
+        return tuple(_work(state, places) for (state, _), places in alike.items())
 
     @property
     def to_make(self) -> date | None:
@@ -134,12 +139,12 @@ class Nights:
         return next((night.day for night in self.nights if night.is_to_do), None)
 
 
-def _work(state: str, reason: str, places: Sequence[_Place]) -> Work:
+def _work(state: str, places: Sequence[_Said]) -> Work:
     days = {day for day, _ in places}
-    tables = dict.fromkeys(table for _, table in places)
+    tables = dict.fromkeys(cell.table for _, cell in places)
     return Work(
         state=state,
-        reason=reason,
+        reason=of_all([cell.reason for _, cell in places]),
         tables=tuple(tables),
         first=min(days),
         last=max(days),

@@ -2457,6 +2457,32 @@ def test_the_plan_tells_which_served_predictions_would_be_others_today(home: Hom
     assert [row[1] for row in again if row[0] == "tiny.predictions"] == ["current"]
 
 
+def test_the_plan_is_one_line_where_nights_differ_in_the_days_of_what_has_changed(
+    home: Home,
+) -> None:
+    home.night(DAYS[3], first=DAYS[0])
+    shutil.rmtree(path(home.run(DAYS[0]), "readings"))
+    told = _told_of(home, "stale")
+    of_marks = [row for row in told if row[0] == "tiny.marks"]
+    days = f"{DAYS[0]}..{DAYS[3]}"
+    why = f"tiny.readings of {DAYS[0]} to {DAYS[3]} has changed"
+    assert of_marks == [("tiny.marks", 4, days, why)]
+    # Of its window a night's sum has several days.
+    (of_sums,) = [row for row in told if row[0] == "tiny.sums"]
+    assert of_sums[3] == f"tiny.marks of {DAYS[0]} to {DAYS[3]} will change"
+
+
+def test_other_words_of_the_same_days_stay_apart() -> None:
+    lost, late = "a of 2013-01-05 will change", "a of 2013-01-05 has changed"
+    assert survey.without_days(lost) != survey.without_days(late)
+    both = [
+        "a of 2013-01-06..2013-01-07 is; b of 2013-01-05 was",
+        "a of 2013-01-08 is; b of 2013-01-05 was",
+    ]
+    said = survey.of_all(both)
+    assert said == "a of 2013-01-06 to 2013-01-08 is; b of 2013-01-05 was"
+
+
 def test_a_retraining_asked_for_is_done_though_all_is_current(home: Home) -> None:
     home.night(DAYS[0])
     home.performed.clear()
