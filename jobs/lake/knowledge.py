@@ -355,10 +355,11 @@ class Knowledge:
         return max(nights, default=date.min)
 
     def _publications_after(self, day: date) -> dict[date, datetime]:
-        """For each later day when one of its drops was published first."""
+        """For each later day when one of its drops was published first, lost or not."""
         found: dict[date, datetime] = {}
         for name in self._daily_feeds:
-            for one in self._told(name):
+            lost = chain.from_iterable(self._lost_drops(name).values())
+            for one in chain(self._told(name), lost):
                 if one.day > day:
                     first = found.get(one.day, one.published_at)
                     found[one.day] = min(first, one.published_at)

@@ -3316,6 +3316,21 @@ def test_a_late_drop_of_a_lost_table_is_known_again_from_when_it_was(
     assert home.performed == []
 
 
+def test_a_late_drop_that_nobody_has_read_is_late_though_the_table_was_lost_meanwhile(
+    home: Home,
+) -> None:
+    home.night(DAYS[0])
+    file = home._file(DAYS[1])
+    ids = home.ids_in(DAYS[1])
+    file.unlink()
+    home.night(DAYS[2], allow_gap=True)
+    home.land(DAYS[1], *ids)
+    shutil.rmtree(path(home.run(DAYS[0]), "readings"))
+    assert home.night(DAYS[3]) == 0
+    assert DAYS[1] not in home.as_of("readings", DAYS[2])
+    assert home.as_of("readings", DAYS[3])[DAYS[1]] == ids
+
+
 def test_a_correction_that_a_backup_has_lost_is_known_again_from_when_it_was(home: Home) -> None:
     home.night(DAYS[2], first=DAYS[0])
     home.land(DAYS[1], 7)
