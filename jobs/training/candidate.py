@@ -137,6 +137,8 @@ def make(
     with _laid_out(run, recipe) as rows:
         to_judge = rows.judged()
         assert to_judge.validation is not None, "a model is judged by days that it has not seen"
+        # A training may take hours.
+        rows.require_fresh()
         work = _Work(
             recipe=recipe,
             rows=rows,

@@ -31,6 +31,7 @@ from jobs.training import encoding, shards_on_spark, told_anew
 from jobs.training.encoding import Encoding, Examples
 from jobs.training.parts import Source
 from jobs.training.shards import Shards
+from jobs.training.shards_on_spark import Learned
 from jobs.training.told_anew import ToldAnew
 from pipelines import places
 from pipelines.days import Days
@@ -344,10 +345,14 @@ def fresh(run: Run, rows: pa.Table, days: Window) -> Dataset:
     Raises:
         Refused: too few have a label.
     """
+    return laid_out(run.pipeline.training, _newest(run, rows, days), None)
+
+
+def _newest(run: Run, rows: pa.Table, days: Window) -> pa.Table:
     column = run.pipeline.table(TRAINING).partition
-    newest = snapshots.between(rows, column, days.fresh)
-    _require_fresh_rows(run, len(newest), days.fresh)
-    return laid_out(run.pipeline.training, newest, None)
+    found = snapshots.between(rows, column, days.fresh)
+    _require_fresh_rows(run, len(found), days.fresh)
+    return found
 
 
 def laid_out(training: Training, fit: pa.Table, validation: pa.Table | None) -> Dataset:
@@ -371,6 +376,13 @@ class LaidOut(Protocol):
 
     def judged(self) -> Dataset:
         """What the model learns from by which the recipe is judged.
+
+        Raises:
+            Refused: too few rows have a label.
+        """
+
+    def require_fresh(self) -> None:
+        """Refuse too few rows for `fresh`, and lay nothing out: before anything is trained.
 
         Raises:
             Refused: too few rows have a label.
@@ -402,6 +414,10 @@ class InProcess:
         """See `LaidOut`."""
         return judged(self.run, self.rows, self.days)
 
+    def require_fresh(self) -> None:
+        """See `LaidOut`."""
+        _newest(self.run, self.rows, self.days)
+
     def fresh(self) -> Dataset:
         """See `LaidOut`."""
         return fresh(self.run, self.rows, self.days)
@@ -427,13 +443,22 @@ class OnSpark:
         assert known.encoding is not None, "min_rows is at least 1"
         return self._dataset(fit, known.encoding, known.rows, "judged", validation)
 
+    def require_fresh(self) -> None:
+        """See `LaidOut`."""
+        _require_fresh_rows(self.run, self._learned_of_newest.rows, self.days.fresh)
+
     def fresh(self) -> Dataset:
         """See `LaidOut`."""
-        newest = self._window(self.days.fresh)
-        known = shards_on_spark.learn(self.session, newest)
-        _require_fresh_rows(self.run, known.rows, self.days.fresh)
+        self.require_fresh()
+        known = self._learned_of_newest
         assert known.encoding is not None, "min_rows is at least 1"
+        newest = self._window(self.days.fresh)
         return self._dataset(newest, known.encoding, known.rows, "fresh", None)
+
+    @cached_property
+    def _learned_of_newest(self) -> Learned:
+        """Read once: for what is required, and for what is laid out then."""
+        return shards_on_spark.learn(self.session, self._window(self.days.fresh))
 
     def _dataset(
         self,

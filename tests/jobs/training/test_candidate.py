@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -18,7 +19,7 @@ from jobs.training.dataset import Dataset, InProcess
 from jobs.training.families.linear import LinearFamily
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, Refused
 from pipelines.run import Run
 from tests.jobs.training import small
 
@@ -121,6 +122,20 @@ def test_rows_are_laid_out_before_ranks_ask_the_same_spark_for_cores(
     candidate.make(run, recipe, tmp_path, ranks_in=on_executors)
     begins_and_ends = ["judged begins", "judged ends", "fresh begins", "fresh ends"]
     assert family.at_work == ["laid out", *begins_and_ends]
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_too_few_rows_for_the_model_that_serves_are_refused_before_anything_is_trained(
+    run: Run, tmp_path: Path, ranks: int
+) -> None:
+    published_until = small.LAST - timedelta(days=6)
+    small.publish(run.environment, small.rows_of(Days(small.FIRST, published_until)))
+    short = replace(run.pipeline.training, window_days=6, validation_days=2)
+    of_few_days = replace(run, pipeline=replace(run.pipeline, training=short))
+    family = Watched(ranks=ranks)
+    with pytest.raises(Refused, match="labelled rows for the model that serves"):
+        _make(of_few_days, family, tmp_path)
+    assert family.at_work == []
 
 
 def test_single_processes_have_a_core_each(run: Run, tmp_path: Path) -> None:

@@ -294,6 +294,12 @@ def test_too_few_rows_are_refused_as_in_one_process(run: Run) -> None:
     with on_spark(few) as laid_out, pytest.raises(Refused) as ours:
         laid_out.judged()
     assert str(ours.value) == str(theirs.value)
+    rows = dataset.labelled(few, snapshots.newest(few, "training"), WINDOW.all)
+    with pytest.raises(Refused) as theirs:
+        dataset.fresh(few, rows, WINDOW)
+    with on_spark(few) as laid_out, pytest.raises(Refused) as ours:
+        laid_out.require_fresh()
+    assert str(ours.value) == str(theirs.value)
 
 
 def test_a_column_that_the_table_lacks_is_named(run: Run) -> None:
