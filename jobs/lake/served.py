@@ -6,7 +6,8 @@ restored from a backup, has them no more; what a model says of these nights toda
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ from pipelines.spec import PREDICTIONS
 if TYPE_CHECKING:
     from jobs.lake.publications import Publication, Told
     from pipelines.run import Run
+
+_BY_ANOTHER = ", by another model: that of the first night was deleted in MLflow"
+"""Why lost nights are asked for with a training."""
 
 
 def lost_nights(run: Run, told: Told) -> set[date]:
@@ -39,11 +43,18 @@ def lost_nights(run: Run, told: Told) -> set[date]:
     return nights - set(Days(run.named_from, run.night)) if run.rescore else nights
 
 
-def require_not_lost(run: Run) -> None:
+def require_not_lost(
+    run: Run,
+    without_model: Callable[[Days], Collection[date]] = lambda _: (),
+) -> None:
     """Refuse to score anything while predictions that were published are lost.
 
     What is published now would not be in the folder that a person brings back. One who has nights
     scored again brings none back: then the others are refused alone.
+
+    Args:
+        run: That is about to score.
+        without_model: Of nights those whose model is gone, so that none can score them again.
 
     Raises:
         Refused: some are; the message tells which, and the ways out.
@@ -55,6 +66,7 @@ def require_not_lost(run: Run) -> None:
         return
     table = run.pipeline.table(PREDICTIONS)
     first = _first_range(lost)
+    first, ask = _ask_for(first, sorted(without_model(first)))
     nights = f"--from {first.first} --to {first.last}" if len(first) > 1 else f"--date {first.last}"
     of_warehouse = ""
     if run.environment.warehouse_url is not None:
@@ -64,9 +76,35 @@ def require_not_lost(run: Run) -> None:
         f"is {table.day_of(lost[0])}: ops.publications tells of it, and {path(run, PREDICTIONS)} "
         "does not hold it any more. What models say of these days now would pass as what was "
         "served. Nothing was published. Restore that folder from a backup, and run again. "
-        f"{of_warehouse}Or publish what is said now, as a later revision: "
-        f"nightshift run {run.pipeline.name} {nights} --rescore"
+        f"{of_warehouse}Or publish what is said now, as a later revision{ask.why}: "
+        f"nightshift run {run.pipeline.name} {nights} {ask.options}"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """How lost nights are asked for."""
+
+    options: str
+    """Of `nightshift run`, beside the nights."""
+    why: str = ""
+    """Why another model has to be trained."""
+
+
+def _ask_for(nights: Days, without_model: Sequence[date]) -> tuple[Days, _Ask]:
+    """Those of the nights that one command can have scored again, and how it asks for them.
+
+    Args:
+        nights: That are lost.
+        without_model: Those whose model is gone, in order.
+    """
+    if not without_model:
+        return nights, _Ask("--rescore")
+    first = without_model[0]
+    if nights.first < first:
+        return Days(nights.first, first - timedelta(days=1)), _Ask("--rescore")
+    # It serves from that night on, in the place of the one that is gone.
+    return Days.of(first), _Ask("--retrain --rescore", _BY_ANOTHER)
 
 
 def _is_lost(one: Publication, there: Publication | None) -> bool:

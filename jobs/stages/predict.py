@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from jobs.training.odd_inputs import Odd
     from jobs.training.registry import ModelVersion, Registry
     from jobs.training.scoring import Scorer
+    from jobs.training.serving import Gone
     from pipelines.environment import Environment
 
 _Champions = Mapping[date, "ModelVersion"]
@@ -63,8 +64,8 @@ def predict(run: Run) -> dict[str, object]:
     """
     from jobs.training.registry import Registry
 
-    served.require_not_lost(run)
     registry = Registry(run.environment, run.pipeline.name)
+    served.require_not_lost(run, partial(_without_their_model, run.environment, registry))
     put_back = serving.put_right(run.environment, registry)
     champions, others = _champions(run, registry)
     if not champions:
@@ -126,10 +127,29 @@ def _champions(run: Run, registry: Registry) -> tuple[_Champions, Mapping[str, s
             told = f"Warning: version {model.version} {other}: it scores no night."
             print(told, file=sys.stderr, flush=True)
     own = {night: model for night, model in found.items() if model.version not in others}
-    serving.require_none_gone([one for one in gone if one.covers(run.night)])
+    of_night = [one for one in gone if one.covers(run.night)]
+    serving.require_none_gone(of_night, _to_train_another(run, of_night))
     for one in gone:
         print(f"Warning: {one} {_LEFT_OUT}", file=sys.stderr, flush=True)
     return own, others
+
+
+def _to_train_another(run: Run, gone: Sequence[Gone]) -> str:
+    """The command by which another model serves the nights of the run that fall into these turns.
+
+    It serves from the night on that it is trained for: the first of them.
+    """
+    of_turns = [night for night in run.days if any(one.covers(night) for one in gone)]
+    if not of_turns:
+        return ""
+    again = " --rescore" if run.rescore else ""
+    return f"nightshift run {run.pipeline.name} --date {of_turns[0]} --retrain{again}"
+
+
+def _without_their_model(environment: Environment, registry: Registry, nights: Days) -> list[date]:
+    """Of the nights those whose model was deleted in MLflow after its turn."""
+    _, gone = serving.models_there(environment, registry, nights)
+    return [night for night in nights if any(one.covers(night) for one in gone)]
 
 
 def _without_model(run: Run, others: Mapping[str, str]) -> Refused:

@@ -97,11 +97,12 @@ class Gone:
         )
 
 
-def require_none_gone(gone: Sequence[Gone]) -> None:
+def require_none_gone(gone: Sequence[Gone], command: str = "") -> None:
     """Refuse nights that no model can score any more.
 
     Args:
         gone: The turns that they fall into, in order.
+        command: That trains another model for them; empty: the nights are not known.
 
     Raises:
         NightshiftError: there are such; the message tells the way out.
@@ -109,9 +110,10 @@ def require_none_gone(gone: Sequence[Gone]) -> None:
     # A rollback would withdraw what serves now, and leave these nights as they are.
     if gone:
         told = " ".join(map(str, gone))
+        another = f" Or have another model trained for them: {command}" if command else ""
         raise NightshiftError(
             f"{told} Restore MLflow from a backup, or leave these nights out: ask for nights "
-            f"from {gone[-1].until} on."
+            f"from {gone[-1].until} on.{another}"
         )
 
 

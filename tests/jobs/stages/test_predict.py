@@ -17,10 +17,10 @@ from pyspark.sql.types import StructType
 
 from jobs.commands import decide
 from jobs.commands.decide import Said
-from jobs.lake import model_events, ops, tables
+from jobs.lake import model_events, ops, served, tables
 from jobs.lake.commits import publish
 from jobs.lake.locations import path
-from jobs.stages import check, predict
+from jobs.stages import check, evaluate, predict, train
 from jobs.training import parts, scoring
 from jobs.training.dataset import Dataset
 from jobs.training.encoding import ENCODING
@@ -362,11 +362,64 @@ def test_nights_whose_model_was_deleted_after_its_turn_keep_no_others_from_their
     night = small.run_of(environment, "predict", second)
     # `monitor` asks for the predictions of the last night of a range.
     for run in (night, small.run_of(environment, "predict", second, first)):
-        with pytest.raises(NightshiftError, match=f"{told} .*: ask for nights from {last} on"):
+        with pytest.raises(
+            NightshiftError, match=f"{told} .*: ask for nights from {last} on"
+        ) as why:
             predict.predict(run)
+        assert str(why.value).endswith(f": nightshift run small --date {second} --retrain")
     # Caught up, as it was missed, it keeps tonight from nothing.
     caught_up = replace(night, as_of=last)
     assert predict.predict(caught_up)["nights_without_model"] == [str(second)]
+
+
+def test_lost_nights_whose_model_was_deleted_are_scored_again_by_the_commands_that_are_told(
+    tmp_path: Path, staged: list[pa.Table]
+) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, ROWS, "scoring")
+    small.publish(environment, small.rows_of(Days(small.FIRST, small.LAST)))
+    first, second, last = NIGHTS
+    _promote(environment, first)
+    _promote(environment, last)
+    published = small.run_of(environment, "predict", last, first)
+    _publish_predictions(published)
+    shutil.rmtree(path(published, PREDICTIONS))
+    Registry(environment, "small")._client.delete_model_version("small", "1")
+    tonight = small.run_of(environment, "predict", last + timedelta(days=1))
+    asked = []
+    for _ in range(2):
+        with pytest.raises(Refused, match=r"small\.predictions has lost what was served") as lost:
+            predict.predict(tonight)
+        command = str(lost.value).rpartition("nightshift run small ")[2]
+        asked.append(command)
+        again = _as_asked(environment, command)
+        if again.retrain:
+            train.train(again)
+            assert evaluate.evaluate(again)["event"] == "promoted"
+        assert predict.predict(again)["nights_without_model"] == []
+        _publish_predictions(again)
+    assert asked == [
+        f"--date {first} --retrain --rescore",
+        f"--from {second} --to {last} --rescore",
+    ]
+    served.require_not_lost(tonight)
+
+
+def _publish_predictions(run: Run) -> None:
+    """A row for each of its nights, which is about the day after."""
+    ahead = replace(run, days=run.days.shifted(1))
+    rows = {day: [1] for day in ahead.days}
+    publish(run, PREDICTIONS, commits.staged(ahead, rows, PREDICTIONS))
+
+
+def _as_asked(environment: Environment, command: str) -> Run:
+    """The run of the options of a command."""
+    words = command.split()
+    last = words[words.index("--to" if "--to" in words else "--date") + 1]
+    first = words[words.index("--from") + 1] if "--from" in words else last
+    nights = (date.fromisoformat(last), date.fromisoformat(first))
+    run = small.run_of(environment, "predict", *nights)
+    return replace(run, retrain="--retrain" in words, rescore="--rescore" in words)
 
 
 def test_after_a_rollback_every_night_is_scored_by_the_model_of_before(
