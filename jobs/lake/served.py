@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jobs.lake.publications import Publication, Told
     from pipelines.run import Run
 
-_BY_ANOTHER = ", by another model: that of the first night was deleted in MLflow"
+_BY_ANOTHER = ", by another model: that of the first night is gone"
 """Why lost nights are asked for with a training."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -27,7 +27,7 @@ from jobs.training import file_scoring, odd_inputs, scoring, serving
 from jobs.training.file_scoring import Asked
 from jobs.version import code_version
 from pipelines.days import Days
-from pipelines.errors import AwaitsApproval, Refused, UsageError
+from pipelines.errors import AwaitsApproval, NightshiftError, Refused, UsageError
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, SCORING
 
@@ -48,6 +48,8 @@ _LEFT_OUT = (
     "backup."
 )
 """Of nights whose model was deleted."""
+_UNREADABLE = "This run leaves out the nights of its turn, and scores the others."
+"""Of nights whose model cannot be loaded."""
 ROWS_IN_PROCESS = 200_000
 """More are scored by Spark's workers, where they lie. Up to some hundred thousand one process is
 the faster way (docs/performance.md). Either has few of them in memory."""
@@ -65,7 +67,7 @@ def predict(run: Run) -> dict[str, object]:
     from jobs.training.registry import Registry
 
     registry = Registry(run.environment, run.pipeline.name)
-    served.require_not_lost(run, partial(_without_their_model, run.environment, registry))
+    served.require_not_lost(run, partial(_without_their_model, run, registry))
     put_back = serving.put_right(run.environment, registry)
     champions, others = _champions(run, registry)
     if not champions:
@@ -111,13 +113,14 @@ def predict(run: Run) -> dict[str, object]:
 def _champions(run: Run, registry: Registry) -> tuple[_Champions, Mapping[str, str]]:
     """The model of each night that has one; one of another label is none, and people are told.
 
-    So they are of one that was deleted after its turn: the nights that others score go on.
+    So they are of one that was deleted after its turn, or whose files are gone: the nights that
+    others score go on.
 
     Returns:
         The models, and by version what those of another label have learned.
 
     Raises:
-        NightshiftError: that of the run's last night was deleted.
+        NightshiftError: that of the run's last night was deleted, or its files are gone.
     """
     found, gone = serving.models_there(run.environment, registry, run.days)
     others: dict[str, str] = {}
@@ -128,28 +131,70 @@ def _champions(run: Run, registry: Registry) -> tuple[_Champions, Mapping[str, s
             print(told, file=sys.stderr, flush=True)
     own = {night: model for night, model in found.items() if model.version not in others}
     of_night = [one for one in gone if one.covers(run.night)]
-    serving.require_none_gone(of_night, _to_train_another(run, of_night))
+    serving.require_none_gone(of_night, _to_train_another(run, _covered(run.days, of_night)))
     for one in gone:
         print(f"Warning: {one} {_LEFT_OUT}", file=sys.stderr, flush=True)
-    return own, others
+    unreadable = _unreadable(run, registry, own.values())
+    turn = serving.turn_of(run.environment, registry, run.night)
+    for version, error in unreadable.items():
+        if turn and version == turn.version:
+            way = _to_train_another(run, _scored_by(own, version))
+            raise NightshiftError(f"{error} Or have another model trained: {way}") from error
+        print(f"Warning: {error} {_UNREADABLE}", file=sys.stderr, flush=True)
+    return {night: model for night, model in own.items() if model.version not in unreadable}, others
 
 
-def _to_train_another(run: Run, gone: Sequence[Gone]) -> str:
-    """The command by which another model serves the nights of the run that fall into these turns.
+def _unreadable(
+    run: Run,
+    registry: Registry,
+    models: Iterable[ModelVersion],
+) -> Mapping[str, NightshiftError]:
+    """Of models that serve no more those whose files are gone, or others; by version, and why.
+
+    Of the one that serves now its scoring tells.
+    """
+    turns = model_events.turns(run.environment, registry.name)
+    found: dict[str, NightshiftError] = {}
+    for model in {model.version: model for model in models}.values():
+        if model.version == turns[-1].version:
+            continue
+        variant = serving.variant_of(run.environment, run.pipeline, model)
+        try:
+            scoring.prove(registry, model, variant)
+        # No store that is away brings it here: that is another error.
+        except NightshiftError as error:
+            found[model.version] = error
+    return found
+
+
+def _to_train_another(run: Run, nights: Sequence[date]) -> str:
+    """The command by which another model serves these nights of the run; empty: there are none.
 
     It serves from the night on that it is trained for: the first of them.
     """
-    of_turns = [night for night in run.days if any(one.covers(night) for one in gone)]
-    if not of_turns:
+    if not nights:
         return ""
     again = " --rescore" if run.rescore else ""
-    return f"nightshift run {run.pipeline.name} --date {of_turns[0]} --retrain{again}"
+    return f"nightshift run {run.pipeline.name} --date {nights[0]} --retrain{again}"
 
 
-def _without_their_model(environment: Environment, registry: Registry, nights: Days) -> list[date]:
-    """Of the nights those whose model was deleted in MLflow after its turn."""
-    _, gone = serving.models_there(environment, registry, nights)
+def _without_their_model(run: Run, registry: Registry, nights: Days) -> list[date]:
+    """Of the nights those whose model was deleted in MLflow after its turn, or its files."""
+    models, gone = serving.models_there(run.environment, registry, nights)
+    found = _covered(nights, gone)
+    for version in _unreadable(run, registry, models.values()):
+        found += _scored_by(models, version)
+    return found
+
+
+def _covered(nights: Days, gone: Sequence[Gone]) -> list[date]:
+    """Those of the nights that fall into these turns."""
     return [night for night in nights if any(one.covers(night) for one in gone)]
+
+
+def _scored_by(models: _Champions, version: str) -> list[date]:
+    """The nights that a version scores."""
+    return [night for night, model in models.items() if model.version == version]
 
 
 def _without_model(run: Run, others: Mapping[str, str]) -> Refused:

@@ -372,19 +372,57 @@ def test_nights_whose_model_was_deleted_after_its_turn_keep_no_others_from_their
     assert predict.predict(caught_up)["nights_without_model"] == [str(second)]
 
 
-def test_lost_nights_whose_model_was_deleted_are_scored_again_by_the_commands_that_are_told(
-    tmp_path: Path, staged: list[pa.Table]
+def test_nights_whose_model_has_no_files_any_more_keep_no_others_from_theirs(
+    tmp_path: Path, staged: list[pa.Table], capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, ROWS, "scoring")
+    first, second, last = NIGHTS
+    models = [_promote(environment, night) for night in NIGHTS]
+    _delete_files(environment, models[1])
+    result = predict.predict(small.run_of(environment, "predict", last, first))
+    assert result["nights_without_model"] == [str(second)]
+    assert set(staged[0]["model_version"].to_pylist()) == {"1", "3"}
+    told = r"of model 'small' version 2 cannot be read"
+    warned = capsys.readouterr().err
+    assert told in warned
+    assert warned.endswith("This run leaves out the nights of its turn, and scores the others.\n")
+    night = small.run_of(environment, "predict", second)
+    way = f"nightshift run small --date {second} --retrain"
+    for run in (night, small.run_of(environment, "predict", second, first)):
+        with pytest.raises(NightshiftError, match=f"{told}.* another model trained: {way}$"):
+            predict.predict(run)
+    # Caught up, as it was missed, it keeps tonight from nothing.
+    caught_up = replace(night, as_of=last)
+    assert predict.predict(caught_up)["nights_without_model"] == [str(second)]
+    # Of what serves now the way out is another.
+    _delete_files(environment, models[2])
+    with pytest.raises(NightshiftError, match=r"version 3 cannot be read.*nightshift rollback"):
+        predict.predict(small.run_of(environment, "predict", last, first))
+
+
+def _delete_files(environment: Environment, model: ModelVersion) -> None:
+    (folder,) = environment.models.rglob(model.run_id)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("is_registered", [False, True])
+def test_lost_nights_whose_model_is_gone_are_scored_again_by_the_commands_that_are_told(
+    tmp_path: Path, staged: list[pa.Table], *, is_registered: bool
 ) -> None:
     environment = small.models_at(tmp_path)
     small.publish(environment, ROWS, "scoring")
     small.publish(environment, small.rows_of(Days(small.FIRST, small.LAST)))
     first, second, last = NIGHTS
-    _promote(environment, first)
+    model = _promote(environment, first)
     _promote(environment, last)
     published = small.run_of(environment, "predict", last, first)
     _publish_predictions(published)
     shutil.rmtree(path(published, PREDICTIONS))
-    Registry(environment, "small")._client.delete_model_version("small", "1")
+    if is_registered:
+        _delete_files(environment, model)
+    else:
+        Registry(environment, "small")._client.delete_model_version("small", "1")
     tonight = small.run_of(environment, "predict", last + timedelta(days=1))
     asked = []
     for _ in range(2):
