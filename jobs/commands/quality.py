@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +139,8 @@ def quality(
             f"No data of '{pipeline.name}' has been judged for {days} yet. "
             f"Judge it: nightshift run {pipeline.name} {options}"
         )
-    last = last_attempts(line for line in lines if line.run_id in news[:1])
+    of_run = [line for line in lines if line.run_id in news[:1]]
+    last = last_attempts(of_run, days)
     shown = last
     if show_all:
         of_runs = [line for line in lines if line.run_id in runs]
@@ -191,21 +192,38 @@ def newest_first(lines: Iterable[_Line]) -> list[str]:
     return sorted(last, key=lambda run_id: last[run_id], reverse=True)
 
 
-def last_attempts(lines: Iterable[_Line]) -> list[_Line]:
-    """What is told of each stage and its days since that stage was last begun."""
+def last_attempts(lines: Iterable[_Line], days: Days) -> list[_Line]:
+    """What is told of each stage and its days since that stage was last begun.
+
+    Without what did not succeed on a range that later attempts at its parts have covered, as far as
+    it is among the days that are asked for.
+    """
     of_run = list(lines)
-    begun: dict[tuple[str, Days], datetime] = {}
+    begun: dict[tuple[str, Days], _Line] = {}
     for line in of_run:
-        if line.table is None:
-            key = (line.stage, line.days)
-            before = begun.get(key, line.at)
-            begun[key] = max(line.at, before)
+        key = (line.stage, line.days)
+        if line.table is None and (key not in begun or begun[key].at <= line.at):
+            begun[key] = line
     kept = []
     for line in of_run:
-        since = begun.get((line.stage, line.days), line.at)
-        if line.at >= since:
+        last = begun.get((line.stage, line.days), line)
+        if line.at >= last.at and not _is_made_up_for(last, begun.values(), days):
             kept.append(line)
     return kept
+
+
+def _is_made_up_for(attempt: _Line, attempts: Iterable[_Line], days: Days) -> bool:
+    """Whether it did not succeed, and its stage was begun later on all of its days that count.
+
+    A success stays: a later one may have made other tables of the same days.
+    """
+    if attempt.outcome == "done":
+        return False
+    later: set[date] = set()
+    for one in attempts:
+        if one.stage == attempt.stage and one.at > attempt.at:
+            later.update(one.days)
+    return all(day in later for day in attempt.days if day in days)
 
 
 def _lines(pipeline: Pipeline, environment: Environment, days: Days) -> list[_Line]:

@@ -196,6 +196,35 @@ def test_of_a_run_that_was_taken_up_again_the_last_attempt_counts(
     ]
 
 
+def test_a_range_that_was_refused_and_accepted_in_halves_is_done(
+    home: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Four days up to the one that is asked for.
+    first = DAY - timedelta(days=3)
+    second = DAY - timedelta(days=2)
+    third = DAY - timedelta(days=1)
+    whole = {"first_day": first, "last_day": DAY}
+    ran(home, "run", 1, "check_raw", **whole, status="refused")
+    judged(home, "run", 2, "weather", **whole, success=False, observed="all")
+    early = {"first_day": first, "last_day": second}
+    ran(home, "run", 3, "check_raw", **early)
+    judged(home, "run", 4, "weather", **early)
+    # Of the other half nothing is known yet.
+    printed(home, capsys, code=1)
+    assert quality(FLIGHTS, home, Days(first, second), "csv") == 0
+    late = {"first_day": third, "last_day": DAY}
+    ran(home, "run", 5, "check_raw", **late)
+    judged(home, "run", 6, "weather", **late)
+    capsys.readouterr()
+    rows, _ = printed(home, capsys, run_id="run")
+    told = [("2013-01-04..2013-01-05", "done"), ("2013-01-04..2013-01-05", "passed")]
+    assert shown(rows, "days", "outcome") == told
+    assert quality(FLIGHTS, home, Days(first, DAY), "csv") == 0
+    # A half that is refused as well counts.
+    ran(home, "run", 7, "check_raw", **late, status="refused")
+    assert quality(FLIGHTS, home, Days(first, DAY), "csv") == 1
+
+
 def test_a_run_that_failed_before_or_after_the_data_is_told(
     home: Environment, capsys: pytest.CaptureFixture[str]
 ) -> None:
