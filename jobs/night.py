@@ -94,6 +94,14 @@ class _How:
     """In parts, when files are not accepted: nobody is told before it is known which."""
 
 
+class _RefusedBefore(Refused):
+    """A stage was refused before it began: what it works on is not there."""
+
+    def __init__(self, stage: Stage, message: str) -> None:
+        super().__init__(message)
+        self.stage = stage
+
+
 @dataclass(slots=True)
 class _Ending:
     """How a night will end, as far as it has come."""
@@ -472,7 +480,8 @@ def _perform_passes(
     except Exception as error:  # before or between stages, so none has recorded it
         # Whoever set a limit to the wait for another run tries again.
         if notify and not isinstance(error, AwaitsTurn):
-            _tell(run, partial(_of_failure, run, stages[0], error))
+            begins = error.stage if isinstance(error, _RefusedBefore) else stages[0]
+            _tell(run, partial(_of_failure, run, begins, error))
         raise
     if done and stages == STAGES:
         _tell_costs(run, since)
@@ -535,12 +544,12 @@ def _tell_that_it_went_on(stages: tuple[Stage, ...], ending: _Ending) -> None:
     )
 
 
-def _of_failure(run: Run, first: Stage, error: Exception) -> Notification:
-    """What people are told of an error before or between stages."""
+def _of_failure(run: Run, begins: Stage, error: Exception) -> Notification:
+    """What people are told of an error before a stage that was about to begin."""
     message = message_of(error, run.environment.variables())
     if isinstance(error, Refused):
         # A hole; or the stages before those of this run have left out its nights.
-        return outcome.notification(run, Event.STAGE_REFUSED, message, first.name)
+        return outcome.notification(run, Event.STAGE_REFUSED, message, begins.name)
     return outcome.notification(run, Event.STAGE_FAILED, message)
 
 
@@ -672,7 +681,7 @@ def _recorded_at(run: Run, stage: Stage) -> Iterator[None]:
         message = message_of(refused, run.environment.variables())
         status = _STATUS[Refused.exit_code]
         _record(run.at(stage), time.time(), 0.0, status=status, error=message)
-        raise
+        raise _RefusedBefore(stage, str(refused)) from refused
 
 
 def _pass_by(run: Run, stages: tuple[Stage, ...]) -> None:

@@ -50,6 +50,7 @@ from jobs.stages.check import in_order
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import AwaitsApproval, NightshiftError, NotLanded, Refused
+from pipelines.events import Event, Notification
 from pipelines.landing import ExpectedFile, expected_files
 from pipelines.places import changed_ns
 from pipelines.run import Run
@@ -2816,6 +2817,25 @@ def test_why_a_night_was_not_published_is_said_where_it_is_missed(home: Home) ->
     (row,) = ops.read(home.environment, "stage_runs", about).to_pylist()
     last = "the last attempt at 'check_raw' was refused: tiny.readings was refused: 1 expectation"
     assert last in row["error"]
+
+
+@pytest.mark.parametrize("is_exact", [False, True])
+def test_a_refusal_between_two_stages_is_told_of_the_one_that_was_about_to_begin(
+    is_exact: bool, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Notification] = []
+    monkeypatch.setattr("jobs.telling.tell", lambda run, one: told.append(one))
+    home.night(DAYS[0])
+    perform = night.run_night if is_exact else night.make_true
+    home.performed.clear()
+    with home._stages(), pytest.raises(Refused, match="'predict' has nothing to work on"):
+        perform(home.run(DAYS[1]), select(["train", "evaluate", "predict"]))
+    assert [name for name, _ in home.performed] == ["train", "evaluate"]
+    (refused,) = told
+    assert (refused.event, refused.stage) == (Event.STAGE_REFUSED, "predict")
+    about = [("status", "=", "refused")]
+    recorded = ops.read(home.environment, "stage_runs", about).to_pylist()
+    assert [row["stage"] for row in recorded] == ["predict"]
 
 
 def test_a_night_whose_tasks_have_all_done_their_work_misses_nothing(home: Home) -> None:
