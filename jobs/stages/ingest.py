@@ -450,7 +450,8 @@ def _refuse_bad_files(
     if refusals:
         feeds = tuple(_found_in(run, load) for load in loads)
         found = report.Files(feeds=feeds, bad_rows=bad_rows)
-        raise _refused(run, "\n".join(refusals), files, failures, found)
+        told = "\n".join(refusals) + _way_around(run, files)
+        raise _refused(run, told, files, failures, found)
 
 
 def _refused(
@@ -548,7 +549,23 @@ def _refusal(
     if is_kept:
         lines.append(f'All of them: nightshift sql "{rows}"')
     lines.append("Have the source drop good files, then run again.")
+    if _is_declared_anew(run, load, tallies):
+        lines.append(
+            f"'{feed.name}' is declared anew since some of these days were accepted: where their "
+            f"rows are right, take that back in pipelines/{run.pipeline.name}.py, or raise the "
+            "share that it allows."
+        )
     return "\n".join(lines)
+
+
+def _is_declared_anew(run: Run, load: _Load, tallies: Iterable[_Tally]) -> bool:
+    """Whether a day of these files is in force by another declaration of the feed."""
+    known = in_force(run, load.feed.name)
+    days = {drop.source_file: drop.day for drop in load.drops}
+    # Of a home of long ago nobody knows it.
+    alike = ("", load.origin.definition)
+    accepted = [known.get(days[tally.source_file]) for tally in tallies]
+    return any(one.definition not in alike for one in accepted if one)
 
 
 def _keep(run: Run, load: _Load) -> dict[str, int]:

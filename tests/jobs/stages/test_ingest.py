@@ -627,6 +627,33 @@ def test_a_mostly_bad_file_refuses_the_range_and_its_rows_can_be_queried(toy: En
     assert "x,,,bad" not in page
 
 
+def test_a_day_that_a_tighter_declaration_refuses_by_its_share_is_told_the_ways_out(
+    toy: Environment,
+) -> None:
+    drop_readings(toy, "2013-01-02", "1,2013-01-02,1.5,", "2,2013-01-02,1.5,")
+    _night(toy, "2013-01-01", "2013-01-02")
+    readings = TOY.feeds[0]
+    *others, note = readings.columns
+    tighter = replace(readings, columns=(*others, replace(note, required=True)))
+    feeds = (tighter, *TOY.feeds[1:])
+    with pytest.raises(DataRefused) as refused:
+        ingest(run_of_feeds(toy, feeds, "2013-01-02"))
+    message = str(refused.value)
+    assert "note: no value, but it is required" in message
+    anew = "'readings' is declared anew since some of these days were accepted: where their rows "
+    assert f"{anew}are right, take that back in pipelines/toy.py, or raise the share" in message
+    without = "--from 2013-01-02 --to 2013-01-02 --stage transform"
+    assert re.search(f"These days have their rows from before.* {without}", message)
+    # A day that is worse by its file, or was never accepted, is not refused by its declaration.
+    for day in ("2013-01-02", "2013-01-03"):
+        drop_readings(toy, day, "x,,,", "y,,,", "1,,,a")
+        with pytest.raises(DataRefused) as refused:
+            ingest(run_of(toy, day))
+        message = str(refused.value)
+        assert "declared anew" not in message
+        assert ("have their rows" in message) == (day == "2013-01-02")
+
+
 def test_a_file_may_have_the_very_share_of_bad_rows_that_is_allowed(toy: Environment) -> None:
     # To a computer 0.29 times 100 is less than 29.
     feed = replace(TOY.feeds[0], max_quarantine_share=0.29)
