@@ -551,6 +551,37 @@ class Survey:
                 found.add(one.day)
         return found
 
+    def foretold_since(self, measured: Mapping[date, datetime]) -> set[date]:
+        """The nights up to the last that measured predictions which were published since.
+
+        The one that foretold a day, and those on which labels of it were measured.
+
+        Args:
+            measured: When each night was.
+        """
+        came: dict[date, set[date]] = {}
+        for row in self._measured_labels:
+            came.setdefault(row["event_date"], set()).add(row["landed_date"])
+        covered = Days(self.pipeline.first_day, self._run.days.last)
+        predictions = self.pipeline.table(PREDICTIONS)
+        found: set[date] = set()
+        for one in self._last_changes(PREDICTIONS):
+            nights = came.get(one.day, set()) | {predictions.night_of(one.day)}
+            for night in nights:
+                is_older = night in measured and measured[night] < one.published_at
+                if night in covered and is_older:
+                    found.add(night)
+        return found
+
+    @property
+    def _measured_labels(self) -> list[dict[str, Any]]:
+        """Of each day that was foretold the days on which labels of it came and were measured."""
+        about = [("pipeline", "=", self.pipeline.name)]
+        columns = ["event_date", "landed_date"]
+        rows = ops.read(self._run.environment, "live_quality", about, columns)
+        found: list[dict[str, Any]] = rows.to_pylist()
+        return found
+
     def published_since(self, names: Iterable[str], moment: datetime) -> list[str]:
         """Those tables of which nights of the run were published with other rows since then."""
         found: list[str] = []
@@ -1102,8 +1133,9 @@ def parts_over_gaps(run: Run) -> Parts:
 
 
 def _nights_to_measure(run: Run, monitor: Stage, survey: Survey) -> set[date]:
-    """Those whose labels were published since they were measured, and the run's last."""
-    nights = survey.learned_since(seen_by(run, monitor))
+    """Those whose labels or predictions have changed since, and the run's last."""
+    measured = seen_by(run, monitor)
+    nights = survey.learned_since(measured) | survey.foretold_since(measured)
     return nights if "monitor" in survey.last_done else nights | {run.days.last}
 
 

@@ -14,7 +14,7 @@ from jobs.commands.result import write_json
 from pipelines import catalog
 from pipelines.days import Days
 from pipelines.errors import NightshiftError, Refused
-from pipelines.spec import TRAINING
+from pipelines.spec import PREDICTIONS, TRAINING
 from pipelines.stages import STAGES, Stage, stage
 
 if TYPE_CHECKING:
@@ -206,10 +206,11 @@ def _rows_of_stages(
     yield _row_of_stage(run, "evaluate", why_evaluate)
     measured = passes(run, stage("monitor"), survey)
     for due in measured:
-        why = "not measured since its labels were published"
+        why = "not measured since its labels or predictions were published"
         yield "monitor", "due", len(due.days), str(due.days), why
     if not measured:
-        why_monitor = "labels will change" if TRAINING in changing else None
+        is_changing = not changing.isdisjoint((TRAINING, PREDICTIONS))
+        why_monitor = "labels or predictions will change" if is_changing else None
         yield _row_of_stage(run, "monitor", why_monitor)
     for one in _other_stages(run):
         coming = [f"{run.pipeline.name}.{name}" for name in one.reads if name in changing]

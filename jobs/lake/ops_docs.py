@@ -195,7 +195,7 @@ OPS_TABLES: Mapping[str, Documented] = {
         },
     ),
     "live_quality": Documented(
-        doc="How good published predictions were, once their labels arrived.",
+        doc="How good the predictions in force were, once their labels arrived.",
         columns={
             **_RUN,
             **_MEASURES,

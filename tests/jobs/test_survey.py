@@ -2328,6 +2328,37 @@ def test_the_runs_own_nights_are_scored_again_when_a_person_says_so(home: Home) 
     assert home.performed == []
 
 
+def test_what_was_measured_of_predictions_that_are_scored_again_is_measured_again(
+    home: Home,
+) -> None:
+    home.promote(DAYS[0])
+    home.night(DAYS[4], first=DAYS[0])
+    # Labels of what the second night foretold came, and some of them two days late.
+    for landed in (DAYS[2], DAYS[4]):
+        row = {"pipeline": "tiny", "event_date": DAYS[2], "landed_date": landed}
+        ops.append(home.environment, "live_quality", [row])
+    home.predicted = lambda total: total + 1
+    assert home.night(DAYS[1], rescore=True) == 0
+    # What the night foretold is watched anew; it knows no label yet.
+    assert stages_of(home)["monitor"] == [str(DAYS[1])]
+    with home._stages():
+        rows = plan(home.run(DAYS[4])).rows
+    why = "not measured since its labels or predictions were published"
+    of_monitor = [row for row in rows if row[0] == "monitor"]
+    told = [row[3:] for row in of_monitor]
+    days = (str(DAYS[2]), str(DAYS[4]))
+    assert told == [(day, why) for day in days]
+    assert home.night(DAYS[4]) == 0
+    assert stages_of(home) == {"monitor": [*days]}
+    assert home.night(DAYS[4]) == 0
+    assert home.performed == []
+    # Scored again by a model that says the same, they are those that were measured.
+    assert home.night(DAYS[1], rescore=True) == 0
+    assert "monitor" not in stages_of(home)
+    assert home.night(DAYS[4]) == 0
+    assert home.performed == []
+
+
 def test_predictions_that_were_served_and_are_lost_are_scored_again_by_a_persons_word_alone(
     home: Home,
 ) -> None:
