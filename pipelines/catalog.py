@@ -52,6 +52,12 @@ def names() -> list[str]:
     return sorted(name for name in found - _SPINE if "." not in name)
 
 
+def is_of_spine(module: str) -> bool:
+    """Whether a module, by its full name, is one of those here that are no pipelines."""
+    package, _, name = module.partition(".")
+    return package == __package__ and name in _SPINE
+
+
 def pipeline(name: str) -> Pipeline:
     """The pipeline of that name.
 

@@ -21,6 +21,7 @@ from dataclasses import fields, is_dataclass
 from types import FunctionType
 from typing import Any, TypeGuard
 
+from pipelines import catalog
 from pipelines.feeds import Feed
 
 _OWN_PACKAGES = ("pipelines", "jobs", "expectations", "features", "tests")
@@ -99,8 +100,7 @@ def _told(value: object, seen: _Seen) -> str:
 
 def _told_by_value(value: object, seen: _Seen) -> str:
     if is_dataclass(value):
-        # What a transform uses may have a field of such a name, too, which makes rows.
-        hidden = _NOT_OF_ROWS if _is_declaration(type(value)) else ()
+        hidden = _hidden(type(value))
         names = [one.name for one in fields(value) if one.name not in hidden]
         said = [name for name in names if is_said(name, getattr(value, name))]
         told_as = _TOLD_AS if isinstance(value, Feed) else {}
@@ -119,6 +119,16 @@ def _told_by_value(value: object, seen: _Seen) -> str:
     else:
         shown = _ADDRESS.sub("", repr(value))
     return shown + _code_of_class(kind, seen) if _has_code(kind) else shown
+
+
+def _hidden(kind: type) -> set[str]:
+    """Fields that make no rows: those alone that a declaration of Nightshift's own has.
+
+    What a transform uses may have a field of such a name, too, wherever its class stands.
+    """
+    ours = [base for base in kind.__mro__ if catalog.is_of_spine(base.__module__)]
+    names = {one.name for base in ours if is_dataclass(base) for one in fields(base)}
+    return names & _NOT_OF_ROWS
 
 
 def _state(value: object, seen: _Seen) -> str:

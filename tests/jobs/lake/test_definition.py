@@ -6,7 +6,7 @@ import functools
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from types import ModuleType
 from typing import get_args
@@ -18,7 +18,7 @@ from jobs.lake.transforms import _features_shown, definitions
 from jobs.transforms import columns
 from jobs.transforms import flights as transforms
 from pipelines.errors import UsageError
-from pipelines.feeds import NewColumns
+from pipelines.feeds import Feed, NewColumns
 from pipelines.flights import FLIGHTS, PIPELINE, SCHEDULE
 from pipelines.spec import TRAINING
 from tests.jobs.toy import READINGS
@@ -56,6 +56,11 @@ _SUMMER = _Season(
     least=10,
 )
 _SEASONS = (_SUMMER,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tide(Feed):
+    most: int
 
 
 def _seasons(values: list[int]) -> list[_Season]:
@@ -384,6 +389,7 @@ def test_a_feed_whose_files_come_in_another_way_has_the_same_rows() -> None:
     assert definitions(replace(PIPELINE, feeds=feeds)) == definitions(PIPELINE)
 
 
+@pytest.mark.parametrize("module", [__name__, "pipelines.own"])
 @pytest.mark.parametrize(
     ("field", "other"),
     [
@@ -393,12 +399,24 @@ def test_a_feed_whose_files_come_in_another_way_has_the_same_rows() -> None:
     ],
 )
 def test_what_a_transform_uses_counts_whatever_its_fields_are_called(
-    monkeypatch: pytest.MonkeyPatch, field: str, other: object
+    monkeypatch: pytest.MonkeyPatch, field: str, other: object, module: str
 ) -> None:
+    # Beside the transform, or beside the declaration.
+    monkeypatch.setattr(_Season, "__module__", module)
     before = digest(_seasons)
     moved = replace(_SUMMER, **{field: other})
     monkeypatch.setitem(globals(), "_SEASONS", (moved,))
     assert digest(_seasons) != before
+
+
+def test_a_feed_of_a_class_of_ones_own_has_the_rows_of_a_feed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_Tide, "__module__", "pipelines.own")
+    given = {one.name: getattr(FLIGHTS, one.name) for one in fields(FLIGHTS)}
+    tide = _Tide(**given, most=3)
+    assert digest(replace(tide, doc="Other words.")) == digest(tide)
+    assert digest(replace(tide, most=4)) != digest(tide)
 
 
 def test_a_table_depends_on_its_own_transform_alone(monkeypatch: pytest.MonkeyPatch) -> None:
