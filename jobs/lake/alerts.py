@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import Any
 
 from jobs.lake import ops, publications
+from jobs.services import promptly
 from pipelines.environment import Environment
 from pipelines.events import ALARMS, Event, Notification
 from pipelines.run import Run
@@ -44,7 +45,7 @@ def record(
         "message": notification.message,
         "told_at": ops.now_in_order(environment),
     }
-    ops.append(environment, _TABLE, [row])
+    _append(environment, [row])
 
 
 def record_end(environment: Environment, notification: Notification, ended: Sequence[Row]) -> None:
@@ -55,7 +56,7 @@ def record_end(environment: Environment, notification: Notification, ended: Sequ
         "message": notification.message,
         "told_at": ops.now_in_order(environment),
     }
-    ops.append(environment, _TABLE, [{**row, **about} for row in ended])
+    _append(environment, [{**row, **about} for row in ended])
 
 
 def standing(environment: Environment, pipeline: str) -> list[Row]:
@@ -99,6 +100,11 @@ def told_last(environment: Environment, pipeline: str, event: Event) -> datetime
     """When people were told of such an event last."""
     told = [row["told_at"] for row in _rows(environment, pipeline) if row["event"] == event]
     return told[-1] if told else None
+
+
+def _append(environment: Environment, rows: Sequence[Row]) -> None:
+    # Whoever tells waits no longer for another one that is stuck than before the telling.
+    ops.append(environment, _TABLE, rows, most_seconds=promptly.MOST_SECONDS)
 
 
 def _rows(environment: Environment, pipeline: str) -> list[Row]:

@@ -325,9 +325,21 @@ def append(
     environment: Environment,
     name: str,
     rows: Sequence[Mapping[str, Any]],
+    *,
+    most_seconds: float | None = None,
 ) -> None:
-    """Add rows to an ops table; a column that a row leaves out is null."""
-    _write(environment, name, rows, mode="append")
+    """Add rows to an ops table; a column that a row leaves out is null.
+
+    Args:
+        environment: Whose lake it is in.
+        name: Of the table.
+        rows: What to add.
+        most_seconds: For so long it waits for another writer of the home; None: until it is done.
+
+    Raises:
+        AwaitsTurn: another one was at it for longer.
+    """
+    _write(environment, name, rows, most_seconds=most_seconds, mode="append")
 
 
 def replace(
@@ -517,7 +529,11 @@ def _rows(
 
 
 def _write(
-    environment: Environment, name: str, rows: Sequence[Mapping[str, Any]], **how: Any
+    environment: Environment,
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    most_seconds: float | None = None,
+    **how: Any,
 ) -> None:
     schema = _schema(name)
     unknown = set[str]().union(*rows) - set(schema.names)
@@ -525,7 +541,7 @@ def _write(
     # A column that a row leaves out is null: from_pylist fills it.
     table = pa.Table.from_pylist(list(rows), schema=schema)
     path = _path(environment, name)
-    with _lock(environment, name):
+    with _lock(environment, name, most_seconds):
         written = _commit(path, table, **how)
         _tidy(written)
         _keep(path, written)
@@ -603,6 +619,10 @@ def _path(environment: Environment, name: str) -> str:
     return environment.table_path(f"ops.{name}")
 
 
-def _lock(environment: Environment, name: str) -> AbstractContextManager[None]:
+def _lock(
+    environment: Environment,
+    name: str,
+    most_seconds: float | None = None,
+) -> AbstractContextManager[None]:
     """One writer of an ops table at a time in a home: they need not retry against each other."""
-    return locks.hold(environment, f"ops.{name}")
+    return locks.hold(environment, f"ops.{name}", most_seconds=most_seconds)

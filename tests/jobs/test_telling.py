@@ -503,7 +503,16 @@ def test_no_secret_of_an_address_is_in_a_warning(
     assert "T0K3N" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("lock", "why"),
+    [
+        ("alerts.toy", "another run may tell it too"),
+        ("ops.alerts", "they may be told again"),
+    ],
+)
 def test_people_are_told_where_another_run_is_stuck_that_tells(
+    lock: str,
+    why: str,
     environment: Environment,
     night: Callable[[str], Run],
     capsys: pytest.CaptureFixture[str],
@@ -511,11 +520,11 @@ def test_people_are_told_where_another_run_is_stuck_that_tells(
 ) -> None:
     monkeypatch.setattr(promptly, "MOST_SECONDS", 0.2)
     run = night("2013-01-05")
-    stuck = locks.hold(environment, "alerts.toy")
+    stuck = locks.hold(environment, lock)
     with stuck:
         telling = threading.Thread(target=tell, args=(run, wrong(run)), daemon=True)
         telling.start()
         telling.join(10)
         assert not telling.is_alive()
     assert events(environment) == ["stage_refused"]
-    assert "another run may tell it too: The lock 'alerts.toy'" in capsys.readouterr().err
+    assert f"{why}: The lock '{lock}'" in capsys.readouterr().err
