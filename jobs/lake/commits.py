@@ -150,8 +150,10 @@ def publish(
     )
 
 
-def refuse_late(run: Run, stagings: Mapping[str, Staging]) -> None:
-    """Refuse rows of an attempt that has been overtaken, before any of its tables is published.
+def refuse_stage(run: Run, stagings: Mapping[str, Staging]) -> None:
+    """Refuse tables of one stage as publishing them would, before any of them is published.
+
+    For their attempt and their columns. A table that is alone is refused as it is published.
 
     Args:
         run: Who publishes.
@@ -159,11 +161,18 @@ def refuse_late(run: Run, stagings: Mapping[str, Staging]) -> None:
 
     Raises:
         Fenced: a later attempt has published one of the days.
+        NightshiftError: a column is not what the table may get.
     """
+    if len(stagings) == 1:
+        return
     for name, told in publications.told_of(run, stagings).items():
-        known, staging = publications.latest(told), stagings[name]
-        replaced = [day for day in staging.days if day in known and not _holds(known, staging, day)]
-        _refuse_late(run, name, staging, [known[day] for day in replaced])
+        staging = stagings[name]
+        there = is_table(path(run, name))
+        table = opened.newest(path(run, name)) if there else None
+        known = publications.latest(told)
+        differing = _differing(table, known, staging)
+        _refuse_late(run, name, staging, [known[day] for day in differing if day in known])
+        _schema(run, name, table, staging, differing)
 
 
 def refuse_unpublishable(run: Run, name: str, staging: Staging) -> None:
@@ -287,12 +296,9 @@ def _planned(run: Run, name: str, whole: Staging, keep_published: bool) -> _Plan
     arrived = _arrived(run, told, whole)
     found = _unrecorded(table, known, whole.days)
     known |= {one.day: one for one in found}
-    differing = [day for day in whole.days if not _holds(known, whole, day)]
+    differing = _differing(table, known, whole)
     lost: set[date] = set()
-    if table and _retyped(table, whole.schema):
-        # Days that say the same, such as nulls alone, must not stay behind in the old type.
-        differing = list(whole.days)
-    elif table:
+    if table and not _retyped(table, whole.schema):
         held = [day for day in whole.days if day not in differing]
         redefined = {day for day in held if known[day].definition != whole.origin.definition}
         # What another program has deleted comes back by being made anew.
@@ -326,6 +332,18 @@ def _planned(run: Run, name: str, whole: Staging, keep_published: bool) -> _Plan
         made=made,
         schema=schema,
     )
+
+
+def _differing(
+    table: DeltaTable | None,
+    known: publications.Publications,
+    staging: Staging,
+) -> list[date]:
+    """The days whose rows are others than those in force, or of another type."""
+    if table and _retyped(table, staging.schema):
+        # Days that say the same, such as nulls alone, must not stay behind in the old type.
+        return list(staging.days)
+    return [day for day in staging.days if not _holds(known, staging, day)]
 
 
 def _arrived(run: Run, told: publications.Told, staging: Staging) -> list[Publication]:

@@ -120,8 +120,8 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
         found_in = _made_from(judged, failures)
         notes = _of_before_corrections(run, judged, failures)
         raise GateRefused(failures, str(report_index), found_in, notes)
-    # Else some tables would be of this run, and the others of the one that has overtaken it.
-    commits.refuse_late(run, {name: one.rest for name, one in judged.items()})
+    # Else some tables would be of this run, and others as they were, or of another one.
+    commits.refuse_stage(run, {name: one.rest for name, one in judged.items()})
     published = {}
     for name in in_order(run.pipeline, judged):
         published[name] = _publish(run, judged[name], name)

@@ -320,7 +320,7 @@ class Home:
         waiting = dict(self._waiting.get(run.days, {}))
         if run.tables:
             assert set(waiting) == set(run.tables)
-        commits.refuse_late(run, waiting)
+        commits.refuse_stage(run, waiting)
         for name in in_order(self.pipeline, waiting):
             self._publish(run, name, waiting[name])
         self._waiting.pop(run.days, None)

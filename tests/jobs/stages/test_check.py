@@ -161,6 +161,33 @@ def test_of_an_attempt_that_was_overtaken_no_table_is_published(
     assert published(run, "sums") == []
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        ("1 AS note", "'x' AS note", "column 'note' is integer in the table, and string in"),
+        ("1 AS note", "1 AS Note", "column 'Note' differs only in case from 'note'"),
+        ("1 AS note", "timestamp_ntz'2013-01-02' AS at", "moments without a zone"),
+    ],
+    ids=["type", "twin", "moment"],
+)
+def test_where_the_columns_of_one_table_are_refused_no_other_is_published(
+    before: str, after: str, why: str, run: Run, spark: SparkSession
+) -> None:
+    def put(of: Run, column: str) -> None:
+        values = [(of.days.first, 1, 2.0)]
+        rows = spark.createDataFrame(values, "landed_date date, id int, amount double")
+        tables.stage_rows(of, "sums", rows)
+        tables.stage_rows(of, "copies", rows.selectExpr("*", column))
+
+    put(run, before)
+    check(run)
+    later = replace(run, days=Days.of(DAY + timedelta(days=1)))
+    put(later, after)
+    with pytest.raises(NightshiftError, match=why):
+        check(later)
+    assert published(run, "sums") == [(DAY, 1, 2.0)]
+
+
 def test_good_tables_are_published_with_their_metrics(run: Run, stage: Callable[..., None]) -> None:
     stage("sums", (1, 2.0), (2, 3.0))
     stage("copies", (1, None), (2, 3.0))
