@@ -326,13 +326,24 @@ class Knowledge:
         """From when a drop is known that the table has lost; None: it has lost no such drop.
 
         Where it has none of the day any more, that of the first one: nights since could not be made
-        without any. Else that of the one which was made from the very same file.
+        without any. Else that of the last one, where it was made from the very same file.
         """
-        lost = self._lost_drops(name).get(day, ())
-        if day in self.latest(name):
-            digest = self._digest_of_drop(name, day) if lost else ""
-            lost = [one for one in lost if digest in _digests(one.inputs)]
-        return min((one.known_day or day for one in lost), default=None)
+        lost = self._lost_drops(name).get(day)
+        if not lost or self._has_gone_on_since(name, lost[-1]):
+            return None
+        if day not in self.latest(name):
+            return min(one.known_day or day for one in lost)
+        is_same = self._digest_of_drop(name, day) in _digests(lost[-1].inputs)
+        return (lost[-1].known_day or day) if is_same else None
+
+    def _has_gone_on_since(self, name: str, lost: Publication) -> bool:
+        """Whether the table has got the day again since it lost that, or a later one: without it.
+
+        What is lost was at the end of its log, so what was published after that came after the
+        loss.
+        """
+        own = [one for one in self._told(name) if one.day >= lost.day]
+        return any(one.published_at > lost.published_at for one in own)
 
     def _lost_drops(self, name: str) -> ByDay:
         """By day what a feed's table has lost."""

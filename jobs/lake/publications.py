@@ -397,6 +397,8 @@ def record(run: Run, name: str, publications: Sequence[Publication]) -> None:
 def record_left_out(run: Run, told: Mapping[str, Told]) -> None:
     """Add to `ops.publications` what killed runs have committed and left out, if there is any.
 
+    And take out of it what a table had lost that they have made again.
+
     Args:
         run: Whose pipeline's tables they are.
         told: By table its publications.
@@ -407,6 +409,18 @@ def record_left_out(run: Run, told: Mapping[str, Told]) -> None:
                 # Else the record told of them again, by the numbers that these have now.
                 forget_lost(run, name)
             record(run, name, [])
+        if name != PREDICTIONS:
+            forget_made_anew(run, name, _come_again(of_table))
+
+
+def _come_again(told: Told) -> list[date]:
+    """The days of which the table has got rows since it lost some."""
+    # Nearly never is anything lost: then nothing is made of the rows.
+    if not told.lost:
+        return []
+    there = latest(told)
+    lost = [one for day, one in told.lost.items() if day in there]
+    return [one.day for one in lost if there[one.day].published_at > one.published_at]
 
 
 def forget_lost(run: Run, name: str) -> None:
@@ -441,7 +455,7 @@ def _staying(run: Run, name: str, lost: Iterable[Publication]) -> list[Publicati
 def forget_made_anew(run: Run, name: str, days: Collection[date]) -> None:
     """Take out of the record what a table has lost of days that were made, or judged, again."""
     # Nearly always nothing is lost: then no store is asked, and nobody waits.
-    if lost(run, name).keys().isdisjoint(days):
+    if not days or lost(run, name).keys().isdisjoint(days):
         return
     table = sql_name(run, name)
     with locks.hold(run.environment, f"publications.{table}"):

@@ -3395,6 +3395,56 @@ def test_a_correction_that_a_backup_has_lost_is_known_again_from_when_it_was(hom
     assert [home.as_of("readings", day) for day in DAYS[:4]] == before
 
 
+def test_a_file_that_comes_again_after_a_loss_rewrites_no_night_that_was_made_since(
+    home: Home,
+) -> None:
+    ids = home.ids_in(DAYS[1])
+    home.night(DAYS[2], first=DAYS[0])
+    home.land(DAYS[1], 7)
+    home.night(DAYS[3])
+    home.land(DAYS[1], *ids)
+    home.night(DAYS[4])
+    log = Path(path(home.run(DAYS[0]), "readings")) / "_delta_log"
+    for commit in sorted(log.glob("*.json"))[1:]:
+        commit.unlink()
+    home.night(DAYS[5])
+    home.land(DAYS[1], 7)
+    home.night(DAYS[6])
+    seen = [home.as_of("readings", day) for day in DAYS[4:7]]
+    assert [of_day[DAYS[1]] for of_day in seen] == [ids, ids, [7]]
+
+
+def test_a_file_that_comes_after_nights_were_made_without_its_lost_day_is_late(home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    shutil.rmtree(path(home.run(DAYS[0]), "readings"))
+    home._file(DAYS[1]).unlink()
+    home.night(DAYS[3], allow_gap=True)
+    home.land(DAYS[1], 7)
+    assert home.night(DAYS[4]) == 0
+    assert DAYS[1] not in home.as_of("readings", DAYS[3])
+    assert home.as_of("readings", DAYS[4])[DAYS[1]] == [7]
+
+
+def test_a_kill_before_a_day_that_came_again_is_forgotten_leaves_nothing_on_record(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.night(DAYS[3], first=DAYS[0])
+    shutil.rmtree(path(home.run(DAYS[0]), "readings"))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publications, "forget_made_anew", killed)
+        with pytest.raises(KeyboardInterrupt):
+            home.night(DAYS[3])
+    home._waiting.clear()
+    run = home.run(DAYS[3])
+    assert publications.told(run, "readings").all_lost
+    assert home.night(DAYS[3]) == 0
+    assert publications.told(run, "readings").all_lost == []
+
+
 def _lose_sensors(home: Home, kept: int) -> None:
     """As if a backup was restored that has this many versions of the register."""
     place = Path(path(home.run(DAYS[0]), "sensors"))
