@@ -364,10 +364,11 @@ def test_what_is_to_be_made_anew_begins_with_the_first_night_that_was_made(tmp_p
     with pytest.raises(Refused, match=rf"--restate --from {first} "):
         stage._require_one_definition(run, Days(ALL_DAYS.first, small.LAST))
     # A feed that was named anew begins later than what was made of it by its old name.
-    publications.forget_lost(run, feed.name)
-    publications.record(run, feed.name, [_publication(ALL_DAYS.last, "")])
+    renamed = replace(pipeline, feeds=(replace(feed, name="anew"),))
+    again = small.run_of(environment, "train", pipeline=renamed)
+    publications.record(again, "anew", [_publication(ALL_DAYS.last, "")])
     with pytest.raises(Refused, match=rf"--restate --from {ALL_DAYS.first} "):
-        stage._require_one_definition(run, Days(ALL_DAYS.first, small.LAST))
+        stage._require_one_definition(again, Days(ALL_DAYS.first, small.LAST))
 
 
 def test_what_became_known_later_by_another_definition_refuses_no_night_of_before(
