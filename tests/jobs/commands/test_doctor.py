@@ -74,8 +74,13 @@ def _listening() -> Iterator[int]:
 def test_processes_that_nothing_watches_are_a_problem(variables: dict[str, str]) -> None:
     marked = {**os.environ, processes.MARK: variables["NIGHTSHIFT_HOME"]}
     # As after a kill of the supervisor.
-    left = subprocess.Popen(["sleep", "600"], env=marked)
+    left = subprocess.Popen(
+        ["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=marked
+    )
     try:
+        # Only what answers surely runs its program, whose environment can be read.
+        left.stdin.write(b"?")
+        assert left.stdout.read(1) == b"?"
         code, rows = _asked(variables)
     finally:
         left.kill()

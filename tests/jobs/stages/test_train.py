@@ -364,7 +364,7 @@ def test_what_is_to_be_made_anew_begins_with_the_first_night_that_was_made(tmp_p
     with pytest.raises(Refused, match=rf"--restate --from {first} "):
         stage._require_one_definition(run, Days(ALL_DAYS.first, small.LAST))
     # A feed that was named anew begins later than what was made of it by its old name.
-    renamed = replace(pipeline, feeds=(replace(feed, name="anew"),))
+    renamed = replace(pipeline, feeds=(replace(feed, name="anew"),), entity_table="anew")
     again = small.run_of(environment, "train", pipeline=renamed)
     publications.record(again, "anew", [_publication(ALL_DAYS.last, "")])
     with pytest.raises(Refused, match=rf"--restate --from {ALL_DAYS.first} "):
