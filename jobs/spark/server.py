@@ -217,7 +217,7 @@ def server_variables(environment: Environment) -> dict[str, str]:
         # Else Spark looks up the machine's name, which need not lead anywhere.
         "SPARK_LOCAL_IP": _host(environment),
         "SPARK_CONNECT_AUTHENTICATE_TOKEN": secret(environment, "spark_token"),
-        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_PYTHON": properties.read(environment).get("spark.pyspark.python", sys.executable),
     }
 
 
@@ -361,8 +361,6 @@ def _computing(environment: Environment) -> dict[str, str]:
         # Those of this machine, which executors fetch from it.
         "spark.jars": ",".join(map(str, own_jars(environment))),
         "spark.executor.extraJavaOptions": _EXECUTOR_FLAGS,
-        # Our code and Python lie in the same place on every machine, such as in one image.
-        f"{_OF_EXECUTORS}PYTHONPATH": str(ROOT),
         **{f"{_OF_EXECUTORS}{name}": value for name, value in _store_variables(environment)},
     }
 
@@ -409,7 +407,12 @@ def _driver_in_pod(environment: Environment, master: str) -> dict[str, str]:
 
 def _unless_given(environment: Environment, master: str) -> dict[str, str]:
     """What a site's own file may say otherwise."""
-    own = {**_of_long_life(master), **_driver_in_pod(environment, master)}
+    own = {
+        # Our code lies in the same place on every machine, such as in one image.
+        f"{_OF_EXECUTORS}PYTHONPATH": str(ROOT),
+        **_of_long_life(master),
+        **_driver_in_pod(environment, master),
+    }
     given = properties.read(environment)
     return {name: value for name, value in own.items() if name not in given}
 

@@ -130,6 +130,14 @@ S3 = Jars(
     ),
 )
 ALL = (DELTA, S3)
+YARN = Jars(
+    what="YARN's",
+    lock=_HERE / "yarn_jars.lock",
+    folder=VENV / "jars" / "yarn",
+    roots=("org.apache.hadoop:", "commons-logging:", "org.bouncycastle:"),
+    excluded="org.apache.hadoop:hadoop-client-api,org.apache.hadoop:hadoop-client-runtime",
+)
+"""A cluster for the tests of `make soak`, which fetch it."""
 OWN = VENV / "jars" / "own" / "local-files.jar"
 """Compiled here from `LocalFiles.java`."""
 _OWN_SOURCE = _HERE / "LocalFiles.java"
@@ -158,7 +166,7 @@ def make() -> None:
 
 def _forget_others() -> None:
     """Delete what lies beside them, such as JARs of an older version of this file."""
-    known = [*(jars.folder for jars in ALL), OWN.parent]
+    known = [*(jars.folder for jars in (*ALL, YARN)), OWN.parent]
     for path in (VENV / "jars").iterdir():
         if path.is_dir() and path not in known:
             shutil.rmtree(path)

@@ -62,11 +62,20 @@ def on_cluster(two_executors: Cluster, tmp_path: Path) -> Environment:
 def test_two_executors_score_as_one_process_does(
     on_cluster: Environment, two_executors: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    require_same_scores(on_cluster, monkeypatch)
+    assert len(two_executors.executors()) == 2
+
+
+def require_same_scores(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Score rows in this process and by Spark, and compare them to the bit.
+
+    The environment's lake and registry are empty.
+    """
     pipeline = small.SMALL
-    small.publish(on_cluster, few.ROWS, "scoring", pipeline=pipeline)
-    few._promote(on_cluster, few.NIGHTS.first, pipeline)
+    small.publish(environment, few.ROWS, "scoring", pipeline=pipeline)
+    few._promote(environment, few.NIGHTS.first, pipeline)
     nights = few.NIGHTS
-    run = small.run_of(on_cluster, "predict", nights.last, nights.first, pipeline=pipeline)
+    run = small.run_of(environment, "predict", nights.last, nights.first, pipeline=pipeline)
     staged = []
     for most in (predict.ROWS_IN_PROCESS, 0):
         monkeypatch.setattr(predict, "ROWS_IN_PROCESS", most)
@@ -74,7 +83,6 @@ def test_two_executors_score_as_one_process_does(
         rows = tables.staged(run, "predictions").drop("predicted_at")
         staged.append(sorted(map(str, rows.collect())))
     assert staged[0] == staged[1]
-    assert len(two_executors.executors()) == 2
 
 
 def test_two_executors_lay_out_the_bytes_of_one_machine(
@@ -179,7 +187,7 @@ def test_nights_on_a_cluster_publish_what_nights_on_one_machine_do(
             assert set(weather.perform_all_stages(spread, night, "night")) == {0}
         assert len(lost) > 2 or lost == ["worker"], "in the middle of the night"
         for table in weather.WEATHER.tables:
-            assert _rows(alone, table.name) == _rows(spread, table.name), table.name
+            assert rows_of(alone, table.name) == rows_of(spread, table.name), table.name
 
 
 def _computed_then(lose: Callable[[], None]) -> Callable[[DataFrame], DataFrame]:
@@ -204,7 +212,7 @@ def _power_off(worker: subprocess.Popen[bytes]) -> None:
     worker.wait()
 
 
-def _rows(environment: Environment, name: str) -> pa.Table:
+def rows_of(environment: Environment, name: str) -> pa.Table:
     table = next(one for one in weather.WEATHER.tables if one.name == name)
     stored = DeltaTable(environment.table_path(f"weather.{name}")).to_pyarrow_table()
     # Each lake has models of its own: the same, under other ids.

@@ -422,6 +422,22 @@ def test_a_driver_that_stays_for_weeks_outlives_executors_that_are_lost_now_and_
     assert most not in configuration(of_cluster(tmp_path, "spark://10.0.0.5:7077"))
 
 
+def test_a_site_may_give_executors_code_and_python_as_an_archive(tmp_path: Path) -> None:
+    master, own = "spark://10.0.0.5:7077", "spark.executorEnv.PYTHONPATH"
+    in_place = of_cluster(tmp_path, master)
+    assert configuration(in_place)[own] == str(ROOT)
+    assert server.server_variables(in_place)["PYSPARK_PYTHON"] == sys.executable
+    python = "../nights/.venv/bin/python"
+    lines = (
+        "spark.archives          /srv/nights.tar.gz#nights",
+        f"spark.pyspark.python    {python}",
+        f"{own}                   ../nights",
+    )
+    packed = of_cluster(tmp_path, master, *lines)
+    assert not any(own in word for word in server.command(packed))
+    assert server.server_variables(packed)["PYSPARK_PYTHON"] == python
+
+
 def test_a_site_may_say_itself_how_many_executors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
