@@ -127,7 +127,7 @@ class Survey:
         self._told = publications.all_told(run) if told is None else told
         self._latest: dict[str, dict[date, Publication]] = {}
         self._quarantines: dict[str, Mapping[date, Sequence[Publication]]] = {}
-        self._lost_of_quarantines: dict[str, Mapping[date, Publication]] = {}
+        self._lost_of_quarantines: dict[str, Mapping[date, Sequence[Publication]]] = {}
         self._knowledge = Knowledge(run, self._told)
         self._read_before = ReadBefore(run.environment, run.pipeline.name)
         self._gone: set[str] = set()
@@ -728,10 +728,13 @@ class Survey:
         """Whether rows were refused of what a day was made from, and are not there any more."""
         if table.name not in self._lost_of_quarantines:
             name = table.name + QUARANTINE_SUFFIX
-            self._lost_of_quarantines[table.name] = publications.lost(self._run, name)
-        lost = self._lost_of_quarantines[table.name].get(made.day)
-        # Of other files, or as others declared, other rows or none are refused.
-        return lost is not None and lost.rows > 0 and _made_from(lost) == _made_from(made)
+            lost = publications.every_lost(self._run, name)
+            self._lost_of_quarantines[table.name] = publications.by_day(lost)
+        of_day = self._lost_of_quarantines[table.name].get(made.day, ())
+        # Of other files, or as others declared, other rows or none are refused: also of one that
+        # was refused last, and then taken back.
+        own = [one for one in of_day if _made_from(one) == _made_from(made)]
+        return bool(own) and own[-1].rows > 0
 
     def _of_reference(self, table: Table, feed: Feed) -> Finding:
         """Of the night that finds it changed, else of the run's last: there is one file."""

@@ -295,12 +295,10 @@ class Knowledge:
     def day_of_reference(self) -> date:
         """From when a reference file is known that has changed: the first night that may find it.
 
-        That is the run's first, or the last that was made: others have passed, and saw the file of
-        their own time.
+        That is the run's first, or the last that was made, lost or not: others have passed, and saw
+        the file of their own time.
         """
-        told = chain.from_iterable(map(self._told, self._daily_feeds))
-        made = [one.day for one in told]
-        return max([self._run.named_from, *made])
+        return max([self._run.named_from, *self._publications_after(date.min)])
 
     def day_of_lost_snapshot(self, name: str, file: Path) -> date | None:
         """The day from which a reference file is known whose table has lost snapshots.
@@ -346,9 +344,11 @@ class Knowledge:
         return any(one.published_at > lost.published_at for one in own)
 
     def _lost_drops(self, name: str) -> ByDay:
-        """By day what a feed's table has lost."""
+        """By day what a table has lost."""
         if name not in self._lost:
-            told = publications.told(self._run, name)
+            told = self._publications.get(name)
+            if not isinstance(told, publications.Told):
+                told = publications.told(self._run, name)
             self._lost[name] = publications.by_day(told.all_lost)
         return self._lost[name]
 
@@ -366,9 +366,13 @@ class Knowledge:
         return max(nights, default=date.min)
 
     def _publications_after(self, day: date) -> dict[date, datetime]:
-        """For each later day when one of its drops was published first, lost or not."""
+        """For each later day when one of its drops was published first, lost or not.
+
+        Or its rows to score: of drops that were lost and came again nobody knows when they first
+        came.
+        """
         found: dict[date, datetime] = {}
-        for name in self._daily_feeds:
+        for name in (*self._daily_feeds, SCORING):
             lost = chain.from_iterable(self._lost_drops(name).values())
             for one in chain(self._told(name), lost):
                 if one.day > day:

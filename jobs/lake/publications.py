@@ -228,10 +228,15 @@ def told(run: Run, name: str) -> Told:
 
 def lost(run: Run, name: str) -> Mapping[date, Publication]:
     """Of each day the last publication that is on record and that the table has no more."""
+    return {one.day: one for one in every_lost(run, name)}
+
+
+def every_lost(run: Run, name: str) -> list[Publication]:
+    """All of them, by the time at which they were published."""
     table = sql_name(run, name)
     recorded = _recorded(run.environment, table)
     # Of most tables no row was ever refused: then no store is asked.
-    return Told(run.environment, table, recorded).lost if len(recorded) else {}
+    return Told(run.environment, table, recorded).all_lost if len(recorded) else []
 
 
 def lost_snapshots(told: Told, night: date) -> dict[date, Publication]:

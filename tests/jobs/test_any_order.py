@@ -68,6 +68,8 @@ QUARANTINE = "readings" + QUARANTINE_SUFFIX
 MADE = ("marks", "sums", TRAINING, SCORING, PREDICTIONS)
 TABLES = (QUARANTINE, *FEEDS, *MADE)
 """In the order in which a night publishes them."""
+LOSABLE = (QUARANTINE, *FEEDS, "marks", "sums", TRAINING, SCORING)
+"""Those that the next nights make anew; what was served comes back from a backup alone."""
 REFUSED_FROM = 80
 """Greater ids in a file of readings are refused."""
 NOTED = 7
@@ -119,6 +121,7 @@ class Model:
         home.when_read = self._read
         home.after_publication = self.follow
         home.refuses = lambda one: one >= REFUSED_FROM
+        home.judges_quarantines = True
         home.predicted = predicted
         self.versions: dict[str, _Versions] = {name: {} for name in TABLES}
         """By table and day its versions, in the order in which they were published."""
@@ -128,13 +131,20 @@ class Model:
         """Nights whose predictions may get a revision now."""
         self.is_restating = False
         """Whether days are read by their names, whatever their markers say."""
-        self._passed_by: dict[date, bool] = {}
-        """For each day whether a later one was there when the last of its files was landed."""
+        self.lost: dict[str, _Versions] = {name: {} for name in TABLES}
+        """What each table had when its folder was deleted, until it has got the day again."""
+        self._gone_on: dict[str, set[date]] = {name: set() for name in FEEDS}
+        """Days that a feed has lost, and since when it has got a later one."""
+        self._landed: dict[date, int] = {}
+        """When the last of each day's files was landed."""
+        self._first_told: dict[tuple[str, date], int] = {}
+        """When each day of a table was published first, as far as is known after a loss."""
         self._unannounced: set[date] = set()
         """Days whose notes were landed since their marker."""
         self._readings: dict[tuple[str, _Drop], Reading] = {}
         """By run, and by what it has read."""
         self._numbers = count()
+        """A clock too."""
         self._newest: dict[_Drop, int] = {}
         """The number of the reading that is in force."""
         self._told: set[tuple[str, date, int, datetime]] = set()
@@ -148,13 +158,13 @@ class Model:
     def land_readings(self, day: date, *ids: int) -> None:
         """Drop the day's readings alone, or others in their place."""
         self.home.land(day, *ids)
-        self._look_who_has_passed(day)
+        self._landed[day] = next(self._numbers)
 
     def land_notes(self, day: date, *ids: int, is_announced: bool = True) -> None:
         """Drop the day's notes, or others in their place, and their marker or none."""
         # By their ids it is known whether two files say the same.
         self.home.land_of("notes", day, *sorted(ids))
-        self._look_who_has_passed(day)
+        self._landed[day] = next(self._numbers)
         self._unannounced.add(day)
         if is_announced:
             self.announce(day)
@@ -162,11 +172,25 @@ class Model:
     def announce(self, day: date) -> None:
         """Drop the marker of the day's notes, also before there are any."""
         self.home.mark(day)
-        self._look_who_has_passed(day)
+        self._landed[day] = next(self._numbers)
         self._unannounced.discard(day)
 
-    def _look_who_has_passed(self, day: date) -> None:
-        self._passed_by[day] = any(other > day for other in self.begun)
+    def is_to_lose(self, name: str) -> bool:
+        """Whether it is known what is lost with the folder of a table."""
+        if not is_table(path(self.home.run(DAYS[0]), name)):
+            return False
+        # What a kill has left out of the record, and what has still to be forgotten, the next night
+        # puts right. And of what is lost twice nobody knows what came between.
+        told = publications.told(self.home.run(DAYS[0]), name)
+        is_left = told.unrecorded or told.lost.keys() & self.versions[name].keys()
+        return not (is_left or self._gone_on.get(name))
+
+    def lose(self, name: str) -> None:
+        """Delete the folder of a table, as by an accident."""
+        shutil.rmtree(path(self.home.run(DAYS[0]), name))
+        self.lost[name] |= self.versions[name]
+        self.versions[name] = {}
+        self.definitions[name] = {}
 
     @property
     def made(self) -> list[date]:
@@ -176,20 +200,25 @@ class Model:
 
     @property
     def begun(self) -> list[date]:
-        """Those of which some file is published: a kill may have kept the others."""
-        readings, notes = (self.versions[name] for name in FEEDS)
-        return sorted(readings.keys() | notes.keys())
+        """Those of which some file was published, lost or not: a kill may have kept the others."""
+        days: set[date] = set()
+        for name in FEEDS:
+            days.update(self.versions[name], self.lost[name])
+        return sorted(days)
 
     @property
     def last_scored(self) -> date:
-        """The last night that has rows to score; before all days where there is none."""
-        return max(self.versions[SCORING], default=date.min)
+        """The last night that has rows to score, or had; before all days where there is none."""
+        scored = [*self.versions[SCORING], *self.lost[SCORING]]
+        return max(scored, default=date.min)
 
     def awaits_marker(self, day: date) -> bool:
         """Whether published notes were replaced, and the marker has not come again."""
         notes = self.in_force("notes").get(day)
         has_changed = notes is not None and notes != self.home.ids_in(day, "notes")
-        return has_changed and day in self._unannounced
+        # A night that has lost its readings is read as one that was never made.
+        is_made = day in self.versions["readings"]
+        return has_changed and is_made and day in self._unannounced
 
     def holes(self, night: date) -> list[date]:
         """The nights that keep one from being made, unless gaps are allowed."""
@@ -238,14 +267,38 @@ class Model:
     def _found_by(self, drop: _Drop, first: date) -> date:
         """From when a drop is known that a run reads which was asked for nights from `first` on."""
         feed, day = drop
+        if day >= first:
+            return day
+        lost = self.lost[feed].get(day)
+        if lost and day not in self._gone_on[feed]:
+            # What the first one said nobody knows, but that nights since had one.
+            return min(one.since for one in lost)
         before = self.versions[feed].get(day)
-        is_late = before or self._passed_by[day]
-        if day >= first or not is_late:
+        if not (before or self._is_passed(day)):
             return day
         if before and before[-1].since > self.last_scored:
             return before[-1].since
         last_begun = max(self.begun)
         return first if last_begun <= first else last_begun + LEAD
+
+    def _is_passed(self, day: date) -> bool:
+        """Whether a later night was made before the last of the day's files was landed."""
+        landed = self._landed[day]
+        told = self._first_told.items()
+        return any(later > day and made < landed for (_, later), made in told)
+
+    def _come(self, name: str, day: date) -> None:
+        """Note that a table has got a day, for the first time or again."""
+        came = next(self._numbers)
+        again = self.lost[name].pop(day, None)
+        if name in (*FEEDS, SCORING):
+            # Of a night that has lost all of these nothing tells when it was made first.
+            before = None if again else self._first_told.get((name, day))
+            self._first_told[name, day] = came if before is None else before
+        if name in FEEDS:
+            gone_on = self._gone_on[name]
+            gone_on.discard(day)
+            gone_on.update(one for one in self.lost[name] if one < day)
 
     def _take(self, name: str, one: Publication) -> None:
         version = Version(day=one.day, known_day=None, checksum="", delta_version=one.version)
@@ -269,6 +322,7 @@ class Model:
         if name == PREDICTIONS and one.changed:
             assert not before or one.day - LEAD in self.scored_again, one.day
         before.append(Known(since=since, ids=ids))
+        self._come(name, one.day)
         if name in MADE:
             assert one.definition == self.home.definition
             self.definitions[name][one.day] = one.definition
@@ -302,7 +356,10 @@ class Model:
     def _since(self, name: str, day: date) -> date:
         """From when others know what is made of a day, also one that was found late."""
         if name == "sums":
-            return max(day, self._first_known("marks", day))
+            marks = max(day, self._first_known("marks", day))
+            # Nights that had them in time keep them.
+            own = [one.since for one in self.versions["sums"].get(day, ())]
+            return max(day, min([marks, *own]))
         if name == TRAINING:
             labels = self.versions["marks"][day][-1].since
             return max(day, labels, self._first_known("sums", day - LEAD))
@@ -347,6 +404,16 @@ def _good(home: Home, day: date) -> list[int]:
 
 def _check(model: Model, last: date) -> None:
     """Every table is true up to `last`, and a night has nothing to do."""
+    _check_made(model, last)
+    # Of all nights since there is a model: what each of them holds was looked at then.
+    made = [day for day in model.made if day <= last]
+    assert {day + LEAD for day in made} <= model.in_force(PREDICTIONS).keys()
+    assert model.home.night(last, allow_gap=True) == 0
+    assert model.home.performed == []
+
+
+def _check_made(model: Model, last: date) -> None:
+    """Every table but predictions is true up to `last`."""
     home = model.home
     made = {name: model.in_force(name) for name in TABLES}
     days = [day for day in model.made if day <= last]
@@ -357,15 +424,13 @@ def _check(model: Model, last: date) -> None:
         assert made["marks"][day] == sorted(both)
         for name in ("sums", SCORING, TRAINING):
             assert made[name][day] == model._made_of(name, day), (name, day)
-    # Predictions of all nights since there is a model: what each of them holds was looked at then.
-    assert {day + LEAD for day in days} <= made[PREDICTIONS].keys()
-    landed = [day for day in DAYS if min(days) <= day <= last and home.has_landed(day)]
+    # Those that were lost too.
+    first = min(model.begun)
+    landed = [day for day in DAYS if first <= day <= last and home.has_landed(day)]
     assert days == landed
     if last == max(model.begun) and not model.awaits_marker(last):
         assert home.register_of(last) == home.ids_in_register()
     _check_outdated(model, last)
-    assert home.night(last, allow_gap=True) == 0
-    assert home.performed == []
 
 
 def _check_files(model: Model, day: date) -> None:
@@ -464,12 +529,26 @@ def _dies_after_quarantine(patched: pytest.MonkeyPatch, calls: int) -> None:
     patched.setattr(commits, "publish", publish)
 
 
+def _dies_before_it_forgets(patched: pytest.MonkeyPatch, calls: int) -> None:
+    """Where days are there again, and on record, and still told of as lost."""
+    whole = commits._comes_again
+
+    def comes_again(*given: Any) -> bool:
+        if whole(*given):
+            raise DIES
+        return False
+
+    patched.setattr(commits, "_comes_again", comes_again)
+
+
 KILLS = {
     "in the middle of a staging": _dies_in("tests.jobs.test_survey.staged", _stage_one_day),
     "before a commit": _dies_in("jobs.lake.commits._commit"),
     "between a commit and its record": _dies_in("jobs.lake.publications.record"),
     "between quarantine and table": _dies_after_quarantine,
     "before a stage is recorded": _dies_in("jobs.night._record"),
+    "before what is lost is put aside": _dies_in("jobs.lake.publications.forget_lost"),
+    "before what came again is forgotten": _dies_before_it_forgets,
 }
 """Where a process may be gone."""
 _IDS = st.lists(st.integers(0, 99), max_size=3, unique=True)
@@ -559,6 +638,39 @@ class AnyOrder(RuleBasedStateMachine):
                 self.home._waiting.clear()
         if goes_on:
             self.night(day, allow_gap=True)
+
+    @rule(
+        names=st.lists(
+            st.sampled_from(LOSABLE),
+            min_size=1,
+            max_size=3,
+            unique=True,
+        )
+    )
+    def lose(self, names: list[str]) -> None:
+        """Folders of tables are deleted as by an accident: later nights make them anew."""
+        for name in filter(self.model.is_to_lose, names):
+            self.model.lose(name)
+
+    @rule(day=st.sampled_from(DAYS))
+    def night_without_what_was_served(self, day: date) -> None:
+        """The folder of the predictions is away, and comes back from a backup."""
+        model = self.model
+        if not model.is_to_lose(PREDICTIONS):
+            return
+        place = path(self.home.run(day), PREDICTIONS)
+        backup = shutil.move(place, self.folder / "backup")
+        served = model.versions[PREDICTIONS]
+        model.versions[PREDICTIONS] = {}
+        code = self.home.night(day, allow_gap=True)
+        has_landed = self.home.has_landed(day)
+        assert code == (Refused.exit_code if has_landed else NotLanded.exit_code)
+        if has_landed:
+            _check_made(model, day)
+        # Neither those of before, nor a new night's.
+        assert self.home.published(PREDICTIONS) == {}
+        shutil.move(backup, place)
+        model.versions[PREDICTIONS] = served
 
     @rule(day=st.sampled_from(DAYS), by=st.sampled_from(("check_clean", "features")))
     def refused_night(self, day: date, by: str) -> None:
@@ -668,8 +780,9 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def nights_that_have_passed_saw_the_register_of_their_time(self) -> None:
-        made = sorted(self.home.published("readings"))
-        seen = {night: self.home.register_of(night) for night in made[:-1]}
+        by_day = (self.model.versions["readings"], self.model.lost["readings"])
+        read = sorted(set().union(*by_day))
+        seen = {night: self.home.register_of(night) for night in read[:-1]}
         assert {night: seen[night] for night in self.register_seen} == self.register_seen
         # Also where a run was killed between its raw tables: the register is published first.
         assert all(seen.values())
@@ -790,6 +903,29 @@ def test_a_night_overtaken_by_its_correction_is_made_as_it_was_and_then_anew() -
     }
     made = ("range", {"days": (DAYS[0], DAYS[1])})
     _go((_land(5, 1), _night(5), ("overtaken_night", overtaken), made))
+
+
+def test_a_quarantine_of_a_file_that_was_taken_back_has_lost_that_of_the_one_in_force() -> None:
+    # Of the other file rows were refused last, and nothing else was published.
+    taken_back = (
+        *(_land(0, 1, 90), _night(0)),
+        *(_land(0, 1, 95), _kill(0, "between quarantine and table")),
+        _land(0, 1, 90),
+    )
+    _go((*taken_back, _lose(QUARANTINE), _night(0)))
+
+
+def test_a_drop_that_no_night_has_read_is_late_though_later_drops_are_lost_and_came_again() -> None:
+    late = (
+        *(*_FIRST, _land(2, 4), _night(2, allow_gap=True)),
+        _land(1, 3),
+    )
+    _go((*late, _lose(*FEEDS), _restate(2, 2), _night(2)))
+
+
+def test_nights_that_have_lost_their_drops_keep_the_register_of_their_time() -> None:
+    changed = (*_THREE, ("change_register", {"ids": [2]}))
+    _go((*changed, _lose(*FEEDS), _night(0)))
 
 
 def _made_in_order(folder: Path, days: Sequence[date]) -> Model:
@@ -924,6 +1060,11 @@ def _looks_at_no_quarantine(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(survey.Survey, "_refused_with", lambda *_: "")
 
 
+def _forgets_what_is_lost(patched: pytest.MonkeyPatch) -> None:
+    """All of it, once the table gets a commit."""
+    patched.setattr(publications, "_staying", lambda *_: [])
+
+
 Step = tuple[str, dict[str, Any]]
 """A rule of the machine, and what it is given."""
 
@@ -957,6 +1098,10 @@ def _kill(day: int, where: str) -> Step:
     return "killed_night", {"day": DAYS[day], "where": where, "calls": 0, "goes_on": False}
 
 
+def _lose(*names: str) -> Step:
+    return "lose", {"names": list(names)}
+
+
 def _refuse(day: int) -> Step:
     return "refused_night", {"day": DAYS[day], "by": "check_clean"}
 
@@ -977,6 +1122,7 @@ _FIRST = (_land(0, 1), _night(0))
 _CORRECTED = (*_FIRST, _land(0, 2), _night(0))
 _LATER = (*_FIRST, _land(1, 3), _night(1))
 _LATE = (*_LATER, _land(0, 2), _land(2, 4), _night(2))
+_THREE = (*_LATER, _land(2, 4), _night(2))
 _COMMITTED = (*_FIRST, _land(0, 2), _kill(0, "between a commit and its record"))
 _DEFINED = (*_FIRST, ("change_definition", {"day": DAYS[0]}))
 
@@ -1113,6 +1259,36 @@ RULES = {
             *(_land(0, 1, 95), _kill(0, "between quarantine and table")),
             *(_land(0, 1, 90), _night(0)),
         ),
+    ),
+    "what a table has lost is on record until it comes again": Rule(
+        broken_by=_forgets_what_is_lost,
+        steps=(*_THREE, _lose(*FEEDS), _restate(2, 2), _night(2)),
+    ),
+    "a lost drop is known again from when it was": Rule(
+        broken_by=_always("jobs.lake.knowledge.Knowledge._day_of_lost_drop", None),
+        steps=(*_LATE, _lose("readings"), _night(2)),
+    ),
+    "nights since a loss were made without what was lost": Rule(
+        broken_by=_always("jobs.lake.knowledge.Knowledge._has_gone_on_since", False),
+        steps=(
+            *(*_THREE, _lose("readings"), _restate(2, 2)),
+            *(_land(0, 5), _land(3, 6), _night(3)),
+        ),
+    ),
+    "a lost table is made as it was before a late correction": Rule(
+        broken_by=_always("jobs.lake.knowledge.Knowledge.made_as_of", None),
+        steps=(*_LATE, _lose("marks"), _night(2)),
+    ),
+    "a lost quarantine is judged again": Rule(
+        broken_by=_always("jobs.survey.Survey._has_lost_quarantine", False),
+        steps=(
+            *(_land(0, 1, 90), _night(0)),
+            *(_lose(QUARANTINE), _night(0)),
+        ),
+    ),
+    "nothing is scored while what was served is lost": Rule(
+        broken_by=_always("jobs.lake.served.require_not_lost", None),
+        steps=(*_LATER, ("night_without_what_was_served", {"day": DAYS[1]})),
     ),
 }
 """By what each says."""

@@ -120,6 +120,8 @@ class Home:
         """Who looks at what was published, also by a run that is killed."""
         self.refused_stage = ""
         """One that does not accept what it is given."""
+        self.judges_quarantines = False
+        """Whether a check tells of whose days it has judged what was refused, as the stage does."""
 
     def run(self, last: date, first: date | None = None) -> Run:
         return Run(
@@ -322,6 +324,9 @@ class Home:
             assert set(waiting) == set(run.tables)
         commits.refuse_stage(run, waiting)
         for name in in_order(self.pipeline, waiting):
+            if self.judges_quarantines:
+                judged = waiting[name].days
+                publications.forget_made_anew(run, name + QUARANTINE_SUFFIX, judged)
             self._publish(run, name, waiting[name])
         self._waiting.pop(run.days, None)
 
