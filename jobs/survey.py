@@ -18,7 +18,7 @@ from itertools import chain, pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from jobs.lake import approvals, model_events, ops, publications, served
+from jobs.lake import approvals, model_events, ops, publications, served, unscored
 from jobs.lake.definition import digest
 from jobs.lake.knowledge import (
     Knowledge,
@@ -68,7 +68,17 @@ _Asked = Mapping[date, Set[str]]
 """By night the names of the tables that are to be made for it."""
 AWAITS: Final = "awaits approval"
 """State of predictions for which no model serves, and one that would awaits a person."""
-State = Literal["missing", "stale", "awaits approval", "outdated", "served", "current"]
+UNSCORED: Final = "unscored"
+"""State of predictions that were tried once, as the model whose turn it was can score none."""
+State = Literal[
+    "missing",
+    "stale",
+    "awaits approval",
+    "unscored",
+    "outdated",
+    "served",
+    "current",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -624,7 +634,7 @@ class Survey:
         # Also where an older revision of what was served is there.
         is_lost = table.name == PREDICTIONS and night in self.lost_nights
         if one is None or is_lost:
-            return self._if_awaiting(self._missing(table, night))
+            return self._if_unscored(self._if_awaiting(self._missing(table, night)))
         changed = [given for given in _followed(table, one) if self._has_changed(given)]
         if not changed and self._has_lost_quarantine(table, one):
             reason = f"{sql_name(self._run, table.name)}{QUARANTINE_SUFFIX} {_LOST}"
@@ -649,6 +659,25 @@ class Survey:
             return one
         way = approvals.command(self.pipeline, awaited["model_version"])
         return replace(one, state=AWAITS, reason=f"no model serves yet: {way}")
+
+    def _if_unscored(self, one: Finding) -> Finding:
+        """Of predictions that are missing: whether `predict` has tried, and would find the same."""
+        if one.table.name != PREDICTIONS or one.state != "missing":
+            return one
+        # Who names a night asks for it; and what is lost is refused, that nothing takes its place.
+        if one.night in self._run.days or one.night in self.lost_nights:
+            return one
+        why = self._unscored.get(one.night)
+        return replace(one, state=UNSCORED, reason=why) if why else one
+
+    @cached_property
+    def _unscored(self) -> Mapping[date, str]:
+        """Why nights are left out that have no model."""
+        run = self._run
+        # A person has done something for models, or is about to.
+        if run.retrain or run.rescore:
+            return {}
+        return unscored.reasons(run.environment, self.pipeline)
 
     def _of_drop(self, table: Table, feed: Feed, night: date) -> Finding:
         found = self._by_its_file(self._finding(table, night), feed)

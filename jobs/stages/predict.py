@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs.lake import amounts, approvals, model_events, ops, served, snapshots, tables
+from jobs.lake import (
+    amounts,
+    approvals,
+    model_events,
+    ops,
+    served,
+    snapshots,
+    tables,
+    unscored,
+)
 from jobs.lake.contract import not_as_promised
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import path
@@ -43,6 +52,8 @@ if TYPE_CHECKING:
 
 _Champions = Mapping[date, "ModelVersion"]
 """By night the model that scores it."""
+_Without = Mapping[date, str]
+"""By night why the model whose turn it is scores it not."""
 _LEFT_OUT = (
     "This run leaves them out and scores the others. To have them scored, restore MLflow from a "
     "backup."
@@ -69,7 +80,8 @@ def predict(run: Run) -> dict[str, object]:
     registry = Registry(run.environment, run.pipeline.name)
     served.require_not_lost(run, partial(_without_their_model, run, registry))
     put_back = serving.put_right(run.environment, registry)
-    champions, others = _champions(run, registry)
+    champions, without = _champions(run, registry)
+    of_those_without = unscored.facts(run.pipeline, without)
     if not champions:
         if run.days.last < run.night:
             # Such as those before a gap: whether the run ends without a model its last part tells.
@@ -78,9 +90,10 @@ def predict(run: Run) -> dict[str, object]:
                 "predictions": 0,
                 "models": [],
                 "nights_without_model": list(map(str, run.days)),
+                **of_those_without,
                 "alias_was_moved_to": put_back,
             }
-        raise _without_model(run, others)
+        raise _without_model(run, without)
     knowledge = Knowledge.of_now(run)
     # Only the nights that have a champion: what others hold from runs of their own stays.
     nights = Days(min(champions), max(champions))
@@ -106,42 +119,59 @@ def predict(run: Run) -> dict[str, object]:
         "variants": work.variants,
         "odd_inputs": odd_inputs.in_words(odd),
         "nights_without_model": [str(day) for day in run.days if day not in champions],
+        **of_those_without,
         "alias_was_moved_to": put_back,
     }
 
 
-def _champions(run: Run, registry: Registry) -> tuple[_Champions, Mapping[str, str]]:
+def _champions(run: Run, registry: Registry) -> tuple[_Champions, _Without]:
     """The model of each night that has one; one of another label is none, and people are told.
 
     So they are of one that was deleted after its turn, or whose files are gone: the nights that
     others score go on.
 
     Returns:
-        The models, and by version what those of another label have learned.
+        The models, and of nights that fall into a turn without one why.
 
     Raises:
         NightshiftError: that of the run's last night was deleted, or its files are gone.
     """
     found, gone = serving.models_there(run.environment, registry, run.days)
-    others: dict[str, str] = {}
-    for model in {model.version: model for model in found.values()}.values():
-        if other := serving.other_label(run.pipeline, registry, model):
-            others[model.version] = other
-            told = f"Warning: version {model.version} {other}: it scores no night."
-            print(told, file=sys.stderr, flush=True)
-    own = {night: model for night, model in found.items() if model.version not in others}
+    without: dict[date, str] = {}
+    for version, other in _of_other_labels(run, registry, found.values()).items():
+        why = f"version {version} {other}"
+        print(f"Warning: {why}: it scores no night.", file=sys.stderr, flush=True)
+        without |= dict.fromkeys(_scored_by(found, version), why)
+    own = {night: model for night, model in found.items() if night not in without}
     of_night = [one for one in gone if one.covers(run.night)]
     serving.require_none_gone(of_night, _to_train_another(run, _covered(run.days, of_night)))
     for one in gone:
         print(f"Warning: {one} {_LEFT_OUT}", file=sys.stderr, flush=True)
+        why = f"version {one.turn.version} is not in MLflow"
+        without |= dict.fromkeys(_covered(run.days, [one]), why)
     unreadable = _unreadable(run, registry, own.values())
     turn = serving.turn_of(run.environment, registry, run.night)
     for version, error in unreadable.items():
+        nights = _scored_by(own, version)
         if turn and version == turn.version:
-            way = _to_train_another(run, _scored_by(own, version))
+            way = _to_train_another(run, nights)
             raise NightshiftError(f"{error} Or have another model trained: {way}") from error
         print(f"Warning: {error} {_UNREADABLE}", file=sys.stderr, flush=True)
-    return {night: model for night, model in own.items() if model.version not in unreadable}, others
+        without |= dict.fromkeys(nights, f"the files of version {version} cannot be read")
+    return {night: model for night, model in own.items() if night not in without}, without
+
+
+def _of_other_labels(
+    run: Run,
+    registry: Registry,
+    models: Iterable[ModelVersion],
+) -> Mapping[str, str]:
+    """Of models that have learned another label what they have; by version."""
+    found: dict[str, str] = {}
+    for model in {model.version: model for model in models}.values():
+        if other := serving.other_label(run.pipeline, registry, model):
+            found[model.version] = other
+    return found
 
 
 def _unreadable(
@@ -197,12 +227,12 @@ def _scored_by(models: _Champions, version: str) -> list[date]:
     return [night for night, model in models.items() if model.version == version]
 
 
-def _without_model(run: Run, others: Mapping[str, str]) -> Refused:
+def _without_model(run: Run, without: _Without) -> Refused:
     """Why nothing can be scored, and the way out.
 
     Args:
         run: Of the nights.
-        others: By version what models have learned that scored them otherwise.
+        without: Why the models whose turn they are score none.
     """
     name = run.pipeline.name
     none = model_events.NONE_IN_FORCE.format(name=name, days=run.days)
@@ -210,7 +240,7 @@ def _without_model(run: Run, others: Mapping[str, str]) -> Refused:
     waiting = approvals.undecided(recorded, run.pipeline, ops.now())
     awaited = approvals.awaited_on(waiting, run.days.last)
     if awaited is None:
-        why = [f"Version {version} {other}." for version, other in others.items()]
+        why = [f"{one[0].upper()}{one[1:]}." for one in dict.fromkeys(without.values())]
         way = "Run stages train and evaluate until one is promoted."
         return Refused(" ".join([none, *why, way]))
     way = approvals.command(run.pipeline, awaited["model_version"])

@@ -40,6 +40,7 @@ from jobs.lake import (
     publications,
     read_before,
     served,
+    unscored,
 )
 from jobs.lake.knowledge import Knowledge, Seen
 from jobs.lake.locations import partition, path
@@ -306,6 +307,8 @@ class Home:
             self._waiting.clear()
             return error.exit_code
         metrics: dict[str, object] = {}
+        if run.doing.name == "predict":
+            metrics = unscored.facts(run.pipeline, self._without_model(run.days))
         if run.doing.name == "ingest":
             metrics = {"feeds": self._files_read(run)}
         if run.doing.name == "transform":
@@ -568,6 +571,11 @@ class Home:
         served.require_not_lost(run)
         if self.awaits_model:
             raise AwaitsApproval("One awaits a person.")
+        without = self._without_model(run.days)
+        if run.night in without:
+            raise Refused("Its model can score none.")
+        if set(run.days) == set(without):
+            return
         days = self._with_model(run.days)
         knowledge = Knowledge.of_now(run)
         scoring = self.published("scoring")
@@ -584,10 +592,17 @@ class Home:
 
     def _with_model(self, days: Days) -> Days:
         """Of these days the last alone, where an earlier one has a model of another label."""
+        return Days.of(days.last) if self._without_model(days) else days
+
+    def _without_model(self, days: Days) -> dict[date, str]:
+        """Those of the days whose model has learned another label, and what is said of it."""
         turns = model_events.turns(self.environment, "tiny")
-        serving = filter(None, (model_events.in_turn(turns, day) for day in days))
-        is_any_other = any(turn.version in self.other_label for turn in serving)
-        return Days.of(days.last) if is_any_other else days
+        serving = {day: model_events.in_turn(turns, day) for day in days}
+        found = {}
+        for day, turn in serving.items():
+            if turn and turn.version in self.other_label:
+                found[day] = f"version {turn.version} is odd"
+        return found
 
     def _file(self, day: date, feed: str = "readings") -> Path:
         return self.environment.landing / "tiny" / feed / f"{day}.csv"
@@ -2835,6 +2850,107 @@ def test_a_range_over_a_change_of_the_label_is_measured(home: Home) -> None:
     assert stages_of(home)["monitor"] == [f"{DAYS[1]}..{DAYS[3]}"]
     # Of the days after them: what is scored is tomorrow.
     assert list(home.published("predictions")) == [DAYS[1], DAYS[4]]
+
+
+def without_model(home: Home) -> None:
+    """A night that was missed, and the night that has tried it: its model scores none."""
+    for number in range(3):
+        home.promote(DAYS[number], str(number + 1))
+    home.other_label = {"2"}
+    assert home.night(DAYS[0]) == 0
+    assert home.night(DAYS[2]) == 0
+    assert stages_of(home)["predict"] == [f"{DAYS[1]}..{DAYS[2]}"]
+    assert list(home.published(PREDICTIONS)) == [DAYS[1], DAYS[3]]
+
+
+def test_a_missed_night_without_a_model_is_tried_once_and_the_plan_says_so(home: Home) -> None:
+    without_model(home)
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+    why = (
+        f"version 2 is odd; left out. Once that is mended: nightshift run tiny --date {DAYS[1]}; "
+        f"or by another model: nightshift run tiny --date {DAYS[1]} --retrain"
+    )
+    told = ("tiny.predictions", 1, str(DAYS[1]), why)
+    assert _told_of(home, "unscored", DAYS[2]) == [told]
+    # A night that has other work, and a model that has come for others, leave it as it is.
+    home.promote(DAYS[3], "4")
+    assert home.night(DAYS[3]) == 0
+    assert stages_of(home)["predict"] == [str(DAYS[3])]
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+
+
+def test_nights_of_one_turn_without_a_model_are_told_together(home: Home) -> None:
+    home.promote(DAYS[0])
+    home.promote(DAYS[3], "2")
+    home.other_label = {"1"}
+    assert home.night(DAYS[3], first=DAYS[0]) == 0
+    ((_, nights, days, why),) = _told_of(home, "unscored", DAYS[4])
+    assert (nights, days) == (3, f"{DAYS[0]}..{DAYS[2]}")
+    named = f"--from {DAYS[0]} --to {DAYS[2]}; or"
+    assert named in str(why)
+    assert str(why).endswith(f"nightshift run tiny --date {DAYS[0]} --retrain")
+
+
+def _another_has_its_turn(home: Home) -> None:
+    home.promote(DAYS[1], "4")
+
+
+def _its_model_is_rolled_back(home: Home) -> None:
+    home.promote(DAYS[0], "4")
+    # All whose turns are later are withdrawn.
+    rollback(home.environment, TINY, "4", Said(who="alice", why="odd"))
+
+
+def _another_label_is_declared(home: Home) -> None:
+    training = replace(TINY.training, label="other")
+    home.pipeline = replace(TINY, training=training)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [_another_has_its_turn, _its_model_is_rolled_back, _another_label_is_declared],
+)
+def test_a_night_without_a_model_is_tried_again_once_that_may_help(
+    home: Home, changes: Callable[[Home], None]
+) -> None:
+    without_model(home)
+    changes(home)
+    assert home.night(DAYS[2]) == 0
+    assert stages_of(home)["predict"] == [str(DAYS[1])]
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+
+
+def test_a_person_has_a_night_without_a_model_tried_again(home: Home) -> None:
+    without_model(home)
+    # As `predict` ends for a night that is asked for.
+    assert home.night(DAYS[1]) == Refused.exit_code
+    assert stages_of(home)["predict"] == [str(DAYS[1])]
+    assert home.night(DAYS[3], rescore=True) == 0
+    tried = [str(DAYS[1]), str(DAYS[3])]
+    assert stages_of(home)["predict"] == tried
+    with home._stages():
+        retrained = plan(replace(home.run(DAYS[3]), retrain=True))
+    states = [row[:4] for row in retrained.rows]
+    assert ("tiny.predictions", "missing", 1, str(DAYS[1])) in states
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+
+
+def test_a_night_whose_predictions_are_lost_is_not_left_out_for_its_model(home: Home) -> None:
+    for number in range(3):
+        home.promote(DAYS[number], str(number + 1))
+    assert home.night(DAYS[2], first=DAYS[0]) == 0
+    shutil.rmtree(path(home.run(DAYS[0]), PREDICTIONS))
+    home.other_label = {"2"}
+    assert home.night(DAYS[2], first=DAYS[0], rescore=True) == 0
+    missing = _told_of(home, "missing", DAYS[2])
+    told = [row[2:] for row in missing if row[0] == "tiny.predictions"]
+    # Of a range over one without a model this home scores the last alone.
+    assert told == [(str(Days(DAYS[0], DAYS[1])), f"{LOST}; {RESCORE}")]
+    assert home.night(DAYS[3]) == Refused.exit_code
 
 
 def test_why_a_night_was_not_published_is_said_where_it_is_missed(home: Home) -> None:

@@ -23,7 +23,7 @@ from pipelines.environment import Environment
 from pipelines.errors import Refused
 from pipelines.flights import PIPELINE as FLIGHTS
 from pipelines.spec import Replay
-from tests.jobs.test_survey import DAYS, TINY, Home, _definitions
+from tests.jobs.test_survey import DAYS, TINY, Home, _definitions, without_model
 
 
 @pytest.fixture
@@ -152,6 +152,19 @@ def test_a_night_that_awaits_a_person_is_told_as_that_and_not_to_be_made(
     assert (work.first, work.last) == (DAYS[1], DAYS[2])
     home.promote(DAYS[1], "7")
     assert shown(home, DAYS[2]).to_make == DAYS[2]
+
+
+def test_a_night_that_no_model_scores_stays_as_it_is_and_says_why(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_model(home)
+    page = shown(home, DAYS[2])
+    assert told(page) == by_plan(home, DAYS[2], monkeypatch)
+    assert page.counts["unscored"] == 1
+    assert (page.to_make, page.work) == (None, ())
+    (stays,) = page.stays
+    assert (stays.state, stays.first) == ("unscored", DAYS[1])
+    assert stays.tables == ("predictions",)
 
 
 def test_reasons_are_told_once_with_their_tables_and_nights(home: Home) -> None:

@@ -17,9 +17,10 @@ from pyspark.sql.types import StructType
 
 from jobs.commands import decide
 from jobs.commands.decide import Said
-from jobs.lake import model_events, ops, served, tables
+from jobs.lake import model_events, ops, served, tables, unscored
 from jobs.lake.commits import publish
 from jobs.lake.locations import path
+from jobs.night import _record as record_stage
 from jobs.stages import check, evaluate, predict, train
 from jobs.training import parts, scoring
 from jobs.training.dataset import Dataset
@@ -399,6 +400,37 @@ def test_nights_whose_model_has_no_files_any_more_keep_no_others_from_theirs(
     _delete_files(environment, models[2])
     with pytest.raises(NightshiftError, match=r"version 3 cannot be read.*nightshift rollback"):
         predict.predict(small.run_of(environment, "predict", last, first))
+
+
+def test_what_was_found_of_nights_without_a_model_is_what_whoever_plans_is_told(
+    tmp_path: Path, staged: list[pa.Table]
+) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, ROWS, "scoring")
+    nights = NIGHTS.since(1)
+    models = [_promote(environment, night) for night in nights]
+    client = Registry(environment, "small")._client
+    client.log_param(models[0].run_id, "label", "weight")
+    client.delete_model_version("small", "2")
+    _delete_files(environment, models[2])
+    run = small.run_of(environment, "predict", nights.last, nights.first)
+    began = ops.now().timestamp()
+    found = predict.predict(run)
+    assert not unscored.reasons(environment, small.SMALL)
+    record_stage(run, began, 0.1, status="done", metrics=found)
+    told = unscored.reasons(environment, small.SMALL)
+    other = (
+        "has learned 'weight' (binary classification) and not 'failed' (binary classification), "
+        "which 'small' declares"
+    )
+    whys = {}
+    for day, why in told.items():
+        whys[day], _, _ = why.partition("; left out. Once that is mended: ")
+    assert whys == {
+        nights.first: f"version 1 {other}",
+        NIGHTS.first: "version 2 is not in MLflow",
+        NIGHTS.first + timedelta(days=1): "the files of version 3 cannot be read",
+    }
 
 
 def _delete_files(environment: Environment, model: ModelVersion) -> None:
