@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jobs.lake.publications import Publication, Told
     from pipelines.run import Run
 
-_BY_ANOTHER = ", by another model: that of the first night is gone"
+_BY_ANOTHER = ", by another model: that of the first night is gone, or has learned another label"
 """Why lost nights are asked for with a training."""
 
 
@@ -54,7 +54,8 @@ def require_not_lost(
 
     Args:
         run: That is about to score.
-        without_model: Of nights those whose model is gone, so that none can score them again.
+        without_model: Of nights those whose model is gone, or has learned another label, so that
+            none can score them again.
 
     Raises:
         Refused: some are; the message tells which, and the ways out.
@@ -96,14 +97,14 @@ def _ask_for(nights: Days, without_model: Sequence[date]) -> tuple[Days, _Ask]:
 
     Args:
         nights: That are lost.
-        without_model: Those whose model is gone, in order.
+        without_model: Those whose model can score none, in order.
     """
     if not without_model:
         return nights, _Ask("--rescore")
     first = without_model[0]
     if nights.first < first:
         return Days(nights.first, first - timedelta(days=1)), _Ask("--rescore")
-    # It serves from that night on, in the place of the one that is gone.
+    # It serves from that night on, in the place of the one that can score none.
     return Days.of(first), _Ask("--retrain --rescore", _BY_ANOTHER)
 
 

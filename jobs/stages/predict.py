@@ -209,10 +209,17 @@ def _to_train_another(run: Run, nights: Sequence[date]) -> str:
 
 
 def _without_their_model(run: Run, registry: Registry, nights: Days) -> list[date]:
-    """Of the nights those whose model was deleted in MLflow after its turn, or its files."""
+    """Of the nights those whose model can score none.
+
+    It was deleted in MLflow after its turn, or its files, or it has learned another label.
+    """
     models, gone = serving.models_there(run.environment, registry, nights)
     found = _covered(nights, gone)
-    for version in _unreadable(run, registry, models.values()):
+    unfit = {
+        *_of_other_labels(run, registry, models.values()),
+        *_unreadable(run, registry, models.values()),
+    }
+    for version in unfit:
         found += _scored_by(models, version)
     return found
 
@@ -241,7 +248,9 @@ def _without_model(run: Run, without: _Without) -> Refused:
     awaited = approvals.awaited_on(waiting, run.days.last)
     if awaited is None:
         why = [f"{one[0].upper()}{one[1:]}." for one in dict.fromkeys(without.values())]
-        way = "Run stages train and evaluate until one is promoted."
+        command = _to_train_another(run, sorted(without))
+        way = "Run stages train and evaluate until one is promoted"
+        way += f": {command}" if command else "."
         return Refused(" ".join([none, *why, way]))
     way = approvals.command(run.pipeline, awaited["model_version"])
     return AwaitsApproval(

@@ -327,8 +327,9 @@ def test_a_model_that_has_learned_another_label_scores_no_night(
     ) in capsys.readouterr().err
     night = small.run_of(environment, "predict", date(2013, 1, 24))
     told = r"No model of 'small' was in force on 2013-01-24.* Version 1 has learned 'weight'"
-    with pytest.raises(Refused, match=told):
+    with pytest.raises(Refused, match=told) as why:
         predict.predict(night)
+    assert str(why.value).endswith(": nightshift run small --date 2013-01-24 --retrain")
     # Caught up by a night that has a model itself, it keeps that one from nothing.
     caught_up = replace(night, as_of=date(2013, 1, 25))
     assert predict.predict(caught_up)["nights_without_model"] == ["2013-01-24"]
@@ -438,9 +439,9 @@ def _delete_files(environment: Environment, model: ModelVersion) -> None:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("is_registered", [False, True])
+@pytest.mark.parametrize("lacks", ["its version", "its files", "the label"])
 def test_lost_nights_whose_model_is_gone_are_scored_again_by_the_commands_that_are_told(
-    tmp_path: Path, staged: list[pa.Table], *, is_registered: bool
+    tmp_path: Path, staged: list[pa.Table], lacks: str
 ) -> None:
     environment = small.models_at(tmp_path)
     small.publish(environment, ROWS, "scoring")
@@ -451,10 +452,13 @@ def test_lost_nights_whose_model_is_gone_are_scored_again_by_the_commands_that_a
     published = small.run_of(environment, "predict", last, first)
     _publish_predictions(published)
     shutil.rmtree(path(published, PREDICTIONS))
-    if is_registered:
+    client = Registry(environment, "small")._client
+    if lacks == "the label":
+        client.log_param(model.run_id, "label", "weight")
+    elif lacks == "its files":
         _delete_files(environment, model)
     else:
-        Registry(environment, "small")._client.delete_model_version("small", "1")
+        client.delete_model_version("small", "1")
     tonight = small.run_of(environment, "predict", last + timedelta(days=1))
     asked = []
     for _ in range(2):
