@@ -28,6 +28,8 @@ _BY_ANOTHER = ", by another model: that of the first night is gone, or has learn
 def lost_nights(run: Run, told: Told) -> set[date]:
     """Nights whose predictions are lost, and that the run was not asked to score again.
 
+    None of before the pipeline's first day: nobody could have them scored, nor is asked to.
+
     Args:
         run: Up to whose night everything shall be true.
         told: The publications of the pipeline's predictions.
@@ -38,8 +40,9 @@ def lost_nights(run: Run, told: Told) -> set[date]:
     there = publications.latest(told)
     nights = set()
     for day, one in told.lost.items():
-        if _is_lost(one, there.get(day)):
-            nights.add(table.night_of(day))
+        night = table.night_of(day)
+        if night >= run.pipeline.first_day and _is_lost(one, there.get(day)):
+            nights.add(night)
     return nights - set(Days(run.named_from, run.night)) if run.rescore else nights
 
 

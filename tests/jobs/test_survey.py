@@ -2423,6 +2423,27 @@ def test_predictions_that_were_served_and_are_lost_are_scored_again_by_a_persons
     }
 
 
+def test_predictions_that_are_lost_of_before_a_first_day_that_was_moved_refuse_no_night(
+    home: Home,
+) -> None:
+    home.promote(DAYS[0])
+    home.night(DAYS[2], first=DAYS[0])
+    # A pipeline that begins anew by the same name: what it had is gone.
+    for name in ("readings", "marks", "sums", "training", "scoring", PREDICTIONS):
+        shutil.rmtree(path(home.run(DAYS[0]), name))
+    for day in DAYS[:3]:
+        home._file(day).unlink()
+    home.pipeline = replace(TINY, first_day=DAYS[3])
+    assert home.night(DAYS[4], first=DAYS[3]) == 0
+    assert list(home.published(PREDICTIONS)) == DAYS[4:6]
+    assert home.night(DAYS[4]) == 0
+    assert home.performed == []
+    # With them it had lost these nights again.
+    home.pipeline = replace(TINY, first_day=DAYS[2])
+    home.land(DAYS[2], 7)
+    assert home.night(DAYS[4]) == Refused.exit_code
+
+
 def test_predictions_that_come_back_from_a_backup_are_those_that_were_served(home: Home) -> None:
     home.promote(DAYS[0])
     home.night(DAYS[2], first=DAYS[0])
