@@ -838,12 +838,11 @@ class Survey:
         Where the run is to begin at the start, from the pipeline's first day; and from none before
         it, which a home may have made before another was declared.
         """
-        daily = [feed for feed in self._run.pipeline.feeds if not feed.is_reference]
         first = self._run.pipeline.first_day if self._run.from_start else self._run.days.first
-        for feed in daily:
+        # By what was to be scored there were nights also where all feeds are named anew.
+        for name in (*self.daily_feeds, SCORING):
             # What a table has lost was asked for once, too.
-            lost = self._told[feed.name].lost
-            first = min([first, *self._known(feed.name), *lost])
+            first = min(first, self._told[name].first_day or first)
         return Days(max(first, self._run.pipeline.first_day), self._run.days.last)
 
     def _made_nights(self, table: Table) -> list[date]:

@@ -537,6 +537,14 @@ class Told(Sequence[Publication]):
         return len(self._made)
 
     @property
+    def first_day(self) -> date | None:
+        """The first that was ever published, also where its rows are lost; None: there is none."""
+        read = (self._recorded, *self._lost)
+        recorded = [pc.min(rows["day"]).as_py() for rows in read]
+        found = [*recorded, *(one.day for one in self.unrecorded)]
+        return min(filter(None, found), default=None)
+
+    @property
     def last_attempt(self) -> int:
         """The highest number of an attempt, also of one whose rows are lost; 0: there is none."""
         read = (self._recorded, *self._lost)

@@ -1950,6 +1950,28 @@ def test_a_feed_that_is_declared_later_asks_for_no_file_of_nights_that_were_made
         assert stages_of(home)["predict"] == [str(DAYS[2])]
 
 
+def test_a_feed_that_is_named_anew_is_read_for_every_night_that_was_made(home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    anew = replace(TINY.feeds[0], name="anew")
+    marks = replace(MARKS, reads=("anew",))
+    home.pipeline = replace(
+        TINY,
+        feeds=(anew, *TINY.feeds[1:]),
+        derived=(marks, SUMS),
+        entity_table="anew",
+    )
+    assert _told_of(home, "missing", DAYS[3])[0][:3] == (
+        "tiny.anew",
+        4,
+        f"{DAYS[0]}..{DAYS[3]}",
+    )
+    # What nobody can read any more is told as ever.
+    home._file(DAYS[1]).unlink()
+    run = home.run(DAYS[3])
+    with pytest.raises(Refused, match=rf"- {DAYS[1]}: tiny/readings/{DAYS[1]}.csv"):
+        survey.require_no_hole(run, survey.Survey(run))
+
+
 def test_stages_after_ingest_make_nights_anew_that_lack_a_feed_that_was_declared_later(
     home: Home,
 ) -> None:
