@@ -5,6 +5,7 @@ And what else a night is watched for: drift, skew and coverage (`jobs/training/w
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date, timedelta
 from itertools import takewhile
@@ -15,11 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs import survey
-from jobs.lake import approvals, ops, snapshots
+from jobs.lake import approvals, model_events, ops, snapshots
 from jobs.lake.locations import exists
 from jobs.training import alarms, dataset, metrics, watch
 from jobs.training.tasks import task_of
 from pipelines.days import Days
+from pipelines.errors import UsageError
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, TRAINING
 
@@ -31,7 +33,8 @@ def monitor(run: Run) -> dict[str, object]:
 
     The measures are by day, event date and model; what is watched, by night. An outcome that was
     told before, and on these days anew, is measured as it was told last, and taken out of the
-    measures of the day on which it was told before.
+    measures of the day on which it was told before. What models have foretold that have learned
+    another label is not measured.
 
     Models that have awaited a person for too long are refused, also where no model is trained or
     evaluated.
@@ -143,7 +146,29 @@ def _with_predictions(run: Run, labels: pa.Table) -> pa.Table:
     known = predicted.filter(pc.is_valid(predicted[pipeline.prediction]))
     keys = list(pipeline.entity)
     # Inner, because some rows were labelled and never scored.
-    return labels.join(known.select(list(columns)), keys=keys, join_type="inner")
+    arrived = labels.join(known.select(list(columns)), keys=keys, join_type="inner")
+    others = pa.array(_of_other_labels(run, arrived), pa.string())
+    return arrived.filter(pc.invert(pc.is_in(arrived["model_version"], others)))
+
+
+def _of_other_labels(run: Run, foretold: pa.Table) -> list[str]:
+    """Those of the versions that have foretold something else than is declared by now."""
+    versions = pc.unique(foretold["model_version"]).to_pylist()
+    recorded = model_events.events(run.environment, run.pipeline.name)
+    known = {one["model_version"] for one in recorded}.intersection(versions)
+    if not known:
+        return []
+    from jobs.training import serving
+    from jobs.training.registry import Registry
+
+    registry = Registry(run.environment, run.pipeline.name)
+    others = []
+    for version in sorted(known):
+        # Of one that was deleted in MLflow nobody knows.
+        with suppress(UsageError):
+            if serving.other_label(run.pipeline, registry, registry.version(version)):
+                others.append(version)
+    return others
 
 
 def _parts(run: Run, arrived: pa.Table) -> list[pa.Table]:

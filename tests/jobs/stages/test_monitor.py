@@ -13,12 +13,14 @@ import pytest
 from jobs.lake import model_events, ops
 from jobs.stages.monitor import monitor
 from jobs.training.metrics import summary
+from jobs.training.registry import Registry
 from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.model import Promotion
 from pipelines.spec import Pipeline
+from tests import empty_registry
 from tests.jobs.records import settle
 from tests.jobs.training import small
 
@@ -90,6 +92,44 @@ def test_one_pass_over_two_days_measures_what_two_nights_do(environment: Environ
     nightly = _measured(environment)
     monitor(small.run_of(environment, "monitor", DAYS.last, DAYS.first))
     assert _measured(environment) == nightly
+
+
+def _keep(environment: Environment, files: Path, **params: object) -> str:
+    """Keep a model that has learned so; returns its version."""
+    files.mkdir()
+    (files / "model").write_text("nothing is loaded")
+    model = Registry(environment, "small").keep(
+        files,
+        as_of=DAYS.first,
+        fingerprint=files.name,
+        family="linear",
+        recipe="as ever",
+        params=params,
+        curves={},
+        pins={},
+    )
+    return model.version
+
+
+@pytest.mark.parametrize(
+    ("label", "measured"),
+    [("weight", 0), ("failed", 2)],
+)
+def test_what_was_foretold_of_another_label_is_not_measured(
+    environment: Environment,
+    tmp_path: Path,
+    label: str,
+    measured: int,
+) -> None:
+    empty_registry.put_in(environment.home)
+    _predict(environment, LABELS)
+    run = small.run_of(environment, "monitor", DAYS.last, DAYS.first)
+    # As of its number the record tells of those before.
+    settle(run, "2")
+    assert _keep(environment, tmp_path / "files", label=label) == "3"
+    settle(run, "3")
+    assert monitor(run)["measured"] == measured
+    assert len(_measured(environment)) == measured
 
 
 def _told_anew() -> pa.Table:
