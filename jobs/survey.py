@@ -925,9 +925,12 @@ class Survey:
     def _is_needed(self, file: ExpectedFile) -> bool:
         """Whether a night cannot be read without the file.
 
-        An optional one that is gone is none that never came: its rows would go with it.
+        An optional one that is gone is none that never came: its rows would go with it. Nor is one
+        whose rows the table has lost: the night would be made without, and nobody be told.
         """
-        made = self._known(file.feed.name).get(file.day)
+        name = file.feed.name
+        lost = self._told[name].lost.get(file.day)
+        made = self._known(name).get(file.day, lost)
         was_read = made is not None and bool(made.inputs)
         return was_read or not file.is_waived(self._run.environment.landing)
 

@@ -155,10 +155,13 @@ def ingest(run: Run) -> dict[str, object]:
 
 
 def _optional_files_read(run: Run) -> set[tuple[str, date]]:
-    """The optional feeds and days of the run that are in force and were made from a file."""
+    """The optional feeds and days of the run that were made from a file, in force or lost."""
     found = set()
     for feed in run.pipeline.feeds:
-        known = in_force(run, feed.name, run.days) if feed.is_optional else {}
+        if not feed.is_optional:
+            continue
+        known = dict(lost(run, feed.name))
+        known |= in_force(run, feed.name, run.days)
         found |= {(feed.name, day) for day, one in known.items() if one.inputs}
     return found
 

@@ -2109,6 +2109,23 @@ def test_a_feed_that_has_lost_its_table_is_not_taken_for_one_that_was_declared_l
     assert ingested == [str(DAYS[0]), str(DAYS[2])]
 
 
+def test_rows_of_an_optional_file_that_are_lost_together_with_it_are_a_hole(home: Home) -> None:
+    optional = replace(TINY.feeds[0], name="late", path="late/{date}.csv", is_optional=True)
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, optional))
+    home.land_of("late", DAYS[1], 7)
+    home.night(DAYS[2], first=DAYS[0])
+    shutil.rmtree(path(home.run(DAYS[0]), "late"))
+    home._file(DAYS[1], "late").unlink()
+    with pytest.raises(Refused, match=rf"- {DAYS[1]}: tiny/late/{DAYS[1]}.csv"):
+        home.night(DAYS[3])
+    # Once a person says that it has none, the night has none.
+    home.land_of("late", DAYS[1])
+    assert home.night(DAYS[3]) == 0
+    assert home.published("late")[DAYS[1]] == []
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+
+
 def test_an_old_night_of_a_feed_declared_since_is_a_hole_where_another_file_is_gone(
     home: Home,
 ) -> None:

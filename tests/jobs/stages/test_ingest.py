@@ -142,14 +142,17 @@ def test_a_file_that_was_mended_empties_its_days_quarantine(toy: Environment) ->
     assert _rows(toy, "readings_quarantine") == []
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
 def test_a_day_of_an_optional_file_that_is_gone_is_not_made_anew_without_it(
-    toy: Environment,
+    toy: Environment, is_lost: bool
 ) -> None:
     _night(toy, "2013-01-01")
     optional = replace(TOY.feeds[0], is_optional=True)
     run = run_of_feeds(toy, (optional, *TOY.feeds[1:]), "2013-01-01", "2013-01-02")
     for day in run.days:
         (toy.landing / f"toy/readings/{day}.csv").unlink()
+    if is_lost:
+        shutil.rmtree(path(run, "readings"))
     # Of the second day there never was one.
     with pytest.raises(NotLanded, match=r"^1 file.*\n.*2013-01-01.csv: the file is missing"):
         ingest(run)
