@@ -149,7 +149,7 @@ def quality(
     for report in dict.fromkeys(line.report for line in shown if line.report):
         print(f"Report: {environment.report(report)}", file=sys.stderr)
     if not show_all:
-        _tell_where_it_ends(pipeline, environment, days, news[:1])
+        _tell_where_it_ends(pipeline, environment, days, news[0])
     is_refused = any(line.outcome == _REFUSED for line in last)
     return Refused.exit_code if is_refused else 0
 
@@ -158,29 +158,28 @@ def _tell_where_it_ends(
     pipeline: Pipeline,
     environment: Environment,
     days: Days,
-    shown: Sequence[str],
+    run_id: str,
 ) -> None:
     """Say so where a run has not come to its last stage, though none before it went wrong."""
     columns = ("stage", "status", "started_at")
-    for run_id in shown:
-        # On whatever days: a night makes those that it corrects before its own.
-        of_run = [
-            ("pipeline", "=", pipeline.name),
-            ("run_id", "=", run_id),
-        ]
-        rows = ops.read(environment, "stage_runs", of_run, columns).to_pylist()
-        if not rows:
-            continue
-        last = max(rows, key=itemgetter("started_at"))
-        went_well = last["status"] in ("done", CURRENT)
-        if not went_well or last["stage"] == STAGES[-1].name:
-            continue
-        print(
-            f"Nothing is on record of run {run_id} after {last['stage']}: it goes on, or was "
-            "interrupted, or was asked for some stages alone. What is left: "
-            f"nightshift plan {pipeline.name} --date {days.last}",
-            file=sys.stderr,
-        )
+    # On whatever days: a night makes those that it corrects before its own.
+    of_run = [
+        ("pipeline", "=", pipeline.name),
+        ("run_id", "=", run_id),
+    ]
+    rows = ops.read(environment, "stage_runs", of_run, columns).to_pylist()
+    if not rows:
+        return
+    last = max(rows, key=itemgetter("started_at"))
+    went_well = last["status"] in ("done", CURRENT)
+    if not went_well or last["stage"] == STAGES[-1].name:
+        return
+    print(
+        f"Nothing is on record of run {run_id} after {last['stage']}: it goes on, or was "
+        "interrupted, or was asked for some stages alone. What is left: "
+        f"nightshift plan {pipeline.name} --date {days.last}",
+        file=sys.stderr,
+    )
 
 
 def newest_first(lines: Iterable[_Line]) -> list[str]:

@@ -8,7 +8,7 @@ whoever plans a night asks MLflow nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache, partial
@@ -65,22 +65,32 @@ def reasons(environment: Environment, pipeline: Pipeline) -> dict[date, str]:
             alike.setdefault((turn, found.why), []).append(night)
     told: dict[date, str] = {}
     for (_, why), nights in alike.items():
-        told |= dict.fromkeys(nights, _with_ways_out(pipeline, why, nights))
+        reason = f"{why}; left out. Once that is mended: {ways_out(pipeline, nights)}"
+        told |= dict.fromkeys(nights, reason)
     return told
+
+
+def ways_out(pipeline: Pipeline, nights: Collection[date], *, rescore: bool = False) -> str:
+    """The commands by which nights of one turn are scored, once its model can, or by another.
+
+    Args:
+        pipeline: Whose nights they are.
+        nights: Which, in whatever order.
+        rescore: Whether what was served of them is to be scored again.
+    """
+    days = Days(min(nights), max(nights))
+    named = f"--date {days.last}"
+    if len(days) > 1:
+        named = f"--from {days.first} --to {days.last}"
+    run = f"nightshift run {pipeline.name}"
+    again = " --rescore" if rescore else ""
+    # Another serves from the night on that it is trained for.
+    another = f"{run} --date {days.first} --retrain{again}"
+    return f"{run} {named}{again}; or by another model: {another}"
 
 
 def _turns_at(recorded: Iterable[Row], moment: datetime) -> list[Turn]:
     return model_events.turns_of(one for one in recorded if one["created_at"] <= moment)
-
-
-def _with_ways_out(pipeline: Pipeline, why: str, nights: Iterable[date]) -> str:
-    """The reason of nights of one turn."""
-    first, last = min(nights), max(nights)
-    days = f"--date {first}" if first == last else f"--from {first} --to {last}"
-    again = f"nightshift run {pipeline.name} {days}"
-    # It serves from the night on that it is trained for.
-    another = f"nightshift run {pipeline.name} --date {first} --retrain"
-    return f"{why}; left out. Once that is mended: {again}; or by another model: {another}"
 
 
 def _last_found(environment: Environment, pipeline: Pipeline) -> dict[date, _Found]:

@@ -55,10 +55,9 @@ _Champions = Mapping[date, "ModelVersion"]
 _Without = Mapping[date, str]
 """By night why the model whose turn it is scores it not."""
 _LEFT_OUT = (
-    "This run leaves them out and scores the others. To have them scored, restore MLflow from a "
-    "backup."
+    "This run leaves them out and scores the others. Once MLflow is restored from a backup: "
 )
-"""Of nights whose model was deleted."""
+"""Of nights whose model was deleted; the commands follow."""
 _UNREADABLE = "This run leaves out the nights of its turn, and scores the others."
 """Of nights whose model cannot be loaded."""
 ROWS_IN_PROCESS = 200_000
@@ -146,9 +145,11 @@ def _champions(run: Run, registry: Registry) -> tuple[_Champions, _Without]:
     of_night = [one for one in gone if one.covers(run.night)]
     serving.require_none_gone(of_night, _to_train_another(run, _covered(run.days, of_night)))
     for one in gone:
-        print(f"Warning: {one} {_LEFT_OUT}", file=sys.stderr, flush=True)
+        nights = _covered(run.days, [one])
+        ways = unscored.ways_out(run.pipeline, nights, rescore=run.rescore)
+        print(f"Warning: {one} {_LEFT_OUT}{ways}", file=sys.stderr, flush=True)
         why = f"version {one.turn.version} is not in MLflow"
-        without |= dict.fromkeys(_covered(run.days, [one]), why)
+        without |= dict.fromkeys(nights, why)
     unreadable = _unreadable(run, registry, own.values())
     turn = serving.turn_of(run.environment, registry, run.night)
     for version, error in unreadable.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -27,45 +27,25 @@ if TYPE_CHECKING:
     from pipelines.spec import Pipeline
 
 
-def serving_model(
-    environment: Environment, registry: Registry, as_of: date, besides: str | None = None
-) -> ModelVersion | None:
-    """The champion for that night; see `serving_models`."""
-    return serving_models(environment, registry, Days.of(as_of), besides).get(as_of)
-
-
-def serving_models(
-    environment: Environment, registry: Registry, nights: Days, besides: str | None = None
-) -> dict[date, ModelVersion]:
+def models_there(
+    environment: Environment,
+    registry: Registry,
+    nights: Days,
+) -> tuple[dict[date, ModelVersion], list[Gone]]:
     """The champion for each night that has one, never trained on what became known later.
 
-    Args:
-        besides: A version to leave out: the candidate, which may have been promoted by an earlier
-            run of this night.
-
-    Raises:
-        NightshiftError: one was deleted in MLflow.
-    """
-    models, gone = models_there(environment, registry, nights, besides)
-    require_none_gone(gone)
-    return models
-
-
-def models_there(
-    environment: Environment, registry: Registry, nights: Days, besides: str | None = None
-) -> tuple[dict[date, ModelVersion], list[Gone]]:
-    """The same, and the turns of these nights whose model is not there any more.
+    Returns:
+        The models, and the turns of these nights whose model is not there any more.
 
     Raises:
         NightshiftError: the one that serves now was deleted in MLflow.
     """
     known = model_events.turns(environment, registry.name)
-    others = _besides(known, besides)
     model_of = cache(partial(_model_of, registry, known))
     models: dict[date, ModelVersion] = {}
     gone: dict[Gone, None] = {}
     for night in nights:
-        turn = model_events.in_turn(others, night)
+        turn = model_events.in_turn(known, night)
         found = model_of(turn) if turn else None
         if isinstance(found, Gone):
             gone[found] = None
@@ -138,8 +118,18 @@ def turn_of(
     night: date,
     besides: str | None = None,
 ) -> Turn | None:
-    """The turn that the night falls into, of any version but one; see `serving_models`."""
-    return model_events.in_turn(_turns(environment, registry, besides), night)
+    """The turn that the night falls into.
+
+    Args:
+        environment: Whose record it is.
+        registry: Of the pipeline's models.
+        night: The night.
+        besides: A version to leave out: the candidate, which may have been promoted by an earlier
+            run of this night.
+    """
+    known = model_events.turns(environment, registry.name)
+    others = [turn for turn in known if turn.version != besides]
+    return model_events.in_turn(others, night)
 
 
 def learned_by(
@@ -273,15 +263,6 @@ def variant_of(environment: Environment, pipeline: Pipeline, model: ModelVersion
     most = pipeline.serving.max_quantised_loss
     may_serve = comparison.passes(last["exact_loss"], last["more_loss_high"], most)
     return QUANTISED if may_serve else EXACT
-
-
-def _turns(environment: Environment, registry: Registry, besides: str | None) -> list[Turn]:
-    return _besides(model_events.turns(environment, registry.name), besides)
-
-
-def _besides(known: Iterable[Turn], version: str | None) -> list[Turn]:
-    """The turns of all others."""
-    return [turn for turn in known if turn.version != version]
 
 
 def find_in_child(argument: Mapping[str, Any]) -> int:

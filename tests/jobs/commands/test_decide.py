@@ -20,7 +20,6 @@ from jobs.commands import decide
 from jobs.commands.decide import Said
 from jobs.lake import approvals, model_events
 from jobs.services import child, stage_client
-from jobs.training import serving
 from jobs.training.registry import ModelVersion, Registry
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
@@ -507,9 +506,9 @@ def test_where_mlflow_is_not_asked_that_is_said_and_a_rollback_goes_on_from_a_de
     decide.rollback(environment, small.SMALL, None, SAID)
     assert "MLflow was not asked whether it still has version 2" in capsys.readouterr().out
     with pytest.raises(NightshiftError, match="Version 2 of model 'small' serves and is not in"):
-        serving.serving_model(environment, registry, FIRST + timedelta(days=9))
+        small.serving_model(environment, registry, FIRST + timedelta(days=9))
     decide.rollback(environment, small.SMALL, None, SAID)
-    serves = serving.serving_model(environment, registry, FIRST + timedelta(days=9))
+    serves = small.serving_model(environment, registry, FIRST + timedelta(days=9))
     assert serves == registry.version("1")
     message = r"none to go back to\. Others that may come back \(2, 3\): nightshift rollback small"
     with pytest.raises(UsageError, match=message):

@@ -28,7 +28,7 @@ from jobs.lake import model_events, publications
 from jobs.lake.publications import Publication
 from jobs.services import child
 from jobs.stages import train as stage
-from jobs.training import explanations, serving
+from jobs.training import explanations
 from jobs.training.explanations.served import Explainer, one_of, published
 from jobs.training.families.light import EXACT, QUANTISED, Variant
 from jobs.training.registry import Registry
@@ -486,7 +486,7 @@ def test_a_model_that_is_gone_is_no_wrong_usage(environment: Environment) -> Non
     way = ", or have the night scored again by version 2, and explain that: nightshift run small "
     assert gone(environment) == f"{GONE}{way}--date 2013-01-24 --rescore"
     # The model that the command would score the night by.
-    turn = serving.serving_model(environment, registry, NIGHT)
+    turn = small.serving_model(environment, registry, NIGHT)
     assert turn
     assert turn.version == "2"
 

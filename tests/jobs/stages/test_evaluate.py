@@ -717,7 +717,7 @@ def test_after_a_registry_was_deleted_no_model_passes_for_one_of_before(
     later = NEXT + timedelta(days=1)
     assert platform.train(BAD, later).version == "3"
     with pytest.raises(NightshiftError, match="Version 1 of model .* is not in MLflow"):
-        serving.serving_model(platform.environment, platform.registry, later)
+        small.serving_model(platform.environment, platform.registry, later)
     with pytest.raises(Refused, match="Version 1 cannot be loaded and so cannot serve"):
         platform.evaluate(later)
     assert platform.train(GOOD, later).version == "4"
@@ -964,7 +964,7 @@ def test_the_only_champion_that_is_refused_when_its_night_is_run_again_serves_no
         with pytest.raises(Refused, match="and no other serves. Its .* must have seen the future"):
             platform.evaluate()
     assert [event for event, _, _ in platform.events()] == ["promoted", "refused"]
-    assert serving.serving_model(platform.environment, platform.registry, END) is None
+    assert small.serving_model(platform.environment, platform.registry, END) is None
     assert platform.champion() is None
     platform.pipeline = replace(platform.pipeline, promotion=strict)
     told = platform.evaluate()
@@ -1010,7 +1010,7 @@ def test_an_old_night_run_again_never_takes_the_alias_back(platform: Platform) -
     better = platform.train(GOOD, before)
     assert platform.evaluate(before)["event"] == "promoted"
     assert platform.champion() == "6"
-    then = serving.serving_model(platform.environment, platform.registry, before)
+    then = small.serving_model(platform.environment, platform.registry, before)
     assert then is not None
     assert then.version == better.version
 
@@ -1120,7 +1120,7 @@ def test_an_old_night_run_again_never_takes_the_place_of_the_one_rolled_back_to(
     platform.train(GOOD, before)
     assert platform.evaluate(before)["event"] == "promoted"
     assert platform.champion() == "1", "it serves the night that was rolled back, and what follows"
-    then = serving.serving_model(platform.environment, platform.registry, before)
+    then = small.serving_model(platform.environment, platform.registry, before)
     assert then == platform.registry.version("7")
 
 
@@ -1259,7 +1259,7 @@ def test_no_model_serves_a_night_before_it_was_trained(platform: Platform) -> No
     platform.train(GOOD)
     platform.evaluate()
     before = small.LAST - timedelta(days=1)
-    assert serving.serving_model(platform.environment, platform.registry, before) is None
+    assert small.serving_model(platform.environment, platform.registry, before) is None
 
 
 def test_a_night_that_was_not_trained_tells_what_to_run(platform: Platform) -> None:

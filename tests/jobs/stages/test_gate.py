@@ -14,7 +14,6 @@ import pytest
 from jobs.stages import evaluate as stage
 from jobs.stages.evaluate import evaluate
 from jobs.stages.train import train
-from jobs.training import serving
 from jobs.training.registry import Registry
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -87,7 +86,7 @@ def test_shuffled_labels_and_a_planted_leak_never_serve(
             night(AGED, environment, number)
     assert len(registry.versions()) == len(NIGHTS)
     assert registry.champion() is None
-    assert serving.serving_model(environment, registry, NIGHTS[-1]) is None
+    assert small.serving_model(environment, registry, NIGHTS[-1]) is None
 
 
 @pytest.mark.parametrize("planted", [shuffled, leaking])
@@ -102,7 +101,7 @@ def test_they_leave_the_champion_serving_however_old_it_is(
     events = [night(AGED, environment, number) for number in range(len(NIGHTS))]
     assert events == ["refused"] * len(NIGHTS)
     registry = Registry(environment, "small")
-    serves = serving.serving_model(environment, registry, NIGHTS[-1])
+    serves = small.serving_model(environment, registry, NIGHTS[-1])
     assert serves is not None
     assert serves.version == "1"
 
@@ -116,7 +115,7 @@ def test_a_huge_learning_rate_never_serves(rate: float, ranked: Environment) -> 
         night(pipeline, ranked, 0)
     registry = Registry(ranked, "small")
     assert registry.champion() is None
-    assert serving.serving_model(ranked, registry, NIGHTS[0]) is None
+    assert small.serving_model(ranked, registry, NIGHTS[0]) is None
 
 
 def test_an_honest_network_of_that_size_serves(ranked: Environment) -> None:

@@ -358,8 +358,9 @@ def test_nights_whose_model_was_deleted_after_its_turn_keep_no_others_from_their
     )
     warned = capsys.readouterr().err
     assert warned == (
-        f"Warning: {told} This run leaves them out and scores the others. To have them scored, "
-        "restore MLflow from a backup.\n"
+        f"Warning: {told} This run leaves them out and scores the others. Once MLflow is restored "
+        f"from a backup: nightshift run small --date {second}; or by another model: nightshift run "
+        f"small --date {second} --retrain\n"
     )
     night = small.run_of(environment, "predict", second)
     # `monitor` asks for the predictions of the last night of a range.

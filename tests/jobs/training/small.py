@@ -16,11 +16,11 @@ from deltalake import write_deltalake
 
 from jobs.lake import publications
 from jobs.lake.publications import Publication
-from jobs.training import dataset
+from jobs.training import dataset, serving
 from jobs.training.dataset import Dataset
 from jobs.training.encoding import Examples
 from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily, job
-from jobs.training.registry import Registry
+from jobs.training.registry import ModelVersion, Registry
 from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -148,6 +148,17 @@ def models_at(home: Path) -> Environment:
     """An environment with an empty model registry."""
     empty_registry.put_in(home)
     return environment_at(home)
+
+
+def serving_model(
+    environment: Environment,
+    registry: Registry,
+    night: date,
+) -> ModelVersion | None:
+    """The model that scores a night, as `predict` asks for it."""
+    models, gone = serving.models_there(environment, registry, Days.of(night))
+    serving.require_none_gone(gone)
+    return models.get(night)
 
 
 def run_of(

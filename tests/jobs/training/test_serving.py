@@ -17,7 +17,13 @@ from jobs.training.registry import ModelVersion, Registry
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused
-from tests.jobs.training.small import SMALL, models_at, moved_by_hand, registered_by_hand
+from tests.jobs.training.small import (
+    SMALL,
+    models_at,
+    moved_by_hand,
+    registered_by_hand,
+    serving_model,
+)
 
 FIRST = date(2013, 1, 21)
 SECOND = date(2013, 1, 23)
@@ -74,11 +80,10 @@ def _record(environment: Environment, model: ModelVersion, event: str) -> None:
     ops.append(environment, model_events.TABLE, [row])
 
 
-def _served(
-    environment: Environment, registry: Registry, besides: str | None = None
-) -> dict[int, str]:
+def _served(environment: Environment, registry: Registry) -> dict[int, str]:
     """Day of the month -> version."""
-    models = serving.serving_models(environment, registry, NIGHTS, besides)
+    models, gone = serving.models_there(environment, registry, NIGHTS)
+    assert not gone
     return {night.day: model.version for night, model in models.items()}
 
 
@@ -101,7 +106,7 @@ def test_each_night_has_the_last_model_promoted_by_then(
     assert _served(environment, registry) == served
     assert list(_served(environment, registry)) == list(served), "in the order of the nights"
     for night in NIGHTS:
-        alone = serving.serving_model(environment, registry, night)
+        alone = serving_model(environment, registry, night)
         assert (alone and alone.version) == served.get(night.day)
 
 
@@ -110,8 +115,17 @@ def test_the_candidate_is_left_out(
 ) -> None:
     evaluated(FIRST)
     evaluated(SECOND)
-    assert _served(environment, registry, besides="2") == dict.fromkeys(range(21, 27), "1")
-    assert _served(environment, registry, besides="1") == dict.fromkeys(range(23, 27), "2")
+
+    def served(besides: str) -> dict[int, str]:
+        turns = {}
+        for night in NIGHTS:
+            turn = serving.turn_of(environment, registry, night, besides)
+            if turn:
+                turns[night.day] = turn.version
+        return turns
+
+    assert served(besides="2") == dict.fromkeys(range(21, 27), "1")
+    assert served(besides="1") == dict.fromkeys(range(23, 27), "2")
 
 
 def test_the_alias_decides_nothing_and_is_put_back(
@@ -271,7 +285,7 @@ def test_where_the_registered_model_is_gone_nobody_has_moved_its_alias(
         match="^Version 2 of model 'small' serves and is not in MLflow. Restore it there, or have "
         "another one serve: nightshift rollback small",
     ):
-        serving.serving_model(environment, registry, THIRD)
+        serving_model(environment, registry, THIRD)
     argument = {"environment": environment.variables(), "pipeline": "small"}
     assert serving.follow_in_child({**argument, "versions": ["2"]}) == 0
     assert model_events.alias_moves(environment, "small") == []
@@ -284,13 +298,14 @@ def test_a_deleted_version_whose_turn_is_over_asks_for_no_rollback_of_what_serve
     evaluated(SECOND)
     registry._client.delete_model_version("small", "1")
     with pytest.raises(NightshiftError) as raised:
-        serving.serving_model(environment, registry, FIRST)
+        serving_model(environment, registry, FIRST)
     assert str(raised.value) == (
         "Version 1 of model 'small' scored the nights from 2013-01-21 to 2013-01-22, serves no "
         "more, and is not in MLflow, so they cannot be scored again. Restore MLflow from a backup, "
         "or leave these nights out: ask for nights from 2013-01-23 on."
     )
-    left = serving.serving_models(environment, registry, Days(SECOND, THIRD))
+    left, gone = serving.models_there(environment, registry, Days(SECOND, THIRD))
+    assert not gone
     assert {model.version for model in left.values()} == {"2"}
 
 
@@ -389,7 +404,7 @@ def test_another_pipelines_model_never_serves(
     environment: Environment, registry: Registry, evaluated: Callable[..., ModelVersion]
 ) -> None:
     evaluated(FIRST)
-    assert serving.serving_models(environment, Registry(environment, "twin"), NIGHTS) == {}
+    assert _served(environment, Registry(environment, "twin")) == {}
 
 
 def test_the_history_is_read_once_for_many_nights(

@@ -741,7 +741,7 @@ class AnyOrder(RuleBasedStateMachine):
         turns = [(turn.night, turn.version, turn.since, turn.is_held) for turn in known]
         assert turns == foretold
         night = self.night + timedelta(days=1)
-        serves = serving.serving_model(self.home.environment, self.home.registry, night)
+        serves = small.serving_model(self.home.environment, self.home.registry, night)
         assert (serves and serves.version) == self.expected.now()
 
     @invariant()
