@@ -304,7 +304,8 @@ class Knowledge:
         """The day from which a reference file is known whose table has lost snapshots.
 
         That of the last one which was made from this very file, where nights between see one of
-        before. Else the first: nights without any could not be made. None: none is lost.
+        before. Else the first: nights without any could not be made. None of before the pipeline's
+        first day, which may have been moved. None: none is lost.
 
         Args:
             name: The feed.
@@ -318,7 +319,8 @@ class Knowledge:
         digest = publications.digest_of_file(file)
         same = [day for day, one in lost.items() if digest in _digests(one.inputs)]
         has_one_before = any(one.day <= first for one in told)
-        return max(same) if same and has_one_before else first
+        found = max(same) if same and has_one_before else first
+        return max(found, self._run.pipeline.first_day)
 
     def _day_of_lost_drop(self, name: str, day: date) -> date | None:
         """From when a drop is known that the table has lost; None: it has lost no such drop.

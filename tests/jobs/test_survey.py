@@ -3674,6 +3674,18 @@ def test_a_register_that_lost_snapshots_is_known_from_when_these_were(
     assert home.registered() == {**of_days, DAYS[6]: [5]}
 
 
+def test_a_register_that_was_lost_is_known_from_no_day_before_a_first_day_that_was_moved(
+    home: Home,
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    _lose_sensors(home, 0)
+    home.pipeline = replace(TINY, first_day=DAYS[3])
+    assert home.night(DAYS[4], first=DAYS[3]) == 0
+    assert home.registered() == {DAYS[3]: [1]}
+    assert home.night(DAYS[4]) == 0
+    assert home.performed == []
+
+
 @pytest.mark.parametrize("by_correction", [False, True])
 def test_a_register_whose_folder_is_gone_is_made_again_by_the_next_night(
     by_correction: bool, home: Home
