@@ -68,6 +68,7 @@ QUARANTINE = "readings" + QUARANTINE_SUFFIX
 MADE = ("marks", "sums", TRAINING, SCORING, PREDICTIONS)
 TABLES = (QUARANTINE, *FEEDS, *MADE)
 """In the order in which a night publishes them."""
+REGISTER = "sensors"
 LOSABLE = (QUARANTINE, *FEEDS, "marks", "sums", TRAINING, SCORING)
 """Those that the next nights make anew; what was served comes back from a backup alone."""
 REFUSED_FROM = 80
@@ -133,6 +134,8 @@ class Model:
         """Whether days are read by their names, whatever their markers say."""
         self.lost: dict[str, _Versions] = {name: {} for name in TABLES}
         """What each table had when its folder was deleted, until it has got the day again."""
+        self.has_lost_register = False
+        """Whether its folder was deleted, and no night has read the file of today since."""
         self._gone_on: dict[str, set[date]] = {name: set() for name in FEEDS}
         """Days that a feed has lost, and since when it has got a later one."""
         self._landed: dict[date, int] = {}
@@ -182,7 +185,8 @@ class Model:
         # What a kill has left out of the record, and what has still to be forgotten, the next night
         # puts right. And of what is lost twice nobody knows what came between.
         told = publications.told(self.home.run(DAYS[0]), name)
-        is_left = told.unrecorded or told.lost.keys() & self.versions[name].keys()
+        there = self.versions.get(name, {})
+        is_left = told.unrecorded or told.lost.keys() & there.keys()
         return not (is_left or self._gone_on.get(name))
 
     def lose(self, name: str) -> None:
@@ -191,6 +195,11 @@ class Model:
         self.lost[name] |= self.versions[name]
         self.versions[name] = {}
         self.definitions[name] = {}
+
+    def lose_register(self) -> None:
+        """Delete its folder too, and with it what its file said before today."""
+        shutil.rmtree(path(self.home.run(DAYS[0]), REGISTER))
+        self.has_lost_register = True
 
     @property
     def made(self) -> list[date]:
@@ -255,7 +264,9 @@ class Model:
 
     def _read(self, run: Run, feed: str, in_files: _Ids) -> None:
         for day, ids in in_files.items():
-            assert self.is_restating or not self.awaits_marker(day), day
+            # All files of the night that puts the register back are read together.
+            is_read = self.is_restating or self.has_lost_register
+            assert is_read or not self.awaits_marker(day), day
             good = sorted(one for one in ids if one < REFUSED_FROM)
             drop = (feed, day)
             self._readings[run.run_id, drop] = Reading(
@@ -417,6 +428,7 @@ def _check_made(model: Model, last: date) -> None:
     home = model.home
     made = {name: model.in_force(name) for name in TABLES}
     days = [day for day in model.made if day <= last]
+    assert home.registered()
     for day in days:
         if not model.awaits_marker(day):
             _check_files(model, day)
@@ -645,12 +657,36 @@ class AnyOrder(RuleBasedStateMachine):
             min_size=1,
             max_size=3,
             unique=True,
-        )
+        ),
+        day=st.sampled_from((*DAYS, None)),
+        following=st.sampled_from((*DAYS, None)),
     )
-    def lose(self, names: list[str]) -> None:
+    def lose(
+        self,
+        names: list[str],
+        day: date | None,
+        following: date | None,
+    ) -> None:
         """Folders of tables are deleted as by an accident: later nights make them anew."""
+        if day:
+            # By chance there is seldom much to be lost.
+            self._make(day)
         for name in filter(self.model.is_to_lose, names):
             self.model.lose(name)
+        if following:
+            self.night(following, allow_gap=True)
+
+    def _make(self, day: date) -> None:
+        if not self.home.has_landed(day):
+            self.model.land(day, day.day)
+            self.model.announce(day)
+        self.night(day, allow_gap=True)
+
+    @rule(day=st.sampled_from(DAYS))
+    def lose_register(self, day: date) -> None:
+        self._make(day)
+        if self.model.is_to_lose(REGISTER):
+            self.model.lose_register()
 
     @rule(day=st.sampled_from(DAYS))
     def night_without_what_was_served(self, day: date) -> None:
@@ -782,6 +818,15 @@ class AnyOrder(RuleBasedStateMachine):
     def nights_that_have_passed_saw_the_register_of_their_time(self) -> None:
         by_day = (self.model.versions["readings"], self.model.lost["readings"])
         read = sorted(set().union(*by_day))
+        if self.model.has_lost_register:
+            registered = self.home.registered()
+            if not registered:
+                return
+            # Nobody knows any more what it said before, but that there was one.
+            today = self.home.ids_in_register()
+            assert [self.home.register_of(night) for night in read] == [today] * len(read)
+            self.register_seen = {}
+            self.model.has_lost_register = False
         seen = {night: self.home.register_of(night) for night in read[:-1]}
         assert {night: seen[night] for night in self.register_seen} == self.register_seen
         # Also where a run was killed between its raw tables: the register is published first.
@@ -1099,7 +1144,10 @@ def _kill(day: int, where: str) -> Step:
 
 
 def _lose(*names: str) -> Step:
-    return "lose", {"names": list(names)}
+    return "lose", {"names": list(names), "day": None, "following": None}
+
+
+_LOSE_REGISTER: Step = ("lose_register", {"day": DAYS[1]})
 
 
 def _refuse(day: int) -> Step:
@@ -1284,6 +1332,13 @@ RULES = {
         steps=(
             *(_land(0, 1, 90), _night(0)),
             *(_lose(QUARANTINE), _night(0)),
+        ),
+    ),
+    "a lost register is known again from the first night on": Rule(
+        broken_by=_always("jobs.lake.knowledge.Knowledge.day_of_lost_snapshot", None),
+        steps=(
+            *(*_LATER, _LOSE_REGISTER),
+            *(_land(2, 4), _night(2)),
         ),
     ),
     "nothing is scored while what was served is lost": Rule(
