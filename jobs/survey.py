@@ -540,8 +540,15 @@ class Survey:
         seen: int = told["table_version"]
         if seen > newest_version(self._knowledge.latest(TRAINING)) and not self._has_version(seen):
             return True
-        rows = self._knowledge.seen_by(TRAINING, until)
-        return newest_version({day: one for day, one in rows.items() if day <= until}) > seen
+        seen_by = self._knowledge.seen_by(TRAINING, until)
+        rows = {day: one for day, one in seen_by.items() if day <= until}
+        if newest_version(rows) > seen:
+            return True
+        # Versions of a table that was deleted begin anew, and may come to the one that was seen.
+        versions = {(day, one.delta_version) for day, one in rows.items()}
+        made = [one for one in self._known(TRAINING).values() if one.changed]
+        own = [one for one in made if (one.day, one.version) in versions]
+        return any(one.published_at > trained["started_at"] for one in own)
 
     def _has_version(self, version: int) -> bool:
         """Whether the rows to learn from have that one: a table that was deleted begins anew."""

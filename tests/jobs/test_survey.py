@@ -2614,6 +2614,19 @@ def test_labels_that_are_declared_to_come_later_have_the_night_trained_anew(home
     assert [name for name, _ in home.performed][:2] == ["train", "evaluate"]
 
 
+def test_rows_to_learn_from_that_are_made_anew_after_a_loss_are_learned_from(home: Home) -> None:
+    home.night(DAYS[0])
+    shutil.rmtree(path(home.run(DAYS[0]), "training"))
+    home.land(DAYS[0], 77)
+    assert home.night(DAYS[0]) == 0
+    # Of the version that was learned from, by chance.
+    made = Knowledge(home.run(DAYS[0])).latest("training")
+    assert {one.delta_version for one in made.values()} == {0}
+    assert "train" in stages_of(home)
+    assert home.night(DAYS[0]) == 0
+    assert home.performed == []
+
+
 def test_a_check_by_itself_judges_what_its_run_has_staged(home: Home) -> None:
     home.night(DAYS[0])
     home.performed.clear()
