@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 _LAG_DAYS = 7
 """Days after an event by which its label has landed, unless more are declared; later ones are not
 measured."""
-_OTHER_LABEL = "Where they were made for another label: that command with --restate."
+_OTHER_LABEL = " (--restate where they were made for another label)"
 """A way out of too few rows: the code that told both labels may be the same."""
 _PLACE = "place told"
 """With a space, which no column has."""
@@ -599,8 +599,8 @@ def _require_rows(
         raise Refused(
             f"Training '{name}' as of {run.days.last} has {'; '.join(short)}. "
             "Publish more days first: "
-            f"nightshift run {name} --from {days.trained.first} --to {run.days.last}. Where they "
-            f"are published: {', and '.join(ways)}. {_OTHER_LABEL}"
+            f"nightshift run {name} --from {days.trained.first} --to {run.days.last}"
+            f"{_OTHER_LABEL}. Where they are published: {', and '.join(ways)}."
         )
 
 
@@ -613,8 +613,8 @@ def _require_fresh_rows(run: Run, rows: int, days: Days) -> None:
     raise Refused(
         f"Training '{name}' as of {run.days.last} has {rows} labelled rows for the model that "
         f"serves, on {days}, and needs {needed}. Publish more days first: "
-        f"nightshift run {name} --from {days.first} --to {days.last}. Where they are published: "
-        f"raise Training.window_days, or lower min_rows. {_OTHER_LABEL}"
+        f"nightshift run {name} --from {days.first} --to {days.last}{_OTHER_LABEL}. Where they are "
+        "published: raise Training.window_days, or lower min_rows."
     )
 
 
