@@ -240,8 +240,8 @@ def _dated(
         day_lost = knowledge.day_of_lost_snapshot(feed.name, drop.path)
         before = _snapshot(run, feed.name, run.days.first)
         if before is None:
-            if day_lost and lost(run, feed.name)[day_lost].rows:
-                _refuse_without_rows(drop, day_lost)
+            if day_lost:
+                _refuse_without_what_is_lost(run, feed, drop, day_lost)
             dated[feed.name] = [replace(drop, day=day_lost or drop.day)]
             continue
         if _awaits_marker(run, feed, drop, before):
@@ -255,6 +255,20 @@ def _dated(
             day = before
         dated[feed.name] = [replace(drop, day=day_lost or day)]
     return dated
+
+
+def _refuse_without_what_is_lost(
+    run: Run,
+    feed: Feed,
+    drop: Drop,
+    day: date,
+) -> None:
+    """Refuse a file without rows in the place of the lost snapshot that the day saw."""
+    gone = lost(run, feed.name)
+    # One of before where the pipeline's first day was moved since.
+    snapshot = max(one for one in gone if one <= day)
+    if gone[snapshot].rows:
+        _refuse_without_rows(drop, snapshot)
 
 
 def _refuse_without_rows(drop: Drop, snapshot: date) -> None:

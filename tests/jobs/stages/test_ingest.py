@@ -365,6 +365,22 @@ def test_a_reference_file_without_rows_is_no_snapshot_in_the_place_of_one_that_i
     assert _snapshots(toy) == ["2013-01-01"]
 
 
+def test_a_snapshot_that_is_lost_of_before_a_first_day_that_was_moved_had_rows_all_the_same(
+    toy: Environment,
+) -> None:
+    _night(toy, "2013-01-01")
+    shutil.rmtree(toy.table_path("toy.sensors"))
+    moved = replace(TOY, first_day=date(2013, 1, 2))
+    run = replace(run_of(toy, "2013-01-02"), pipeline=moved)
+    drop_sensors(toy)
+    with pytest.raises(DataRefused, match="and the snapshot of 2013-01-01 has some"):
+        ingest(run)
+    drop_sensors(toy, "1,roof")
+    ingest(run)
+    tables.publish(run, "sensors")
+    assert _snapshots(toy) == ["2013-01-02"]
+
+
 def test_a_snapshot_is_not_made_anew_of_another_file(toy: Environment) -> None:
     _night(toy, "2013-01-01")
     _night(toy, "2013-01-02")
