@@ -162,13 +162,12 @@ def _of_other_labels(run: Run, foretold: pa.Table) -> list[str]:
     from jobs.training.registry import Registry
 
     registry = Registry(run.environment, run.pipeline.name)
-    others = []
+    models = []
     for version in sorted(known):
         # Of one that was deleted in MLflow nobody knows.
         with suppress(UsageError):
-            if serving.other_label(run.pipeline, registry, registry.version(version)):
-                others.append(version)
-    return others
+            models.append(registry.version(version))
+    return list(serving.other_labels(run.pipeline, registry, models))
 
 
 def _parts(run: Run, arrived: pa.Table) -> list[pa.Table]:

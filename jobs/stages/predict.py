@@ -137,7 +137,8 @@ def _champions(run: Run, registry: Registry) -> tuple[_Champions, _Without]:
     """
     found, gone = serving.models_there(run.environment, registry, run.days)
     without: dict[date, str] = {}
-    for version, other in _of_other_labels(run, registry, found.values()).items():
+    others = serving.other_labels(run.pipeline, registry, found.values())
+    for version, other in others.items():
         why = f"version {version} {other}"
         print(f"Warning: {why}: it scores no night.", file=sys.stderr, flush=True)
         without |= dict.fromkeys(_scored_by(found, version), why)
@@ -160,19 +161,6 @@ def _champions(run: Run, registry: Registry) -> tuple[_Champions, _Without]:
         print(f"Warning: {error} {_UNREADABLE}", file=sys.stderr, flush=True)
         without |= dict.fromkeys(nights, f"the files of version {version} cannot be read")
     return {night: model for night, model in own.items() if night not in without}, without
-
-
-def _of_other_labels(
-    run: Run,
-    registry: Registry,
-    models: Iterable[ModelVersion],
-) -> Mapping[str, str]:
-    """Of models that have learned another label what they have; by version."""
-    found: dict[str, str] = {}
-    for model in {model.version: model for model in models}.values():
-        if other := serving.other_label(run.pipeline, registry, model):
-            found[model.version] = other
-    return found
 
 
 def _unreadable(
@@ -217,7 +205,7 @@ def _without_their_model(run: Run, registry: Registry, nights: Days) -> list[dat
     models, gone = serving.models_there(run.environment, registry, nights)
     found = _covered(nights, gone)
     unfit = {
-        *_of_other_labels(run, registry, models.values()),
+        *serving.other_labels(run.pipeline, registry, models.values()),
         *_unreadable(run, registry, models.values()),
     }
     for version in unfit:

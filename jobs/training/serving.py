@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -154,6 +154,19 @@ def other_label(pipeline: Pipeline, registry: Registry, model: ModelVersion) -> 
         f"has learned '{label}' ({_spaced(task)}) and not '{training.label}' "
         f"({_spaced(training.task)}), which '{pipeline.name}' declares"
     )
+
+
+def other_labels(
+    pipeline: Pipeline,
+    registry: Registry,
+    models: Iterable[ModelVersion],
+) -> dict[str, str]:
+    """By version what `other_label` tells of models, of which some may be the same."""
+    found: dict[str, str] = {}
+    for model in {model.version: model for model in models}.values():
+        if other := other_label(pipeline, registry, model):
+            found[model.version] = other
+    return found
 
 
 def _told_by(pipeline: Pipeline, registry: Registry, model: ModelVersion) -> tuple[str, str]:

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 
 from bench.spark_cluster import cluster
+from jobs import version
 from jobs.spark.session import connect
 from pipelines.environment import ROOT, Environment
 from tests.jobs.spark import test_cluster
 from tests.jobs.stages import test_predict as few
 
 no_transforms = few.no_transforms
-_PACKAGES = ("pipelines", "jobs", "expectations", "features")
 
 
 @pytest.mark.soak
@@ -66,7 +66,7 @@ def _pack(archive: Path) -> None:
     here = archive.parent / "libraries.pth"
     here.write_text(str(own / libraries))
     with tarfile.open(archive, "w:gz") as packed:
-        for package in _PACKAGES:
+        for package in version._PACKAGES:
             packed.add(ROOT / package, package)
         for name in ("bin/python", "bin/python3", "pyvenv.cfg"):
             packed.add(own / name, f".venv/{name}")
