@@ -71,7 +71,7 @@ _Types = tuple[object, object]
 
 
 class Fenced(NightshiftError):
-    """Another attempt has published since this one began: this one is late and must not."""
+    """This attempt must not publish: another has since it began, or what it read is gone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +135,7 @@ def publish(
 
     Raises:
         Fenced: a later attempt has published one of the days, or what the rows were made from has
-            been replaced since.
+            been replaced since, or lost.
         NightshiftError: a column has another type than in the table, of which days stay.
     """
     for _ in range(_MOST_TRIES):
@@ -491,7 +491,8 @@ def _publications(
     for day in staging.days:
         given = staging.origin.inputs.get(day, ())
         is_new = day in differing
-        known_day = staging.origin.known.get(day, _night(run, name, day))
+        night = _night(run, name, day)
+        known_day = staging.origin.known.get(day, night)
         one = Publication(
             day=day,
             version=0 if is_new else known[day].version,
@@ -501,7 +502,7 @@ def _publications(
             rows=staging.rows_of(day),
             checksum=staging.checksum(day),
             definition=staging.origin.definition,
-            inputs=tuple(map(checked.now, given)),
+            inputs=tuple(checked.now(one, night) for one in given),
             changed=is_new,
             code_version=code_version(),
             published_at=publications.now(known.get(day)),
@@ -545,11 +546,15 @@ class _Inputs:
         self._run = run
         self._name = name
 
-    def now(self, given: Input) -> Input:
+    def now(self, given: Input, night: date) -> Input:
         """The input with the version in which it is in force.
 
+        Args:
+            given: What rows were made from.
+            night: Theirs.
+
         Raises:
-            Fenced: other rows are seen by now.
+            Fenced: other rows are seen by now; or it has lost the night's own.
         """
         table = self._knowledge.table_of(given)
         if table is None:
@@ -559,6 +564,14 @@ class _Inputs:
                 f"{sql_name(self._run, self._name)} for {self._run.days} was made from rows of "
                 f"{given.name} for {Days(given.first_day, given.last_day)} that have been replaced "
                 "since: nothing of it was published. Run its stage again."
+            )
+        if given.last_day == night and self._knowledge.has_lost(table, night):
+            # Of days before it a night may lack rows, as it may have been made over a gap.
+            raise Fenced(
+                f"{sql_name(self._run, self._name)} for {night} was made without {given.name} of "
+                f"that day, which {path(self._run, table)} had and has lost: nothing of it was "
+                "published. Have that folder back from a backup, or have the night make its rows "
+                f"anew: nightshift run {self._run.pipeline.name} --date {night}"
             )
         return replace(given, version=newest_version(self._knowledge.latest(table)))
 

@@ -139,6 +139,21 @@ class Knowledge:
         versions = self._versions(name)
         return _last(one for one in versions if one.is_known_by(self._night(name, one.day)))
 
+    def has_lost(self, name: str, day: date) -> bool:
+        """Whether a table had rows of a day, has none, and is still to have them.
+
+        A night without its snapshot sees the one before; and of days on which a feed has nothing
+        due any more, nobody will read a file.
+        """
+        if day in self.latest(name) or day not in self._lost_of(name):
+            return False
+        pipeline = self._run.pipeline
+        feeds = {feed.name: feed for feed in pipeline.feeds}
+        if name not in feeds:
+            return True
+        feed = feeds[name]
+        return not feed.is_reference and pipeline.drop_days(feed, Days.of(day)) is not None
+
     def unseen(self, name: str, days: Days, seen: Seen) -> list[date]:
         """The days whose last version is not what is seen of them."""
         latest = self.latest(name)
@@ -328,7 +343,7 @@ class Knowledge:
         Where it has none of the day any more, that of the first one: nights since could not be made
         without any. Else that of the last one, where it was made from the very same file.
         """
-        lost = self._lost_drops(name).get(day)
+        lost = self._lost_of(name).get(day)
         if not lost or self._has_gone_on_since(name, lost[-1]):
             return None
         if day not in self.latest(name):
@@ -339,13 +354,14 @@ class Knowledge:
     def _has_gone_on_since(self, name: str, lost: Publication) -> bool:
         """Whether the table has got the day again since it lost that, or a later one: without it.
 
-        What is lost was at the end of its log, so what was published after that came after the
-        loss.
+        What is lost was at the end of its log, so what was committed after that came after the
+        loss. What told of rows that were there is no commit, and may have come before it.
         """
-        own = [one for one in self._told(name) if one.day >= lost.day]
+        committed = [one for one in self._told(name) if one.changed]
+        own = [one for one in committed if one.day >= lost.day]
         return any(one.published_at > lost.published_at for one in own)
 
-    def _lost_drops(self, name: str) -> ByDay:
+    def _lost_of(self, name: str) -> ByDay:
         """By day what a table has lost."""
         if name not in self._lost:
             told = self._publications.get(name)
@@ -375,7 +391,7 @@ class Knowledge:
         """
         found: dict[date, datetime] = {}
         for name in (*self._daily_feeds, SCORING):
-            lost = chain.from_iterable(self._lost_drops(name).values())
+            lost = chain.from_iterable(self._lost_of(name).values())
             for one in chain(self._told(name), lost):
                 if one.day > day:
                     first = found.get(one.day, one.published_at)

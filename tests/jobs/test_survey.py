@@ -3589,6 +3589,23 @@ def test_a_correction_that_a_backup_has_lost_is_known_again_from_when_it_was(hom
     assert [home.as_of("readings", day) for day in DAYS[:4]] == before
 
 
+def test_a_correction_that_a_backup_has_lost_is_so_though_other_rows_were_told_of_after_it(
+    home: Home,
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    home.land(DAYS[1], 7)
+    home.night(DAYS[3])
+    # It says the same in other words: no commit, and on record alone.
+    home.land(DAYS[2], *reversed(home.ids_in(DAYS[2])))
+    home.night(DAYS[4])
+    before = [home.as_of("readings", day) for day in DAYS[:5]]
+    log = Path(path(home.run(DAYS[0]), "readings")) / "_delta_log"
+    for commit in sorted(log.glob("*.json"))[1:]:
+        commit.unlink()
+    assert home.night(DAYS[5]) == 0
+    assert [home.as_of("readings", day) for day in DAYS[:5]] == before
+
+
 def test_a_file_that_comes_again_after_a_loss_rewrites_no_night_that_was_made_since(
     home: Home,
 ) -> None:

@@ -404,6 +404,50 @@ def test_rows_made_from_what_has_been_replaced_since_are_not_published(tmp_path:
     assert in_force(run, "scoring")[FIRST].inputs[0].version == 1
 
 
+def test_rows_made_without_those_that_their_own_night_has_lost_are_not_published(
+    tmp_path: Path,
+) -> None:
+    run = run_at(tmp_path, Days.of(SECOND))
+    for day in BOTH:
+        of_day = run_at(tmp_path, Days.of(day))
+        publish(of_day, TABLE, staged(of_day, {day: [1]}))
+
+    def made() -> Staging:
+        window = Knowledge(run).table_input(TABLE, BOTH)
+        origin = Origin(inputs={SECOND: (window,)})
+        return staged(run, {SECOND: [10]}, "scoring", origin)
+
+    truncate_log(run, after=0)
+    with pytest.raises(Fenced) as refused:
+        publish(run, "scoring", made())
+    assert str(refused.value) == (
+        f"toy.scoring for {SECOND} was made without toy.readings of that day, which "
+        f"{path(run, TABLE)} had and has lost: nothing of it was published. Have that folder back "
+        "from a backup, or have the night make its rows anew: "
+        f"nightshift run toy --date {SECOND}"
+    )
+    publish(run, TABLE, staged(run, {SECOND: [1]}))
+    publish(run, "scoring", made())
+    assert ids_of(run, "scoring") == {str(SECOND): [10]}
+
+
+def test_lost_rows_of_a_feed_that_has_none_due_any_more_keep_no_night_from_being_made(
+    tmp_path: Path,
+) -> None:
+    run = run_at(tmp_path, Days.of(SECOND))
+    for day in BOTH:
+        of_day = run_at(tmp_path, Days.of(day))
+        publish(of_day, TABLE, staged(of_day, {day: [1]}))
+    truncate_log(run, after=0)
+    readings, sensors = run.pipeline.feeds
+    ended = replace(readings, last_day=FIRST)
+    run = replace(run, pipeline=replace(run.pipeline, feeds=(ended, sensors)))
+    own = Knowledge(run).table_input(TABLE, Days.of(SECOND))
+    origin = Origin(inputs={SECOND: (own,)})
+    publish(run, "scoring", staged(run, {SECOND: [10]}, "scoring", origin))
+    assert ids_of(run, "scoring") == {str(SECOND): [10]}
+
+
 def test_a_day_that_was_not_there_is_another_input_than_one_without_rows(tmp_path: Path) -> None:
     run = run_at(tmp_path, Days.of(FIRST))
     publish(run, TABLE, staged(run, {FIRST: [1]}))
