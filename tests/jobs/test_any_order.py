@@ -13,8 +13,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cache, partial
 from itertools import count
@@ -37,11 +37,11 @@ from jobs import night, survey
 from jobs.lake import commits, publications
 from jobs.lake.knowledge import Knowledge, Version
 from jobs.lake.locations import partition, path
-from jobs.lake.log import is_table
+from jobs.lake.log import actions, is_table
 from jobs.lake.publications import Publication
 from jobs.lake.staging import Staging
 from pipelines.days import Days
-from pipelines.errors import NotLanded, Refused
+from pipelines.errors import NightshiftError, NotLanded, Refused
 from pipelines.landing import ExpectedFile, expected_files
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX, SCORING, TRAINING, Pipeline, Table
@@ -68,6 +68,14 @@ QUARANTINE = "readings" + QUARANTINE_SUFFIX
 MADE = ("marks", "sums", TRAINING, SCORING, PREDICTIONS)
 TABLES = (QUARANTINE, *FEEDS, *MADE)
 """In the order in which a night publishes them."""
+MADE_FROM = {
+    "marks": FEEDS,
+    "sums": ("marks",),
+    TRAINING: ("marks",),
+    SCORING: ("sums",),
+    PREDICTIONS: (SCORING,),
+}
+"""Tables without whose own day a night's rows say nothing."""
 REGISTER = "sensors"
 LOSABLE = (QUARANTINE, *FEEDS, "marks", "sums", TRAINING, SCORING)
 """Those that the next nights make anew; what was served comes back from a backup alone."""
@@ -93,6 +101,11 @@ class Known:
     since: date
     """The night from which it is known."""
     ids: list[int]
+    in_file: list[int] = field(default_factory=list)
+    """Of a feed's: what its file said, refused ids too, in the file's order."""
+    version: int = 0
+    """Of the Delta table, in which it is visible."""
+    definition: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +119,6 @@ class Reading:
 
 
 _Versions = dict[date, list[Known]]
-_Definitions = dict[date, str]
 _Ids = dict[date, list[int]]
 """By day."""
 _Drop = tuple[str, date]
@@ -126,14 +138,12 @@ class Model:
         home.predicted = predicted
         self.versions: dict[str, _Versions] = {name: {} for name in TABLES}
         """By table and day its versions, in the order in which they were published."""
-        self.definitions: dict[str, _Definitions] = {name: {} for name in TABLES}
-        """By table and night the definition that made what is in force."""
         self.scored_again: set[date] = set()
         """Nights whose predictions may get a revision now."""
         self.is_restating = False
         """Whether days are read by their names, whatever their markers say."""
         self.lost: dict[str, _Versions] = {name: {} for name in TABLES}
-        """What each table had when its folder was deleted, until it has got the day again."""
+        """What each table had, and has no more, until it has got the day again."""
         self.has_lost_register = False
         """Whether its folder was deleted, and no night has read the file of today since."""
         self._gone_on: dict[str, set[date]] = {name: set() for name in FEEDS}
@@ -189,12 +199,31 @@ class Model:
         is_left = told.unrecorded or told.lost.keys() & there.keys()
         return not (is_left or self._gone_on.get(name))
 
-    def lose(self, name: str) -> None:
-        """Delete the folder of a table, as by an accident."""
-        shutil.rmtree(path(self.home.run(DAYS[0]), name))
-        self.lost[name] |= self.versions[name]
-        self.versions[name] = {}
-        self.definitions[name] = {}
+    def lose(self, name: str, newest: int | None = None) -> None:
+        """Have a table lose its newest versions, so many as a backup lacks.
+
+        Args:
+            name: The table.
+            newest: How many versions; None: all, as its folder is deleted.
+        """
+        place = Path(path(self.home.run(DAYS[0]), name))
+        kept = -1 if newest is None else DeltaTable(place).version() - newest
+        lost = self.later_than(name, kept)
+        for day in lost:
+            early = [one for one in self.versions[name].pop(day) if one.version <= kept]
+            if early:
+                self.versions[name][day] = early
+        self.lost[name] |= lost
+        _put_back(place, kept)
+
+    def later_than(self, name: str, kept: int) -> _Versions:
+        """What a table has of versions after that one."""
+        found = {}
+        for day, of_day in self.versions[name].items():
+            late = [one for one in of_day if one.version > kept]
+            if late:
+                found[day] = late
+        return found
 
     def lose_register(self) -> None:
         """Delete its folder too, and with it what its file said before today."""
@@ -271,20 +300,27 @@ class Model:
             drop = (feed, day)
             self._readings[run.run_id, drop] = Reading(
                 number=next(self._numbers),
-                known=Known(since=self._found_by(drop, run.named_from), ids=good),
+                known=Known(
+                    since=self._found_by(drop, ids, run.named_from),
+                    ids=good,
+                    in_file=ids,
+                ),
                 refused=sorted(one for one in ids if one >= REFUSED_FROM),
             )
 
-    def _found_by(self, drop: _Drop, first: date) -> date:
+    def _found_by(self, drop: _Drop, in_file: list[int], first: date) -> date:
         """From when a drop is known that a run reads which was asked for nights from `first` on."""
         feed, day = drop
         if day >= first:
             return day
         lost = self.lost[feed].get(day)
-        if lost and day not in self._gone_on[feed]:
-            # What the first one said nobody knows, but that nights since had one.
-            return min(one.since for one in lost)
         before = self.versions[feed].get(day)
+        if lost and day not in self._gone_on[feed]:
+            if not before:
+                # What the first one said nobody knows, but that nights since had one.
+                return min(one.since for one in lost)
+            if lost[-1].in_file == in_file:
+                return lost[-1].since
         if not (before or self._is_passed(day)):
             return day
         if before and before[-1].since > self.last_scored:
@@ -298,15 +334,14 @@ class Model:
         told = self._first_told.items()
         return any(later > day and made < landed for (_, later), made in told)
 
-    def _come(self, name: str, day: date) -> None:
+    def _come(self, name: str, day: date, is_other: bool) -> None:
         """Note that a table has got a day, for the first time or again."""
         came = next(self._numbers)
-        again = self.lost[name].pop(day, None)
-        if name in (*FEEDS, SCORING):
+        self.lost[name].pop(day, None)
+        if len(self.versions[name][day]) == 1 and name in (*FEEDS, SCORING):
             # Of a night that has lost all of these nothing tells when it was made first.
-            before = None if again else self._first_told.get((name, day))
-            self._first_told[name, day] = came if before is None else before
-        if name in FEEDS:
+            self._first_told[name, day] = came
+        if is_other and name in FEEDS:
             gone_on = self._gone_on[name]
             gone_on.discard(day)
             gone_on.update(one for one in self.lost[name] if one < day)
@@ -332,14 +367,22 @@ class Model:
             self._newest[drop] = number
         if name == PREDICTIONS and one.changed:
             assert not before or one.day - LEAD in self.scored_again, one.day
-        before.append(Known(since=since, ids=ids))
-        self._come(name, one.day)
+        came = replace(
+            must_be,
+            since=since,
+            version=one.version,
+            definition=one.definition,
+        )
+        before.append(came)
+        self._come(name, one.day, is_other)
         if name in MADE:
             assert one.definition == self.home.definition
-            self.definitions[name][one.day] = one.definition
 
     def must_be(self, name: str, one: Publication) -> Known:
         """What a publication must hold, from what the tables before it hold."""
+        night = one.day - LEAD if name == PREDICTIONS else one.day
+        for other in MADE_FROM.get(name, ()):
+            assert night in self.versions[other], (name, one.day, other)
         if name in FEEDS:
             return self._readings[one.run_id, (name, one.day)].known
         if name == QUARANTINE:
@@ -405,6 +448,30 @@ def _is_locked(home: Home) -> bool:
     return False
 
 
+def _put_back(place: Path, version: int) -> None:
+    """Have a table's folder as a backup has it that was made of that version; -1: have none."""
+    if version < 0:
+        shutil.rmtree(place)
+        return
+    log = place / "_delta_log"
+    # It names a checkpoint that may be younger.
+    (log / "_last_checkpoint").unlink(missing_ok=True)
+    # Data files first, which the commits name.
+    later = [file for file in log.glob("[0-9]*") if _version_of(file) > version]
+    told = [file for file in later if file.suffix == ".json"]
+    for commit in told:
+        for action in actions(str(place), _version_of(commit)):
+            if "add" in action:
+                (place / action["add"]["path"]).unlink()
+    for file in later:
+        file.unlink()
+
+
+def _version_of(file: Path) -> int:
+    """That of which a file of a table's log tells."""
+    return int(file.name.partition(".")[0])
+
+
 def _is_younger(file: Path, marker: Path) -> bool:
     return marker.stat().st_mtime_ns > file.stat().st_mtime_ns
 
@@ -463,8 +530,8 @@ def _check_outdated(model: Model, last: date) -> None:
         told |= {(one.table.name, one.night) for one in findings if one.state == "outdated"}
     outdated = set()
     for name in set(MADE) - {PREDICTIONS}:
-        for day, definition in model.definitions[name].items():
-            if definition != model.home.definition and day <= last:
+        for day, of_day in model.versions[name].items():
+            if of_day[-1].definition != model.home.definition and day <= last:
                 outdated.add((name, day))
     assert told == outdated
 
@@ -476,7 +543,7 @@ def _check_restated(model: Model, named: Sequence[date]) -> None:
         both = _good(model.home, day) + model.home.ids_in(day, "notes")
         assert model.in_force("marks")[day] == sorted(both)
         for name in ("sums", TRAINING, SCORING):
-            assert model.definitions[name][day] == model.home.definition, name
+            assert model.versions[name][day][-1].definition == model.home.definition, name
 
 
 @cache
@@ -585,11 +652,31 @@ def _earlier(day: date, nights: int) -> date:
     return DAYS[min(max(place, 0), len(DAYS) - 1)]
 
 
+_LOSABLES = st.lists(
+    st.sampled_from(LOSABLE),
+    min_size=1,
+    max_size=3,
+    unique=True,
+)
+_NEWEST = st.none() | st.integers(1, 4)
+"""How many versions a backup lacks; none: there is no backup."""
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Files and nights in any order."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(
+        made=st.sampled_from((0, 1, 2, 2)),
+        lost=st.lists(st.sampled_from(LOSABLE), max_size=3, unique=True),
+        newest=_NEWEST,
+    )
+    def begin(
+        self,
+        made: int = 0,
+        lost: Sequence[str] = (),
+        newest: int | None = None,
+    ) -> None:
+        """Begin with some nights, and with a loss: by chance there is seldom much to be lost."""
         self.folder = Path(tempfile.mkdtemp())
         self.home = Home(self.folder)
         # One without a name would never be told as another.
@@ -601,6 +688,12 @@ class AnyOrder(RuleBasedStateMachine):
         self.patched.setattr(survey, "is_announced", _is_younger)
         self.served: dict[date, list[int]] = {}
         self.register_seen: dict[date, list[int]] = {}
+        for day in DAYS[:made]:
+            # The first one is corrected by the second.
+            self.model.land(DAYS[0], day.day)
+            self.model.land(day, day.day)
+            self.night(day, allow_gap=False)
+        self._lose(lost, newest)
 
     @rule(ids=_REGISTERED)
     def change_register(self, ids: list[int]) -> None:
@@ -652,29 +745,59 @@ class AnyOrder(RuleBasedStateMachine):
             self.night(day, allow_gap=True)
 
     @rule(
-        names=st.lists(
-            st.sampled_from(LOSABLE),
-            min_size=1,
-            max_size=3,
-            unique=True,
-        ),
+        names=_LOSABLES,
+        newest=_NEWEST,
         day=st.sampled_from((*DAYS, None)),
         following=st.sampled_from((*DAYS, None)),
     )
     def lose(
         self,
         names: list[str],
+        newest: int | None,
         day: date | None,
         following: date | None,
     ) -> None:
-        """Folders of tables are deleted as by an accident: later nights make them anew."""
+        """Folders are deleted, or put back as some nights ago: later nights make it good."""
         if day:
             # By chance there is seldom much to be lost.
             self._make(day)
-        for name in filter(self.model.is_to_lose, names):
-            self.model.lose(name)
+        self._lose(names, newest)
         if following:
             self.night(following, allow_gap=True)
+
+    def _lose(self, names: Sequence[str], newest: int | None) -> None:
+        for name in filter(self.model.is_to_lose, names):
+            self.model.lose(name, newest)
+
+    @rule(
+        day=st.sampled_from(DAYS),
+        names=_LOSABLES,
+        newest=_NEWEST,
+        stages=st.integers(1, 9),
+    )
+    def night_that_loses(
+        self,
+        day: date,
+        names: list[str],
+        newest: int | None,
+        stages: int,
+    ) -> None:
+        """So it is after some of a night's stages: it makes nothing of what is gone."""
+        done = count(1)
+        record = night._record
+
+        def recorded(*given: Any, **named: Any) -> None:
+            record(*given, **named)
+            if next(done) == stages:
+                self._lose(names, newest)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(night, "_record", recorded)
+            # Whatever becomes of it, the next night makes everything true.
+            with suppress(NightshiftError):
+                self.home.night(day, allow_gap=True)
+        self.home._waiting.clear()
+        self.night(day, allow_gap=True)
 
     def _make(self, day: date) -> None:
         if not self.home.has_landed(day):
@@ -688,25 +811,39 @@ class AnyOrder(RuleBasedStateMachine):
         if self.model.is_to_lose(REGISTER):
             self.model.lose_register()
 
-    @rule(day=st.sampled_from(DAYS))
-    def night_without_what_was_served(self, day: date) -> None:
-        """The folder of the predictions is away, and comes back from a backup."""
+    @rule(day=st.sampled_from(DAYS), newest=_NEWEST)
+    def night_without_what_was_served(self, day: date, newest: int | None) -> None:
+        """The folder of the predictions is away, or an older one; then the own one comes back."""
         model = self.model
         if not model.is_to_lose(PREDICTIONS):
             return
-        place = path(self.home.run(day), PREDICTIONS)
-        backup = shutil.move(place, self.folder / "backup")
-        served = model.versions[PREDICTIONS]
-        model.versions[PREDICTIONS] = {}
-        code = self.home.night(day, allow_gap=True)
-        has_landed = self.home.has_landed(day)
-        assert code == (Refused.exit_code if has_landed else NotLanded.exit_code)
-        if has_landed:
-            _check_made(model, day)
-        # Neither those of before, nor a new night's.
-        assert self.home.published(PREDICTIONS) == {}
+        place = Path(path(self.home.run(day), PREDICTIONS))
+        backup = shutil.copytree(place, self.folder / "backup")
+        served = dict(model.versions[PREDICTIONS])
+        model.lose(PREDICTIONS, newest)
+        lost = self._served_and_lost()
+        if lost:
+            night = max(day, *lost)
+            code = self.home.night(night, allow_gap=True)
+            has_landed = self.home.has_landed(night)
+            assert code == (Refused.exit_code if has_landed else NotLanded.exit_code)
+            if has_landed:
+                _check_made(model, night)
+            # Neither those of before, nor a new night's.
+            assert self.home.published(PREDICTIONS) == model.in_force(PREDICTIONS)
+        shutil.rmtree(place, ignore_errors=True)
         shutil.move(backup, place)
         model.versions[PREDICTIONS] = served
+        model.lost[PREDICTIONS] = {}
+
+    def _served_and_lost(self) -> list[date]:
+        """The nights whose predictions are gone, or others than those that were served last."""
+        there = self.model.in_force(PREDICTIONS)
+        found = []
+        for day, lost in self.model.lost[PREDICTIONS].items():
+            if there.get(day, []) != lost[-1].ids:
+                found.append(day - LEAD)
+        return found
 
     @rule(day=st.sampled_from(DAYS), by=st.sampled_from(("check_clean", "features")))
     def refused_night(self, day: date, by: str) -> None:
@@ -1009,7 +1146,7 @@ def _publishes_each_day_once(patched: pytest.MonkeyPatch) -> None:
 
 
 def _fences_no_inputs(patched: pytest.MonkeyPatch) -> None:
-    patched.setattr(commits._Inputs, "now", lambda _, given: given)
+    patched.setattr(commits._Inputs, "now", lambda _, given, __: given)
 
 
 def _hears_late_attempts(patched: pytest.MonkeyPatch) -> None:
@@ -1105,6 +1242,18 @@ def _looks_at_no_quarantine(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(survey.Survey, "_refused_with", lambda *_: "")
 
 
+def _takes_any_revision_for_the_last(patched: pytest.MonkeyPatch) -> None:
+    patched.setattr("jobs.lake.served._is_lost", lambda one, there: there is None)
+
+
+def _takes_what_was_told_for_a_night_since(patched: pytest.MonkeyPatch) -> None:
+    def has_gone_on(knowledge: Knowledge, name: str, lost: Publication) -> bool:
+        own = [one for one in knowledge._told(name) if one.day >= lost.day]
+        return any(one.published_at > lost.published_at for one in own)
+
+    patched.setattr(Knowledge, "_has_gone_on_since", has_gone_on)
+
+
 def _forgets_what_is_lost(patched: pytest.MonkeyPatch) -> None:
     """All of it, once the table gets a commit."""
     patched.setattr(publications, "_staying", lambda *_: [])
@@ -1135,6 +1284,10 @@ def _night(day: int, *, allow_gap: bool = False) -> Step:
     return "night", {"day": DAYS[day], "allow_gap": allow_gap}
 
 
+def _range(first: int, last: int) -> Step:
+    return "range", {"days": (DAYS[first], DAYS[last])}
+
+
 def _restate(first: int, last: int) -> Step:
     return "restate", {"days": (DAYS[first], DAYS[last]), "allow_gap": False}
 
@@ -1143,8 +1296,23 @@ def _kill(day: int, where: str) -> Step:
     return "killed_night", {"day": DAYS[day], "where": where, "calls": 0, "goes_on": False}
 
 
-def _lose(*names: str) -> Step:
-    return "lose", {"names": list(names), "day": None, "following": None}
+def _lose(*names: str, newest: int | None = None) -> Step:
+    given = {"names": list(names), "newest": newest, "day": None, "following": None}
+    return "lose", given
+
+
+def _lose_newest_after(stages: int, day: int, name: str) -> Step:
+    """In the middle of a night, after so many of its stages."""
+    given = {"day": DAYS[day], "names": [name], "newest": 1, "stages": stages}
+    return "night_that_loses", given
+
+
+def _rescore(day: int) -> Step:
+    return "rescore", {"day": DAYS[day]}
+
+
+def _without_what_was_served(day: int, newest: int | None = None) -> Step:
+    return "night_without_what_was_served", {"day": DAYS[day], "newest": newest}
 
 
 _LOSE_REGISTER: Step = ("lose_register", {"day": DAYS[1]})
@@ -1343,7 +1511,34 @@ RULES = {
     ),
     "nothing is scored while what was served is lost": Rule(
         broken_by=_always("jobs.lake.served.require_not_lost", None),
-        steps=(*_LATER, ("night_without_what_was_served", {"day": DAYS[1]})),
+        steps=(*_LATER, _without_what_was_served(1)),
+    ),
+    "an older revision is not what was served": Rule(
+        broken_by=_takes_any_revision_for_the_last,
+        steps=(*_CORRECTED, _rescore(0), _without_what_was_served(0, newest=1)),
+    ),
+    "a correction that a backup lacks is known again from when it was": Rule(
+        broken_by=_always("jobs.lake.knowledge.Knowledge._digest_of_drop", ""),
+        steps=(*_LATE, _lose("readings", newest=2), _night(3, allow_gap=True)),
+    ),
+    "what told of rows that were there is no sign of nights since a loss": Rule(
+        broken_by=_takes_what_was_told_for_a_night_since,
+        steps=(
+            *(_land(0, 1), _land(1, 2, 3)),
+            _range(0, 1),
+            *(_land(0, 4), _land(2, 5), _night(2)),
+            # Says the same in other words.
+            *(_land(1, 3, 2), _land(3, 6), _night(3)),
+            *(_lose("readings", newest=3), _land(4, 7), _night(4)),
+        ),
+    ),
+    "what is lost is put aside before its numbers come again": Rule(
+        broken_by=_always("jobs.lake.publications.forget_lost", None),
+        steps=(*_THREE, _lose("marks", newest=2), _restate(2, 2)),
+    ),
+    "nothing is made of a night's rows that are lost meanwhile": Rule(
+        broken_by=_always("jobs.lake.knowledge.Knowledge.has_lost", False),
+        steps=(*_LATER, _land(2, 4), _lose_newest_after(4, 2, "marks")),
     ),
 }
 """By what each says."""
