@@ -8,12 +8,12 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import psycopg
@@ -25,6 +25,21 @@ from tools.setup.machine import postgres_programs
 _SECONDS = 60
 _USERS = ("postgres", "nobody")
 """Who runs the server when the tests run as root, which PostgreSQL refuses to be run by."""
+_AS_USER = """
+import os, sys
+user, group, *program = sys.argv[1:]
+os.setgroups([])
+os.setgid(int(group))
+os.setuid(int(user))
+os.execv(program[0], program)
+"""
+"""Becomes a program of another user, and keeps the process id.
+
+Not `user=` of `subprocess`: with that it takes `fork` instead of `vfork`. In a process with a live
+channel of gRPC, such as that of a Spark session, gRPC then polls on in the child, whose descriptors
+`subprocess` closes, and which dies of it now and then before it is the program:
+https://github.com/grpc/grpc/issues/43055. To be deleted when that is closed.
+"""
 ADMIN = "admin"
 _SETTINGS = {
     # Only a machine whose power goes would lose something. Killed processes do not.
@@ -90,12 +105,11 @@ class Postgres:
         options = [f"--{name}={value}" for name, value in settings.items()]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(self._programs / "postgres"), "-D", str(self._data), *options],
+                self._command("postgres", "-D", str(self._data), *options),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,
-                **self._as_user(),
             )
         self._wait_until_it_answers(self._process)
 
@@ -186,17 +200,18 @@ class Postgres:
         raise RuntimeError(f"PostgreSQL does not answer:\n{self.log}")
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self._programs / program), *arguments]
-        ended = subprocess.run(
-            command, capture_output=True, text=True, cwd=self._folder, **self._as_user()
-        )
+        command = self._command(program, *arguments)
+        ended = subprocess.run(command, capture_output=True, text=True, cwd=self._folder)
         if ended.returncode:
             raise RuntimeError(f"{program} failed:\n{ended.stdout}{ended.stderr}")
 
-    def _as_user(self) -> dict[str, Any]:
+    def _command(self, program: str, *arguments: str) -> list[str]:
+        """One of PostgreSQL's programs, as the user who runs it."""
+        command = [str(self._programs / program), *arguments]
         if self._user is None:
-            return {}
-        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+            return command
+        ids = [str(self._user.pw_uid), str(self._user.pw_gid)]
+        return [sys.executable, "-I", "-S", "-c", _AS_USER, *ids, *command]
 
     def _give(self, *places: Path) -> None:
         if self._user is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,7 +30,7 @@ from jobs.stages import check as check_stage
 from jobs.stages import reports
 from jobs.stages.check import audit_and_publish, check
 from pipelines.days import Days
-from pipelines.environment import Environment
+from pipelines.environment import ROOT, Environment
 from pipelines.errors import GateRefused, NightshiftError, UsageError
 from pipelines.run import Run
 from pipelines.spec import Table
@@ -262,6 +263,28 @@ def test_a_refused_table_tells_what_it_was_made_from(run: Run, spark: SparkSessi
     with pytest.raises(GateRefused) as refused:
         check(run)
     assert refused.value.found_in == (f"toy.readings {DAY}..{DAY} d1",)
+
+
+_COUNTS_FORKS = """
+import ctypes
+from tests.postgres import Postgres
+forks = []
+before_fork = ctypes.CFUNCTYPE(None)(lambda: forks.append(1))
+getattr(ctypes.CDLL(None), "__register_atfork")(before_fork, None, None, None)
+server = Postgres()
+try:
+    server.start()
+finally:
+    server.remove()
+print(len(forks))
+"""
+
+
+@pytest.mark.usefixtures("postgres")
+def test_a_postgresql_is_started_without_a_fork_which_a_live_channel_does_not_bear() -> None:
+    command = [sys.executable, "-c", _COUNTS_FORKS]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("0\n", "")
 
 
 def test_a_rerun_changes_nothing(run: Run, stage: Callable[..., None]) -> None:
