@@ -58,8 +58,11 @@ _LEFT_OUT = (
     "This run leaves them out and scores the others. Once MLflow is restored from a backup: "
 )
 """Of nights whose model was deleted; the commands follow."""
-_UNREADABLE = "This run leaves out the nights of its turn, and scores the others."
-"""Of nights whose model cannot be loaded."""
+_UNREADABLE = (
+    "This run leaves out the nights of its turn, and scores the others. Once its files are as they "
+    "were: "
+)
+"""Of nights whose model cannot be loaded; the commands follow."""
 ROWS_IN_PROCESS = 200_000
 """More are scored by Spark's workers, where they lie. Up to some hundred thousand one process is
 the faster way (docs/performance.md). Either has few of them in memory."""
@@ -158,7 +161,8 @@ def _champions(run: Run, registry: Registry) -> tuple[_Champions, _Without]:
         if turn and version == turn.version:
             way = _to_train_another(run, nights)
             raise NightshiftError(f"{error} Or have another model trained: {way}") from error
-        print(f"Warning: {error} {_UNREADABLE}", file=sys.stderr, flush=True)
+        ways = unscored.ways_out(run.pipeline, nights, rescore=run.rescore)
+        print(f"Warning: {error} {_UNREADABLE}{ways}", file=sys.stderr, flush=True)
         without |= dict.fromkeys(nights, f"the files of version {version} cannot be read")
     return {night: model for night, model in own.items() if night not in without}, without
 

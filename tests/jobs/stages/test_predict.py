@@ -389,9 +389,12 @@ def test_nights_whose_model_has_no_files_any_more_keep_no_others_from_theirs(
     told = r"of model 'small' version 2 cannot be read"
     warned = capsys.readouterr().err
     assert told in warned
-    assert warned.endswith("This run leaves out the nights of its turn, and scores the others.\n")
-    night = small.run_of(environment, "predict", second)
     way = f"nightshift run small --date {second} --retrain"
+    assert warned.endswith(
+        "This run leaves out the nights of its turn, and scores the others. Once its files are as "
+        f"they were: nightshift run small --date {second}; or by another model: {way}\n"
+    )
+    night = small.run_of(environment, "predict", second)
     for run in (night, small.run_of(environment, "predict", second, first)):
         with pytest.raises(NightshiftError, match=f"{told}.* another model trained: {way}$"):
             predict.predict(run)
