@@ -571,7 +571,8 @@ class Survey:
     def foretold_since(self, measured: Mapping[date, datetime]) -> set[date]:
         """The nights up to the last that measured predictions which were published since.
 
-        The one that foretold a day, and those on which labels of it were measured.
+        The one that foretold a day, and those on which labels of it were measured. Of a day of
+        which none were, as nothing was foretold by then, those on which they land.
 
         Args:
             measured: When each night was.
@@ -583,8 +584,9 @@ class Survey:
         predictions = self.pipeline.table(PREDICTIONS)
         found: set[date] = set()
         for one in self._last_changes(PREDICTIONS):
-            nights = came.get(one.day, set()) | {predictions.night_of(one.day)}
-            for night in nights:
+            may_land = self.pipeline.labels_land(Days.of(one.day))
+            landed = came.get(one.day) or may_land
+            for night in (predictions.night_of(one.day), *landed):
                 is_older = night in measured and measured[night] < one.published_at
                 if night in covered and is_older:
                     found.add(night)

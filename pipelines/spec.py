@@ -125,6 +125,9 @@ _LEAP_YEAR = 2024
 """Its months have as many days as they ever have."""
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _DAILY = ("@daily", "@midnight")
+_LAG_DAYS = 7
+"""Days after an event by which its label has landed, unless more are declared; later ones are not
+measured."""
 
 
 def _numbers(least: int, most: int) -> tuple[str, ...]:
@@ -404,6 +407,11 @@ class Pipeline:
     def drop_days(self, feed: Feed, days: Days) -> Days | None:
         """The days of the range on which the feed drops a file; None when there are none."""
         return days.within(feed.first_day or self.first_day, feed.last_day or self.last_day)
+
+    def labels_land(self, events: Days) -> Days:
+        """The days on which labels of events of those days land, but for the last stragglers."""
+        lag = max(_LAG_DAYS, self.promotion.label_lag_days)
+        return Days(events.first, events.last + timedelta(days=lag))
 
     def require_days(self, days: Days) -> None:
         """Refuse days outside the time that the feeds cover.

@@ -106,7 +106,7 @@ def _told_around(run: Run) -> pa.Table:
 
     In the order in which they became known.
     """
-    since = dataset.landing_of(run.pipeline, run.days)
+    since = run.pipeline.labels_land(run.days)
     lag = since.last - run.days.last
     near = Days(run.days.first - lag, since.last)
     told = _told(run, near)

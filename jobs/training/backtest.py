@@ -478,7 +478,7 @@ def _fingerprint(run: Run, recipe: Recipe, part: Days) -> str:
 
 def _said(run: Run, version: int, events: Days) -> str:
     """What the training table, at that version, says of events of those days."""
-    landed = dataset.landing_of(run.pipeline, events)
+    landed = run.pipeline.labels_land(events)
     knowledge = Knowledge(run)
     is_recorded = bool(knowledge.latest(TRAINING))
     scored = knowledge.table_input(TRAINING, landed).digest if is_recorded else ""

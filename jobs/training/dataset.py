@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 
     from jobs.lake.data_files import DayFile
 
-_LAG_DAYS = 7
-"""Days after an event by which its label has landed, unless more are declared; later ones are not
-measured."""
 _OTHER_LABEL = " (--restate where they were made for another label)"
 """A way out of too few rows: the code that told both labels may be the same."""
 _PLACE = "place told"
@@ -295,12 +292,6 @@ def last_told(rows: pa.Table, entity: Sequence[str]) -> pa.Table:
     return rows.take(pa.array(np.sort(places)))
 
 
-def landing_of(pipeline: Pipeline, events: Days) -> Days:
-    """The days on which labels of events of those days land, but for the last stragglers."""
-    lag = max(_LAG_DAYS, pipeline.promotion.label_lag_days)
-    return Days(events.first, events.last + timedelta(days=lag))
-
-
 def labelled_events(
     run: Run, snapshot: Snapshot, events: Days, columns: tuple[str, ...] | None = None
 ) -> pa.Table:
@@ -312,7 +303,7 @@ def labelled_events(
         events: Days of the events.
         columns: As of `labelled`.
     """
-    landed = landing_of(run.pipeline, events)
+    landed = run.pipeline.labels_land(events)
     # Of labels the last that are known: a night sees none of a later day.
     rows = labelled(run, replace(snapshot, night=date.max), landed, columns)
     return snapshots.between(rows, run.pipeline.event_date, events)

@@ -2427,6 +2427,7 @@ def test_predictions_that_were_served_and_are_lost_are_scored_again_by_a_persons
     home.night(DAYS[2], first=DAYS[1], rescore=True)
     place = path(home.run(DAYS[0]), PREDICTIONS)
     shutil.rmtree(place)
+    # Not the night between them, which was compared with it and stays what people were told by.
     lost = [(f"tiny.{PREDICTIONS}", 3, f"{DAYS[0]}..{DAYS[2]}", f"{LOST}; {RESCORE}")]
     assert _told_of(home, "missing", DAYS[2]) == lost
     # Tomorrow is not scored either: a folder from a backup would not hold that.
@@ -2440,6 +2441,23 @@ def test_predictions_that_were_served_and_are_lost_are_scored_again_by_a_persons
         f"tiny.predictions has lost what was served for 3 day(s), the first is {DAYS[1]}: "
         f"ops.publications tells of it, and {place} does not hold it any more. What models say of "
         "these days now would pass as what was served. Nothing was published. Restore that folder "
+def test_labels_that_came_before_their_predictions_are_measured_by_the_next_night(
+    home: Home,
+) -> None:
+    # Of the day that this leaves out labels have come, and nothing was there to be measured.
+    without_model(home)
+    assert home.night(DAYS[4], first=DAYS[3]) == 0
+    home.other_label = set()
+    assert home.night(DAYS[1]) == 0
+    assert home.published(PREDICTIONS)[DAYS[2]]
+    assert stages_of(home)["monitor"] == [str(DAYS[1])]
+    # Nobody knows on which of these nights labels of the day landed.
+    assert home.night(DAYS[5]) == 0
+    assert stages_of(home)["monitor"] == [f"{DAYS[2]}..{DAYS[5]}"]
+    assert home.night(DAYS[5]) == 0
+    assert home.performed == []
+
+
         "from a backup, and run again. Or publish what is said now, as a later revision: "
         f"nightshift run tiny --from {DAYS[0]} --to {DAYS[2]} --rescore"
     )
@@ -3281,6 +3299,8 @@ def test_nights_that_a_kill_left_unmeasured_are_measured_by_the_next(home: Home)
     def perform(run: Run) -> int:
         if run.doing.name == "monitor" and ("monitor", run.days) != home.performed[-1]:
             measured = [days for name, days in home.performed if name == "monitor"]
+    # Else the restated night would foretell for the first time.
+    home.promote(DAYS[0])
             if measured:
                 raise KeyboardInterrupt
         return whole(run)
