@@ -28,6 +28,7 @@ from jobs.lake.knowledge import (
 )
 from jobs.lake.locations import path, sql_name
 from jobs.lake.log import are_there
+from jobs.lake.quarantine import moved_by_rules
 from jobs.lake.read_before import ReadBefore
 from jobs.lake.transforms import definitions
 from pipelines.days import Days
@@ -322,7 +323,7 @@ class Survey:
             for one in self._expected(table):
                 followed = self._with_what_follows(one, pending)
                 told = self._if_outdated(followed, defined.get(table.name))
-                findings.append(self._if_rescored(told))
+                findings.append(self._if_rescored(self._if_over_share(told)))
             self._add_pending(pending, table, findings)
             found.append(findings)
         return found
@@ -378,6 +379,35 @@ class Survey:
             return _overtaken(one.table, one.night, _OUTDATED)
         reason = f"{_OUTDATED}; --restate makes these days anew"
         return replace(one, state="outdated", reason=reason)
+
+    def _if_over_share(self, one: Finding) -> Finding:
+        """Of days that were accepted when their feed allowed more bad rows people are told.
+
+        What is judged otherwise by now stays, as where a suite has changed.
+        """
+        feed = self._feeds.get(one.table.name)
+        if feed is None or one.state != "current" or one.reason:
+            return one
+        known = self._known(feed.name)
+        # Of a reference feed it is the last snapshot that counts.
+        days = [day for day in known if day <= one.night] if feed.is_reference else [one.night]
+        day = max(days, default=one.night)
+        of_day = self._quarantined(feed).get(day)
+        if day not in known or not of_day:
+            return one
+        bad = of_day[-1].rows
+        rows = known[day].rows + bad
+        most = feed.max_quarantine_share
+        if not bad or bad / rows <= most:
+            return one
+        bad -= moved_by_rules(self._run, feed.name, day)
+        if bad / rows <= most:
+            return one
+        reason = (
+            f"more of its rows are bad than the {feed.share_allowed} that it allows by now "
+            "(max_quarantine_share); they were accepted and stay, and --restate refuses them"
+        )
+        return replace(one, reason=reason)
 
     def _is_of_another(self, table: Table, night: date, definition: str | None) -> bool:
         """Whether a night was made by another definition than that one; None: nobody knows it."""

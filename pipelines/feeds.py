@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date
+from decimal import Decimal
 from typing import Literal, get_args
 
 from pipelines.errors import refuse_unless
@@ -96,7 +97,7 @@ class Feed:
     is read by the next night."""
     max_quarantine_share: float = 0.02
     """Share of a drop's rows, 0 to 1, that may be quarantined before the drop is refused, and with
-    it the run."""
+    it the run. Days that were accepted stay when it is lowered, and the plan tells of them."""
     warehouse: bool = False
     """Its table is published to PostgreSQL too, when NIGHTSHIFT_WAREHOUSE_URL is set."""
     doc: str = ""
@@ -152,6 +153,13 @@ class Feed:
     def required(self) -> frozenset[str]:
         """Columns that must hold a value: the key and those declared required."""
         return frozenset(self.key) | {column.name for column in self.columns if column.required}
+
+    @property
+    def share_allowed(self) -> str:
+        """The share of bad rows that it allows, for people."""
+        # Of a small share no power of ten.
+        percent = f"{Decimal(f'{100 * self.max_quarantine_share:.6g}'):f}"
+        return f"{percent}%" if "." in percent else f"{percent}.0%"
 
     def with_new(self, names: Iterable[str]) -> Feed:
         """The same feed with columns of strings after the declared ones."""

@@ -20,6 +20,7 @@ from jobs.lake.data_files import day_files, days_that_lost_files
 from jobs.lake.locations import exists, partition, path, require
 from jobs.lake.partitions import column_types
 from jobs.lake.publications import Origin
+from jobs.lake.quarantine import RULE
 from jobs.lake.staging import Staging
 from pipelines.spec import QUARANTINE_SUFFIX
 
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from pipelines.days import Days
     from pipelines.run import Run
     from pipelines.spec import Table
-
-RULE = "rule"
-"""Column of a quarantine: the row rules that moved a row there; null, or no column: ingestion."""
 
 
 def read(run: Run, name: str, days: Days | None = None) -> DataFrame:

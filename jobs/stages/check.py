@@ -20,7 +20,7 @@ from expectations.lookup import refuse_odd_rules, suite_of
 from expectations.row_rules import REASON, RULE
 from expectations.suite import about
 from jobs.ingestion.text import AS_JSON
-from jobs.lake import commits, ops, publications, staging, tables, waivers
+from jobs.lake import commits, ops, publications, quarantine, staging, tables, waivers
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import partition, sql_name
 from jobs.stages import reports
@@ -287,7 +287,7 @@ def _as_quarantined(run: Run, name: str, bad: DataFrame) -> DataFrame:
         *places,
         F.col(REASON).alias("reason"),
         record.alias("record"),
-        F.col(RULE).alias(tables.RULE),
+        F.col(RULE).alias(quarantine.RULE),
     )
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
-from decimal import Decimal
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -515,7 +514,7 @@ def _failure(run: Run, feed: Feed, tally: _Tally) -> Failure:
         table=sql_name(run, feed.name),
         expectation="max_quarantine_share",
         column=None,
-        says=f"At most {_allowed(feed)} of a file's rows are bad. Found: {tally}.",
+        says=f"At most {feed.share_allowed} of a file's rows are bad. Found: {tally}.",
         count=tally.bad,
     )
 
@@ -529,13 +528,6 @@ def _bad_files(load: _Load) -> list[_Tally]:
     # Divided, as a share that is declared is the nearest to its fraction: 0.29 x 100 is below 29.
     bad = [tally for tally in load.tallies if tally.bad / tally.rows > most]
     return sorted(bad, key=lambda tally: (-tally.bad, tally.source_file))
-
-
-def _allowed(feed: Feed) -> str:
-    """The share of bad rows that a feed allows, for people."""
-    # Of a small share no power of ten.
-    percent = f"{Decimal(f'{100 * feed.max_quarantine_share:.6g}'):f}"
-    return f"{percent}%" if "." in percent else f"{percent}.0%"
 
 
 def _refusal(
@@ -556,7 +548,7 @@ def _refusal(
     )
     head = (
         f"{table} was refused: {len(tallies)} file(s) of '{feed.name}' have more bad rows "
-        f"than the {_allowed(feed)} that it allows (max_quarantine_share):"
+        f"than the {feed.share_allowed} that it allows (max_quarantine_share):"
     )
     lines = [head]
     lines += [f"  - {tally}" for tally in tallies[:_FILES_SHOWN]]
@@ -576,13 +568,21 @@ def _refusal(
 
 
 def _is_declared_anew(run: Run, load: _Load, tallies: Iterable[_Tally]) -> bool:
-    """Whether a day of these files is in force by another declaration of the feed."""
+    """Whether a day is in force by another declaration of the feed, or of the very file.
+
+    Of the file by the same declaration: when it was accepted, a greater share was allowed.
+    """
     known = in_force(run, load.feed.name)
     days = {drop.source_file: drop.day for drop in load.drops}
     # Of a home of long ago nobody knows it.
     alike = ("", load.origin.definition)
-    accepted = [known.get(days[tally.source_file]) for tally in tallies]
-    return any(one.definition not in alike for one in accepted if one)
+    for day in {days[tally.source_file] for tally in tallies} & known.keys():
+        accepted = known[day]
+        files = [(given.name, given.digest) for given in accepted.inputs]
+        judged = [(given.name, given.digest) for given in load.origin.inputs[day]]
+        if accepted.definition not in alike or files == judged:
+            return True
+    return False
 
 
 def _keep(run: Run, load: _Load) -> dict[str, int]:

@@ -1661,6 +1661,28 @@ def test_rows_in_quarantine_of_a_register_that_was_taken_back_are_made_anew(home
     assert home.performed == []
 
 
+def test_the_plan_tells_of_days_with_more_bad_rows_than_are_allowed_by_now(home: Home) -> None:
+    # One of the two rows of each of these days.
+    home.refuses = lambda one: one in (11, 21)
+    home.night(DAYS[3], first=DAYS[0])
+    file = file_input("tiny/sensors.csv", DAYS[0], home._register)
+    _quarantine(home, DAYS[0], [2], file, "sensors")
+    assert not [row for row in _told_of(home, "current") if row[3]]
+    lowered = [replace(feed, max_quarantine_share=0.4) for feed in TINY.feeds]
+    home.pipeline = replace(TINY, feeds=tuple(lowered))
+    why = (
+        "more of its rows are bad than the 40.0% that it allows by now (max_quarantine_share); "
+        "they were accepted and stay, and --restate refuses them"
+    )
+    told = [row for row in _told_of(home, "current") if row[3]]
+    assert told == [
+        ("tiny.readings", 2, f"{DAYS[1]}..{DAYS[2]}", why),
+        ("tiny.sensors", 1, str(DAYS[3]), why),
+    ]
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+
+
 def test_a_quarantine_of_a_register_whose_folder_is_gone_is_made_again_from_its_file(
     home: Home,
 ) -> None:
@@ -2405,6 +2427,7 @@ def test_what_was_measured_of_predictions_that_are_scored_again_is_measured_agai
     why = "not measured since its labels or predictions were published"
     of_monitor = [row for row in rows if row[0] == "monitor"]
     told = [row[3:] for row in of_monitor]
+    # Not the night between them, which was compared with it and stays what people were told by.
     days = (str(DAYS[2]), str(DAYS[4]))
     assert told == [(day, why) for day in days]
     assert home.night(DAYS[4]) == 0
@@ -2418,29 +2441,6 @@ def test_what_was_measured_of_predictions_that_are_scored_again_is_measured_agai
     assert home.performed == []
 
 
-def test_predictions_that_were_served_and_are_lost_are_scored_again_by_a_persons_word_alone(
-    home: Home,
-) -> None:
-    home.promote(DAYS[0])
-    home.night(DAYS[2], first=DAYS[0])
-    home.land(DAYS[1], 7)
-    home.night(DAYS[2], first=DAYS[1], rescore=True)
-    place = path(home.run(DAYS[0]), PREDICTIONS)
-    shutil.rmtree(place)
-    # Not the night between them, which was compared with it and stays what people were told by.
-    lost = [(f"tiny.{PREDICTIONS}", 3, f"{DAYS[0]}..{DAYS[2]}", f"{LOST}; {RESCORE}")]
-    assert _told_of(home, "missing", DAYS[2]) == lost
-    # Tomorrow is not scored either: a folder from a backup would not hold that.
-    for _ in range(2):
-        assert home.night(DAYS[3]) == Refused.exit_code
-    assert home.restate(DAYS[0], DAYS[3]) == Refused.exit_code
-    assert home.published(PREDICTIONS) == {}
-    with pytest.raises(Refused) as refused:
-        served.require_not_lost(home.run(DAYS[3], DAYS[0]))
-    assert str(refused.value) == (
-        f"tiny.predictions has lost what was served for 3 day(s), the first is {DAYS[1]}: "
-        f"ops.publications tells of it, and {place} does not hold it any more. What models say of "
-        "these days now would pass as what was served. Nothing was published. Restore that folder "
 def test_labels_that_came_before_their_predictions_are_measured_by_the_next_night(
     home: Home,
 ) -> None:
@@ -2458,6 +2458,28 @@ def test_labels_that_came_before_their_predictions_are_measured_by_the_next_nigh
     assert home.performed == []
 
 
+def test_predictions_that_were_served_and_are_lost_are_scored_again_by_a_persons_word_alone(
+    home: Home,
+) -> None:
+    home.promote(DAYS[0])
+    home.night(DAYS[2], first=DAYS[0])
+    home.land(DAYS[1], 7)
+    home.night(DAYS[2], first=DAYS[1], rescore=True)
+    place = path(home.run(DAYS[0]), PREDICTIONS)
+    shutil.rmtree(place)
+    lost = [(f"tiny.{PREDICTIONS}", 3, f"{DAYS[0]}..{DAYS[2]}", f"{LOST}; {RESCORE}")]
+    assert _told_of(home, "missing", DAYS[2]) == lost
+    # Tomorrow is not scored either: a folder from a backup would not hold that.
+    for _ in range(2):
+        assert home.night(DAYS[3]) == Refused.exit_code
+    assert home.restate(DAYS[0], DAYS[3]) == Refused.exit_code
+    assert home.published(PREDICTIONS) == {}
+    with pytest.raises(Refused) as refused:
+        served.require_not_lost(home.run(DAYS[3], DAYS[0]))
+    assert str(refused.value) == (
+        f"tiny.predictions has lost what was served for 3 day(s), the first is {DAYS[1]}: "
+        f"ops.publications tells of it, and {place} does not hold it any more. What models say of "
+        "these days now would pass as what was served. Nothing was published. Restore that folder "
         "from a backup, and run again. Or publish what is said now, as a later revision: "
         f"nightshift run tiny --from {DAYS[0]} --to {DAYS[2]} --rescore"
     )
@@ -3277,6 +3299,8 @@ def test_the_plan_of_some_stages_tells_of_these_alone(home: Home) -> None:
 
 
 def test_a_night_is_measured_though_another_was_before_it_could_be(home: Home) -> None:
+    # Else the restated night would foretell for the first time.
+    home.promote(DAYS[0])
     home.night(DAYS[1], first=DAYS[0])
     stops = stage("monitor")
     with home._stages():
@@ -3299,8 +3323,6 @@ def test_nights_that_a_kill_left_unmeasured_are_measured_by_the_next(home: Home)
     def perform(run: Run) -> int:
         if run.doing.name == "monitor" and ("monitor", run.days) != home.performed[-1]:
             measured = [days for name, days in home.performed if name == "monitor"]
-    # Else the restated night would foretell for the first time.
-    home.promote(DAYS[0])
             if measured:
                 raise KeyboardInterrupt
         return whole(run)

@@ -194,6 +194,20 @@ def test_a_share_lies_between_nought_and_one(share: float) -> None:
     assert "must be from 0 to 1" in _refusal(max_quarantine_share=share)
 
 
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (0, "0.0%"),
+        (5e-7, "0.00005%"),
+        (0.29, "29.0%"),
+        (1 / 3, "33.3333%"),
+        (1, "100.0%"),
+    ],
+)
+def test_a_share_is_told_without_a_power_of_ten(share: float, told: str) -> None:
+    assert replace(_FEED, max_quarantine_share=share).share_allowed == told
+
+
 def test_a_policy_for_new_columns_that_nobody_knows_is_refused() -> None:
     problem = "Feed 'readings': new_columns must be one of refuse, ignore, add, but is 'drop'."
     assert _refusal(new_columns="drop") == problem

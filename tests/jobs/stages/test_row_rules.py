@@ -232,6 +232,30 @@ def test_ingest_alone_leaves_what_the_rules_have_quarantined(toy: Environment) -
     assert _reasons(toy) == ["id: 'y' is not an int", REASON]
 
 
+@pytest.mark.parametrize(
+    ("share", "is_told"),
+    [
+        (0.3, False),
+        (0.2, True),
+    ],
+)
+def test_what_rules_have_quarantined_is_no_bad_row_of_the_file(
+    toy: Environment, share: float, is_told: bool
+) -> None:
+    # Of the four rows ingestion refuses one, and the rule moves another.
+    _night(toy, FIRST)
+    lowered = replace(TOY.feeds[0], max_quarantine_share=share)
+    pipeline = replace(TOY, feeds=(lowered, *TOY.feeds[1:]))
+    run = replace(run_of(toy, FIRST), pipeline=pipeline)
+    (found,) = Survey(run).foreseen_by_record()[0]
+    assert ("max_quarantine_share" in found.reason) == is_told
+    # Of files that are lost nobody can tell the two apart.
+    for file in Path(path(run, "readings_quarantine")).rglob("*.parquet"):
+        file.unlink()
+    (found,) = Survey(run).foreseen_by_record()[0]
+    assert "max_quarantine_share" in found.reason
+
+
 def test_a_mended_row_comes_back_and_leaves_the_quarantine(toy: Environment) -> None:
     _night(toy, FIRST)
     drop_readings(toy, FIRST, "1,,0.5,a", "x,,,bad", "2,,1.5,b", "3,,9,mended")
