@@ -49,7 +49,7 @@ class DeadlineOperator(CommandOperator):
         by = self.pipeline.predictions_by
         # A pipeline without it has no such DAG.
         assert by is not None
-        night = night_of(self.pipeline, context, _schedule(by))
+        night = night_of(self.pipeline, context, _schedule(self.pipeline, by))
         self.log.info("%s", night)
         if _is_before_the_first(self.pipeline, night):
             raise AirflowSkipException(f"The replay of '{self.pipeline.name}' began on this day.")
@@ -91,7 +91,7 @@ def deadline_arguments(pipeline: Pipeline, by: time) -> dict[str, Any]:
         "dag_id": f"{pipeline.name}{DEADLINE_SUFFIX}",
         "description": f"Tells people if '{pipeline.name}' has not predicted by {by:%H:%M}.",
         # After a pause of the scheduler, the last deadline that has passed is looked at.
-        "schedule": CronDataIntervalTimetable(_schedule(by), timezone=pipeline.timezone),
+        "schedule": CronDataIntervalTimetable(_schedule(pipeline, by), timezone=pipeline.timezone),
         "start_date": datetime.combine(pipeline.first_day, datetime.min.time(), zone),
         "catchup": False,
         "is_paused_upon_creation": False,
@@ -108,8 +108,11 @@ def deadline_arguments(pipeline: Pipeline, by: time) -> dict[str, Any]:
     }
 
 
-def _schedule(by: time) -> str:
-    return f"{by.minute} {by.hour} * * *"
+def _schedule(pipeline: Pipeline, by: time) -> str:
+    """That time of each day on which a night is due: of others nothing is promised."""
+    # Without them, as in '@daily', it is each day.
+    days = pipeline.schedule.split()[2:] or ["*", "*", "*"]
+    return " ".join([str(by.minute), str(by.hour), *days])
 
 
 def _params() -> dict[str, Param]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -149,13 +149,18 @@ def due_day(pipeline: Pipeline, run: DagRunProtocol, schedule: str) -> date:
         run: Of a DAG of the pipeline.
         schedule: When what the run does is due each day, as a cron expression.
     """
+    zone = ZoneInfo(pipeline.timezone)
     begins: datetime | None = run.data_interval_start
     if run.run_type not in _OF_ONE_DAY or begins is None:
-        timetable = CronDataIntervalTimetable(schedule, timezone=pipeline.timezone)
-        moment = coerce_datetime(run.logical_date or run.run_after)
-        begins = timetable.infer_manual_data_interval(run_after=moment).start
+        moment = coerce_datetime(run.logical_date or run.run_after).astimezone(zone)
+        # What clocks on the wall say, as if it were UTC: in a zone where they go forward over the
+        # hour of the schedule Airflow's interval of that day is empty, and the day the next one.
+        wall = coerce_datetime(moment.replace(tzinfo=UTC))
+        timetable = CronDataIntervalTimetable(schedule, timezone="UTC")
+        begins = timetable.infer_manual_data_interval(run_after=wall).start
+        zone = ZoneInfo("UTC")
     # Airflow's may be Pendulum's, whose days are not subtracted as others are.
-    return datetime.fromtimestamp(begins.timestamp(), ZoneInfo(pipeline.timezone)).date()
+    return datetime.fromtimestamp(begins.timestamp(), zone).date()
 
 
 def _due(pipeline: Pipeline, run: DagRunProtocol, schedule: str | None = None) -> Night:

@@ -332,8 +332,8 @@ class Pipeline:
         self._refuse_odd_names()
         self._refuse_no_daily_feed()
         self._refuse_odd_days()
-        self._refuse_odd_hours()
         self._refuse_odd_schedules()
+        self._refuse_odd_hours()
         self._refuse_odd_resources()
         self._refuse_unmade_inputs()
         self._refuse_odd_views()
@@ -740,6 +740,13 @@ class Pipeline:
             f"Pipeline '{self.name}': predictions_by {by} must be hours and minutes, without a "
             "zone: it is a time of day in the pipeline's own.",
         )
+        at = _time_of(self.schedule)
+        refuse_unless(
+            at is None or at < by,
+            f"Pipeline '{self.name}': predictions_by {by:%H:%M} does not come after its schedule "
+            f"'{self.schedule}': the night that makes the predictions of a day is run on that day, "
+            "and they would be late each day.",
+        )
 
     def _refuse_odd_schedules(self) -> None:
         schedules = {"schedule": self.schedule}
@@ -872,6 +879,16 @@ def _is_cron_field(text: str, known: tuple[str, ...]) -> bool:
         if not is_span or (slash and not (step.isdecimal() and int(step))):
             return False
     return True
+
+
+def _time_of(cron: str) -> time | None:
+    """The time of day that a cron expression says; None: it says several."""
+    fields = cron.split()
+    if len(fields) != len(_CRON):
+        return time()
+    minute, hour, *_ = fields
+    is_one = minute.isdecimal() and hour.isdecimal()
+    return time(int(hour), int(minute)) if is_one else None
 
 
 def _never_comes(cron: str) -> bool:

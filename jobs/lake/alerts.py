@@ -90,10 +90,13 @@ def ended_by(run: Run) -> list[Row]:
     lost = {table.night_of(day) for day in published.lost}
     first = min(nights | lost, default=date.max)
 
-    def is_right(night: date) -> bool:
-        return night == until or night in nights or night < first
+    def is_right(row: Row) -> bool:
+        night = row["last_day"]
+        # Of a range its last night may be done without a model, and have none.
+        is_done = night == until and row["event"] != Event.PREDICTIONS_LATE
+        return is_done or night in nights or night < first
 
-    return [row for row in of_then if is_right(row["last_day"])]
+    return [row for row in of_then if is_right(row)]
 
 
 def told_last(environment: Environment, pipeline: str, event: Event) -> datetime | None:

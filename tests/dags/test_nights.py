@@ -101,6 +101,32 @@ def test_a_run_without_logical_date_processes_the_day_before_its_moment() -> Non
     assert night_of(PIPELINE, triggered).days == Days.of(date(2013, 4, 1))
 
 
+@pytest.mark.parametrize(
+    ("zone", "schedule", "moment", "day"),
+    [
+        # Of 8 March there is no 02:30 in New York: the night of the 7th is due at 03:30.
+        ("America/New_York", "30 2 * * *", "2026-03-08T05:00-04:00", "2026-03-07"),
+        ("America/New_York", "30 2 * * *", "2026-03-08T23:59-04:00", "2026-03-07"),
+        ("America/New_York", "30 2 * * *", "2026-03-08T01:59-05:00", "2026-03-06"),
+        ("America/New_York", "30 2 * * *", "2026-03-09T05:00-04:00", "2026-03-08"),
+        # In Cairo the hour after midnight is skipped.
+        ("Africa/Cairo", "30 0 * * *", "2026-04-24T05:00+03:00", "2026-04-23"),
+        ("Africa/Cairo", "30 0 * * *", "2026-04-23T23:59+02:00", "2026-04-22"),
+        # Of 1 November there are two: 01:30 EDT and 01:30 EST.
+        ("America/New_York", "30 1 * * *", "2026-11-01T05:00-05:00", "2026-10-31"),
+        ("America/New_York", "30 1 * * *", "2026-11-01T01:00-04:00", "2026-10-30"),
+        ("America/New_York", "30 23 * * *", "2026-11-01T05:00-05:00", "2026-10-30"),
+    ],
+)
+def test_a_night_triggered_on_the_day_on_which_clocks_change_is_the_last_that_was_due(
+    zone: str, schedule: str, moment: str, day: str
+) -> None:
+    live = replace(PIPELINE, last_day=None, replay=None, predictions_by=None, timezone=zone)
+    triggered = context(run_after=datetime.fromisoformat(moment))
+    night = night_of(replace(live, schedule=schedule), triggered)
+    assert night.days == Days.of(date.fromisoformat(day))
+
+
 def test_a_schedule_past_the_archive_skips_and_a_person_past_it_is_told() -> None:
     archive = replace(PIPELINE, replay=None)
     today = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)

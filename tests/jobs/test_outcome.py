@@ -521,6 +521,36 @@ def test_late_predictions_are_told_with_how_far_their_night_has_come(run: Run) -
     assert late.message.endswith(f"The last stage that ended is check_raw: refused. {error}")
 
 
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        ("refused", "No model of 'toy' is in force for 2013-01-05."),
+        ("awaits approval", "No model serves yet: nightshift approve toy 1"),
+    ],
+)
+def test_without_a_model_predictions_are_late_and_the_reason_is_told(
+    status: str, error: str, run: Run
+) -> None:
+    record(run, stage_row(run, "predict", status=status, error=error))
+    late = outcome.predictions_late(replace(run, pipeline=PROMISED))
+    assert late
+    assert late.message.endswith(f"The last stage that ended is predict: {status}. {error}")
+
+
+def test_a_night_that_is_done_without_a_model_has_late_predictions(run: Run) -> None:
+    record(run, stage_row(run, "predict", metrics={"nights_without_model": ["2013-01-05"]}))
+    assert outcome.predictions_late(replace(run, pipeline=PROMISED))
+
+
+def test_after_a_pause_the_last_deadline_is_missed_and_told(run: Run) -> None:
+    before = replace(run, days=run.days.shifted(-4))
+    days_ago = NIGHT - timedelta(days=4)
+    record(run, stage_row(before, "ingest", started_at=days_ago))
+    late = outcome.predictions_late(replace(run, pipeline=PROMISED), due=NIGHT)
+    assert late
+    assert "Its night has not begun" in late.message
+
+
 def test_a_deadline_before_the_first_run_is_not_missed_and_one_after_it_is(run: Run) -> None:
     watched = replace(run, pipeline=PROMISED)
     an_hour = timedelta(hours=1)

@@ -343,6 +343,22 @@ def test_what_is_wrong_with_a_night_that_a_later_one_went_over_stays_wrong(
     assert "feed_missing 2013-01-05" in sent(environment)[-1]["message"]
 
 
+def test_late_predictions_of_a_last_night_that_is_done_without_a_model_stay_late(
+    night: Callable[[str], Run], environment: Environment
+) -> None:
+    before, without = night("2013-01-04"), night("2013-01-05")
+    publish(before)
+    late = replace(wrong(without, Event.PREDICTIONS_LATE), stage=None)
+    tell(without, late)
+    tell(without, wrong(without))
+    tell(without, done(without))
+    assert events(environment)[2:] == ["night_done", "recovered"]
+    assert "predictions_late" not in sent(environment)[-1]["message"]
+    publish(without)
+    tell(without, done(without))
+    assert "  - predictions_late 2013-01-05" in sent(environment)[-1]["message"]
+
+
 def test_what_was_wrong_with_a_night_whose_predictions_are_lost_stays_wrong(
     night: Callable[[str], Run], environment: Environment
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -111,6 +112,29 @@ def test_a_deadline_of_approvals_needs_approvals_and_time(given: dict[str, Any])
 def test_a_deadline_is_a_time_of_day_in_the_zone_of_the_pipeline(by: time) -> None:
     with pytest.raises(UsageError, match=r"predictions_by 06:00.* must be hours and minutes"):
         replace(FLIGHTS, predictions_by=by)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "by", "is_kept"),
+    [
+        ("30 4 * * *", time(4, 31), True),
+        ("30 4 * * *", time(4, 30), False),
+        # The evening of a day makes no predictions for its morning.
+        ("0 22 * * *", time(6), False),
+        ("0 22 * * MON-FRI", time(23, 59), True),
+        ("@daily", time(0, 1), True),
+        ("@midnight", time(0), False),
+        # Of several times none is its own.
+        ("0 4,22 * * *", time(3), True),
+    ],
+)
+def test_a_deadline_that_every_night_would_miss_is_refused(
+    schedule: str, by: time, is_kept: bool
+) -> None:
+    live = replace(FLIGHTS, last_day=None, replay=None, predictions_by=None, schedule=schedule)
+    refused = pytest.raises(UsageError, match=f"predictions_by {by:%H:%M} does not come after")
+    with nullcontext() if is_kept else refused:
+        replace(live, predictions_by=by)
 
 
 @pytest.mark.parametrize(
