@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from jobs import outcome
 from jobs.lake.store_faults import explain_away, explain_log_fault
 from jobs.output import harmless, outlive_readers
-from jobs.services import shared_locks, stage_client
+from jobs.services import locks, shared_locks, stage_client
 from jobs.services.home import closed_to_us
 from jobs.services.imports import import_meanwhile
 from jobs.services.in_turn import in_turn, serve
@@ -428,7 +428,7 @@ def one_run_at_a_time(
         run.environment,
         f"pipeline.{pipeline}",
         waiting=f"Waiting for another run of '{pipeline}' to finish.",
-        holder=f"{who}, which came at {now:%Y-%m-%d %H:%M} UTC (process {os.getpid()})",
+        holder=f"{who}, which came at {now:%Y-%m-%d %H:%M} UTC ({locks.this_process()})",
         most_seconds=wait_seconds,
     )
 

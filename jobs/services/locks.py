@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -98,6 +99,16 @@ def awaits_turn(name: str, most_seconds: float, by: str = "") -> AwaitsTurn:
     return AwaitsTurn(f"The lock '{name}' was not free within {most_seconds:g} s.{by}")
 
 
+def this_process() -> str:
+    """This process, in words for those that wait for it: maybe on other machines."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def held_by(holder: str) -> str:
+    """A sentence that names who holds a lock, after a space; empty: nobody has said."""
+    return f" The lock is held by {holder}." if holder else ""
+
+
 def _note(file: IO[str], holder: str) -> None:
     with suppress(OSError):  # such as a full disk: it is held all the same
         os.ftruncate(file.fileno(), 0)
@@ -105,10 +116,8 @@ def _note(file: IO[str], holder: str) -> None:
 
 
 def _holder_of(file: IO[str]) -> str:
-    """A sentence that names who holds the lock, after a space; empty: nobody has said."""
     file.seek(0)
-    holder = file.read()
-    return f" The lock is held by {holder}." if holder else ""
+    return held_by(file.read())
 
 
 def _folder(environment: Environment) -> Path:

@@ -16,6 +16,7 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from jobs.services import locks
@@ -55,6 +56,16 @@ _SET = (
     " WHERE name IN (SELECT name FROM pg_settings)"
 )
 
+_NOTE = " -- "
+"""Before who holds the lock: a comment of SQL."""
+_HELD = """
+SELECT query FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND granted AND objsubid = 1
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+AND (classid::bigint << 32 | objid::bigint) = %s
+"""
+_SOON_SECONDS = 2.0
+
 
 @contextmanager
 def hold(
@@ -71,7 +82,7 @@ def hold(
         environment: Whose home and whose registry of models.
         name: Which lock.
         waiting: What a person is told, once, when another process or machine holds it.
-        holder: Who holds it from now on, for those of this machine that wait.
+        holder: Who holds it from now on, for those that wait; empty: this process.
         most_seconds: For so long it waits, for a process and then for a machine; None: until it is
             free.
 
@@ -80,10 +91,12 @@ def hold(
         NightshiftError: the PostgreSQL does not answer, or refuses us.
     """
     shared = _shared(environment)
-    with (
-        locks.hold(environment, name, waiting=waiting, holder=holder, most_seconds=most_seconds),
-        hold_at(environment, shared, name, waiting=waiting, most_seconds=most_seconds),
-    ):
+    holder = holder or locks.this_process()
+    here = locks.hold(environment, name, waiting=waiting, holder=holder, most_seconds=most_seconds)
+    everywhere = hold_at(
+        environment, shared, name, waiting=waiting, holder=holder, most_seconds=most_seconds
+    )
+    with here, everywhere:
         yield
 
 
@@ -121,6 +134,7 @@ def hold_at(
     name: str,
     *,
     waiting: str = "",
+    holder: str = "",
     most_seconds: float | None = None,
 ) -> Iterator[None]:
     """Hold the lock of that name in the database that is worked on, which machines may share.
@@ -132,6 +146,7 @@ def hold_at(
         database: Name of the setting that holds its address.
         name: Which lock.
         waiting: What a person is told, once, when another machine holds it.
+        holder: Who holds it from now on, for those that wait; empty: this process.
         most_seconds: For so long it waits; None: until it is free.
 
     Raises:
@@ -149,7 +164,7 @@ def hold_at(
     # Messages name it: the address may have a password.
     variable = environment.settings()[database].variable
     try:
-        connection = psycopg.connect(f"{_SCHEME}://{place}", autocommit=True, **_CONNECTION)
+        connection = _connected(f"{_SCHEME}://{place}", variable)
     except psycopg.Error as error:
         # Its words may quote the address.
         raise _away(name, variable, type(error).__name__) from None
@@ -158,9 +173,27 @@ def hold_at(
             connection.execute(_SET, [list(_OF_SERVER), list(_OF_SERVER.values())])
             if not _is_taken(connection, _key(name)):
                 _wait(connection, name, waiting, most_seconds)
+            _note(connection, holder or locks.this_process())
         except psycopg.Error as error:
             raise _away(name, variable, type(error).__name__) from None
         yield
+
+
+def _connected(address: str, variable: str) -> psycopg.Connection[Any]:
+    """A connection; whoever waits for one that is slow is soon told for what."""
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    given = conninfo_to_dict(address)
+    host, port = given.get("host", "localhost"), given.get("port", 5432)
+    waiting = f"Waiting for the PostgreSQL of {variable}, at {host}:{port}, to answer."
+    late = Timer(_SOON_SECONDS, print, [waiting], {"file": sys.stderr, "flush": True})
+    late.daemon = True
+    late.start()
+    try:
+        return psycopg.connect(address, autocommit=True, **_CONNECTION)
+    finally:
+        late.cancel()
 
 
 def _is_taken(connection: psycopg.Connection[Any], key: int) -> bool:
@@ -175,7 +208,7 @@ def _wait(
     from psycopg.errors import LockNotAvailable
 
     if waiting:
-        print(waiting, file=sys.stderr, flush=True)
+        print(f"{waiting}{_holder_of(connection, name)}", file=sys.stderr, flush=True)
     if most_seconds is not None:
         # 0 would be no limit.
         most = f"{max(1, round(most_seconds * 1000))}"
@@ -184,7 +217,25 @@ def _wait(
         connection.execute("SELECT pg_advisory_lock(%s)", [_key(name)])
     except LockNotAvailable:
         assert most_seconds is not None, "nobody else sets a limit"
-        raise locks.awaits_turn(name, most_seconds) from None
+        by = _holder_of(connection, name)
+        raise locks.awaits_turn(name, most_seconds, by) from None
+
+
+def _note(connection: psycopg.Connection[Any], holder: str) -> None:
+    """Have PostgreSQL tell others who holds the lock, for as long as this connection lives.
+
+    It tells the last statement of each connection, whole, where a name of it would be cut off.
+    """
+    told = " ".join(holder.split())
+    connection.execute(f"SELECT 1{_NOTE}{told}".encode())
+
+
+def _holder_of(connection: psycopg.Connection[Any], name: str) -> str:
+    """A sentence that names who holds the lock, after a space; empty: nobody can say."""
+    row = connection.execute(_HELD, [_key(name)]).fetchone()
+    # Of another user's connection there is no statement.
+    _, _, holder = (row[0] or "" if row else "").partition(_NOTE)
+    return locks.held_by(holder)
 
 
 def _key(name: str) -> int:

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -778,5 +779,7 @@ def test_a_run_that_is_to_wait_for_a_while_ends_then_and_names_the_run_that_goes
         with night.one_run_at_a_time(other), pytest.raises(AwaitsTurn, match=named):
             perform(run, STAGES, wait_seconds=0.1)
     told = f"Waiting for another run of 'flights' to finish. {held}"
-    assert capsys.readouterr().err.count(told) == 2
+    printed = capsys.readouterr().err
+    assert printed.count(told) == 2
+    assert printed.count(f"(process {os.getpid()} on {socket.gethostname()})") == 2
     assert not (run.environment.logs / "notifications.log").exists(), "nobody is told"

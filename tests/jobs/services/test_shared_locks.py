@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -102,6 +103,61 @@ def test_who_waits_for_a_machine_no_longer_than_it_is_to_is_told(
         shared_locks.hold(environment, "pipeline.toy", most_seconds=seconds),
     ):
         raise AssertionError("it is held twice")
+
+
+@pytest.mark.timeout(60)
+def test_who_waits_for_a_machine_is_told_which_and_what_runs_there(
+    machine: Machine, registry: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _has_it(machine("one", "pipeline.other"))
+    first = machine("one", "pipeline.toy")
+    _has_it(first)
+    settings = {"NIGHTSHIFT_HOME": str(tmp_path / "two"), "MLFLOW_TRACKING_URI": registry}
+    environment = Environment.read(settings)
+
+    def told_of(**told: str) -> str:
+        hold = shared_locks.hold(environment, "pipeline.toy", most_seconds=0.1, **told)
+        with pytest.raises(AwaitsTurn) as late, hold:
+            raise AssertionError("it is held twice")
+        return str(late.value)
+
+    held = f"The lock is held by process {first.pid} on {socket.gethostname()}."
+    assert told_of(waiting="It is taken.").endswith(f" s. {held}")
+    assert capsys.readouterr().err == f"It is taken. {held}\n"
+    _release(first)
+    long = "run scheduled__2026-11-26T11:00:00+00:00, which came\nat 11:00 UTC " + "x" * 100
+    with shared_locks.hold_at(environment, "mlflow_uri", "pipeline.toy", holder=long):
+        assert told_of().endswith(f" The lock is held by {' '.join(long.split())}.")
+
+
+def test_a_postgresql_that_does_not_answer_soon_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shared_locks, "_SOON_SECONDS", 0.2)
+    monkeypatch.setitem(shared_locks._CONNECTION, "connect_timeout", 2)
+    # It takes connections, and nobody is there.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        settings = {"MLFLOW_TRACKING_URI": f"postgresql+psycopg2://me:T0K3N@{host}/mlflow"}
+        environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path), **settings})
+        lock = shared_locks.hold(environment, "pipeline.toy")
+        with pytest.raises(NightshiftError, match="could not be had from PostgreSQL"), lock:
+            raise AssertionError("nobody gave it")
+    waiting = "Waiting for the PostgreSQL of MLFLOW_TRACKING_URI"
+    assert capsys.readouterr().err == f"{waiting}, at {host}, to answer.\n"
+
+
+def test_nothing_is_said_of_a_postgresql_that_answers(
+    registry: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(shared_locks, "_SOON_SECONDS", 1.0)
+    settings = {"NIGHTSHIFT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": registry}
+    with shared_locks.hold(Environment.read(settings), "pipeline.toy"):
+        time.sleep(1.2)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("mlflow", ["https://mlflow.internal", "mysql://u:p@db/mlflow"])
