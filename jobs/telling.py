@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs import outcome
@@ -48,7 +49,7 @@ def tell(run: Run, notification: Notification) -> tuple[Channel, ...]:
         name = f"alerts.{run.pipeline.name}"
         try:
             lock = shared_locks.hold(run.environment, name, most_seconds=promptly.MOST_SECONDS)
-            held.enter_context(lock)
+            promptly.lock(lambda: held.enter_context(lock))
         # Such as a full disk, which may be the very failure to tell of; or who tells before is
         # stuck.
         except (OSError, NightshiftError) as error:
@@ -234,14 +235,17 @@ def _record(
 ) -> None:
     from jobs.lake import alerts
 
+    told = cause or _cause(notification)
+    if ended:
+        what = "; ".join(f"the end of {row['cause']}" for row in ended)
+        write = partial(alerts.record_end, run.environment, notification, ended)
+    else:
+        what = told
+        write = partial(alerts.record, run.environment, notification, run.days.last, told)
     try:
-        if ended:
-            alerts.record_end(run.environment, notification, ended)
-        else:
-            told = cause or _cause(notification)
-            alerts.record(run.environment, notification, run.days.last, told)
+        promptly.record(write)
     except Exception as error:
-        _warn(run, "they may be told again", error)
+        _warn(run, f"'{what}' is not on record, and they may be told again", error)
 
 
 def _warn(run: Run, what: str, error: Exception) -> None:

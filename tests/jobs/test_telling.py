@@ -6,7 +6,8 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from jobs import outcome
 from jobs.lake import alerts, model_events, ops
 from jobs.notifications import channels
-from jobs.services import locks, promptly
+from jobs.services import locks, promptly, shared_locks
 from jobs.telling import tell
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -503,6 +504,62 @@ def test_people_are_told_soon_where_the_lake_does_not_answer(
     assert events(environment) == ["stage_failed"]
     assert asked == [], "nobody has waited for the one read that was tried"
     over.set()
+
+
+@pytest.mark.parametrize("is_recovery", [False, True])
+def test_a_lake_that_does_not_answer_is_waited_for_a_while_with_the_record(
+    is_recovery: bool,
+    night: Callable[[str], Run],
+    environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    over = threading.Event()
+
+    def silent(*_: Any, **__: Any) -> None:
+        over.wait(60)
+
+    run = night("2013-01-05")
+    cause = "stage_refused 2013-01-05 check_raw: x"
+    if is_recovery:
+        tell(run, wrong(run, why="x"))
+    monkeypatch.setattr(promptly, "RECORD_SECONDS", 0.2)
+    monkeypatch.setattr(ops, "append", silent)
+    began = time.monotonic()
+    tell(run, done(run) if is_recovery else wrong(run, why="x"))
+    assert time.monotonic() - began < 10
+    assert events(environment)[-1] == ("recovered" if is_recovery else "stage_refused")
+    what = f"the end of {cause}" if is_recovery else cause
+    told = f"Warning: people are told, but '{what}' is not on record, and they may be told again: "
+    assert f"{told}the lake does not answer within 0.2 s." in capsys.readouterr().err
+    over.set()
+
+
+def test_people_are_told_soon_where_machines_find_no_lock(
+    night: Callable[[str], Run],
+    environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(promptly, "MOST_SECONDS", 0.2)
+    over = threading.Event()
+
+    @contextmanager
+    def silent(*_: Any, **__: Any) -> Iterator[None]:
+        over.wait(60)
+        yield
+
+    monkeypatch.setattr(shared_locks, "hold_at", silent)
+    run = night("2013-01-05")
+    began = time.monotonic()
+    tell(run, wrong(run))
+    assert time.monotonic() - began < 10
+    assert events(environment) == ["stage_refused"]
+    told = capsys.readouterr().err
+    assert "another run may tell it too: the lock of machines does not answer within" in told
+    over.set()
+    # The lake was asked all the same.
+    assert len(alerts.standing(environment, "toy")) == 1
 
 
 def test_no_secret_of_an_address_is_in_a_warning(

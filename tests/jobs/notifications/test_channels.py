@@ -171,6 +171,8 @@ def test_all_that_is_told_at_once_fits_well_into_a_callback() -> None:
     # And three where neither the stage server nor the lake answers.
     silent = _SERVER_SECONDS_OF_NOTIFY + promptly.MOST_SECONDS
     assert callbacks_seconds() >= silent + channels.MOST_SECONDS + 3
+    # And two for its start where the lake ceases to answer before the record.
+    assert callbacks_seconds() > channels.MOST_SECONDS + promptly.RECORD_SECONDS + 2
 
 
 def callbacks_seconds() -> int:
