@@ -8,8 +8,9 @@ Every Sunday at noon (UTC) this runs `nightshift maintain`, over all pipelines:
 * reports, logs, and what failed trainings have left;
 * old rows of Airflow's own database.
 
-Old is what was last needed `NIGHTSHIFT_RETENTION_DAYS` ago (30). It waits for a stage that runs,
-and a stage waits for it: nothing is disturbed. To see what would go: `nightshift maintain
+Old is what was last needed `NIGHTSHIFT_RETENTION_DAYS` ago (30). Of a pipeline of which a stage
+runs it waits for that, *deferred*, once the others are clean, and a stage waits for it: nothing is
+disturbed. To see what would go: `nightshift maintain
 --dry-run`. *Trigger* runs it now; the log of its task has a line for each kind of things.
 """
 

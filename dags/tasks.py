@@ -209,6 +209,34 @@ class CommandOperator(BaseOperator):
         variables = {**os.environ, "PYTHONUNBUFFERED": "1"}
         return self._process.run([str(executable()), *arguments], variables)
 
+    def _await_turn(
+        self,
+        since: datetime | None,
+        why: str,
+        own: Mapping[str, Any],
+    ) -> NoReturn:
+        """Leave the worker while another run goes on; Airflow soon calls `take_turn`.
+
+        That takes none of the task's time limit, which Airflow counts from each return. The wait
+        has one of its own, as long as that: a run that hangs is told to people.
+
+        Args:
+            since: When it found another run first; None: now.
+            why: What the command has said.
+            own: Arguments of `take_turn` beside `since`.
+        """
+        now = datetime.now(UTC)
+        waits_since = since or now
+        waited = now - waits_since
+        if self.execution_timeout and waited > self.execution_timeout:
+            what = f"{self.task_id} has waited {waited} for its turn"
+            raise AirflowException(f"{what}, as long as it may take itself: {why}")
+        self.log.info("Another run goes on: this one waits.")
+        kept = {**own, "since": waits_since.isoformat()}
+        pause = Pause(seconds=_BETWEEN_TURNS_SECONDS)
+        self.defer(trigger=pause, method_name="take_turn", kwargs=kept)
+        raise AssertionError("it is deferred")
+
     @cached_property
     def _process(self) -> Process:
         return Process(self.log)
@@ -409,11 +437,10 @@ class StageOperator(CommandOperator):
             ended = self._run_command(arguments)
             # There is none where the command was killed.
             result = json.loads(file.read_text()) if file.exists() else {}
-        kept = result.get("kept")
         if ended.exit_code == AwaitsTurn.exit_code:
-            since = waits_since or datetime.now(UTC)
-            self._await_turn(began, is_told, since, ended.last_line)
-            return
+            own = {"began": began.isoformat(), "is_told": is_told}
+            self._await_turn(waits_since, ended.last_line, own)
+        kept = result.get("kept")
         if ended.exit_code == NotLanded.exit_code and not kept:
             # There are none where the record cannot be read: then the stage soon looks again.
             self._wait(context, began, is_told, result.get("lacking", []))
@@ -452,25 +479,6 @@ class StageOperator(CommandOperator):
         """
         waits_since = datetime.fromisoformat(since)
         self._perform(context, datetime.fromisoformat(began), is_told, waits_since)
-
-    def _await_turn(self, began: datetime, is_told: bool, since: datetime, why: str) -> None:
-        """Leave the worker while another run of the pipeline goes on.
-
-        That takes none of the stage's time limit, which Airflow counts from each return. The wait
-        has one of its own, as long as that: a run that hangs is told to people.
-        """
-        waited = datetime.now(UTC) - since
-        if self.execution_timeout and waited > self.execution_timeout:
-            what = f"{self.stage.name} has waited {waited} for its turn"
-            raise AirflowException(f"{what}, as long as it may take itself: {why}")
-        self.log.info("Another run of '%s' goes on: this one waits.", self.pipeline.name)
-        kept = {
-            "began": began.isoformat(),
-            "is_told": is_told,
-            "since": since.isoformat(),
-        }
-        pause = Pause(seconds=_BETWEEN_TURNS_SECONDS)
-        self.defer(trigger=pause, method_name="take_turn", kwargs=kept)
 
     def _await_person(self, context: Context, why: str) -> NoReturn:
         """Skip the rest of the night, which is no fault: a person was asked to let a model serve.
@@ -562,13 +570,16 @@ class StageOperator(CommandOperator):
 
 
 class MaintenanceOperator(CommandOperator):
-    """Cleans up after all pipelines by the `nightshift` command and passes its log on."""
+    """Cleans up after all pipelines by the `nightshift` command and passes its log on.
+
+    For a pipeline of which a run goes on it waits in the triggerer, once the others are clean.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
             task_id="maintain",
             doc_md="Deletes files, logs and rows that are old and that nobody needs any more.",
-            # It may have to wait for a stage that takes long.
+            # What a year has left may take long where nobody has cleaned before.
             execution_timeout=timedelta(hours=6),
             do_xcom_push=False,
             on_failure_callback=[callbacks.maintenance_lost],
@@ -576,13 +587,45 @@ class MaintenanceOperator(CommandOperator):
         )
 
     def execute(self, context: Context) -> None:
-        """Run the command, which has people told of what it cannot clean: by the last attempt."""
+        """Run the command, which has people told of what it cannot clean: by the last attempt.
+
+        Raises:
+            TaskDeferred: runs of pipelines go on, and Airflow soon calls `take_turn`.
+        """
+        self._maintain(context, [], since=None)
+
+    def take_turn(
+        self,
+        context: Context,
+        event: object,
+        pipelines: list[str],
+        since: str,
+    ) -> None:
+        """Clean what is left; else wait on, or give up.
+
+        Args:
+            context: Airflow's.
+            event: What ended the pause.
+            pipelines: Those that are left; none: nothing is done yet.
+            since: When it found a run first, in ISO 8601.
+        """
+        self._maintain(context, pipelines, datetime.fromisoformat(since))
+
+    def _maintain(self, context: Context, pipelines: list[str], since: datetime | None) -> None:
         attempt = context["ti"]
         # Another one follows where this one fails.
         is_quiet = attempt.try_number <= attempt.max_tries
-        ended = self._run_command(maintenance_command(is_quiet=is_quiet))
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "result.json"
+            asked = maintenance_command(pipelines, file, is_quiet=is_quiet)
+            ended = self._run_command(asked)
+            # There is none where another `maintain` goes on.
+            result = json.loads(file.read_text()) if file.exists() else {}
         if not ended.exit_code:
             return
+        if ended.exit_code == AwaitsTurn.exit_code:
+            left = result.get("awaited", pipelines)
+            self._await_turn(since, ended.last_line, {"pipelines": left})
         is_told = ended.exit_code == NightshiftError.exit_code
         failure = callbacks.MaintenanceTold if is_told else AirflowException
         raise failure(f"maintain failed (exit code {ended.exit_code}): {ended.last_line}")
@@ -615,13 +658,22 @@ class DeclarationsOperator(CommandOperator):
             )
 
 
-def maintenance_command(*, is_quiet: bool) -> list[str]:
-    """Arguments of `nightshift` that clean up after all pipelines.
+def maintenance_command(
+    pipelines: Sequence[str],
+    result: Path,
+    *,
+    is_quiet: bool,
+) -> list[str]:
+    """Arguments of `nightshift` that clean up after these pipelines.
 
     Args:
+        pipelines: Their names; none: all, and what they share.
+        result: Gets the pipelines of which a run goes on.
         is_quiet: Nobody is told of what cannot be cleaned.
     """
-    return ["maintain", "--no-notify"] if is_quiet else ["maintain"]
+    how = [f"--result={result}", f"--wait-seconds={_TURN_SECONDS}"]
+    quiet = ["--no-notify"] if is_quiet else []
+    return ["maintain", *pipelines, *how, *quiet]
 
 
 def announcement(event: Event) -> list[str]:

@@ -803,8 +803,8 @@ def _grammar_of_replay(one: Parser) -> None:
 def _grammar_of_maintain(one: Parser) -> None:
     pipeline = one.add_argument(
         "pipeline",
-        nargs="?",
-        help=f"only what is its own; one of: {', '.join(catalog.names())}. None: all of them, and "
+        nargs="*",
+        help=f"only what is its own; of: {', '.join(catalog.names())}. None: all of them, and "
         "what they share",
     )
     _complete_with(pipeline, completion.pipelines)
@@ -813,6 +813,20 @@ def _grammar_of_maintain(one: Parser) -> None:
         "--no-notify",
         action="store_true",
         help="send no notification of what cannot be cleaned; for a caller that tries again",
+    )
+    one.add_argument(
+        "--wait-seconds",
+        metavar="N",
+        type=_count,
+        help="wait so long for a run of each pipeline, and clean the others; end with exit code 6 "
+        "where one has not ended; by default until it has. For a scheduler",
+    )
+    one.add_argument(
+        "--result",
+        metavar="FILE",
+        type=Path,
+        help="write to that file the pipelines that such a run went on of (`awaited`), as JSON; "
+        "for a scheduler",
     )
     _add_format(one)
 
@@ -1425,18 +1439,26 @@ def _replay(arguments: argparse.Namespace, environment: Environment) -> int:
 
 def _maintain(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.maintain import HEADER, maintain
+    from jobs.commands.result import write_json
     from jobs.output import show
 
-    is_all = arguments.pipeline is None
+    _require_folder_of(arguments.result)
+    is_all = not arguments.pipeline
+    named = [catalog.pipeline(name) for name in dict.fromkeys(arguments.pipeline)]
+    awaited: list[str] = []
     code, rows = maintain(
         environment,
-        catalog.readable() if is_all else [catalog.pipeline(arguments.pipeline)],
+        catalog.readable() if is_all else named,
         # One of all that cannot be imported keeps none of the others from being cleaned.
         catalog.unreadable() if is_all else {},
         is_shared=is_all,
         is_dry=arguments.dry_run,
         notify=not arguments.no_notify,
+        wait_seconds=arguments.wait_seconds,
+        awaited=awaited,
     )
+    if arguments.result is not None:
+        write_json(arguments.result, {"awaited": awaited})
     show(HEADER, rows, arguments.format)
     if arguments.dry_run:
         print("Nothing was deleted: this is what would go.", file=sys.stderr)

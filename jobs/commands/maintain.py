@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import chain
@@ -16,7 +17,7 @@ from jobs.night import explain, one_run_at_a_time
 from jobs.services import airflow, shared_locks
 from jobs.services.leftovers import Cleaned, Rule, clean
 from pipelines.days import Days
-from pipelines.errors import NightshiftError
+from pipelines.errors import AwaitsTurn, NightshiftError
 from pipelines.events import Event
 from pipelines.places import is_url, place
 from pipelines.run import Run
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 HEADER = ("what", "kept", "deleted", "freed_bytes", "note")
 """Files, where the note does not say otherwise."""
 _WAITING = "Waiting for another `maintain` to end."
+_AWAITS = "a run goes on"
 _ROTATED = "*.log.[0-9]*"
 """Logs that a service has ended and begun anew; it has none of them open."""
 _Row = tuple[object, ...]
@@ -44,6 +46,8 @@ def maintain(
     is_shared: bool,
     is_dry: bool,
     notify: bool = True,
+    wait_seconds: float | None = None,
+    awaited: list[str] | None = None,
 ) -> tuple[int, list[_Row]]:
     """Delete what is older than the retention and what nobody needs, or only tell what would go.
 
@@ -57,15 +61,20 @@ def maintain(
         is_shared: Clean also what the pipelines share: ops tables, logs, Airflow's database.
         is_dry: Delete nothing.
         notify: Have people told of what cannot be cleaned.
+        wait_seconds: How long to wait for a run of each pipeline; None: until it has ended.
+        awaited: Gets the names of pipelines that were left as they are because a run goes on.
 
     Returns:
         The exit code, and a row for each kind of things. What cannot be cleaned is told on stderr
         and, unless it was a dry run, by the channels of each pipeline; the rest goes on.
+
+    Raises:
+        AwaitsTurn: another `maintain` has not ended in that time. Nothing was done.
     """
     age = timedelta(days=environment.retention_days)
     rule = Rule(before=_now_as_recorded(environment, age) - age, is_dry=is_dry)
     steps: list[_Step] = [
-        (pipeline.name, partial(_of_pipeline, environment, pipeline, rule))
+        (pipeline.name, partial(_of_pipeline, environment, pipeline, rule, wait_seconds))
         for pipeline in pipelines
     ]
     cleaned = [Cleaned.failed(name, why) for name, why in lacking.items()]
@@ -73,19 +82,32 @@ def maintain(
         if is_shared:
             declared = {*lacking, *(one.name for one in pipelines)}
             steps += _shared(environment, rule, declared)
-        with shared_locks.hold(environment, "maintenance", waiting=_WAITING):
+        with shared_locks.hold(
+            environment, "maintenance", waiting=_WAITING, most_seconds=wait_seconds
+        ):
             cleaned.extend(_cleaned(steps))
+    except AwaitsTurn:
+        raise
     except Exception as error:
         # Such as a library that cannot be imported, or a PostgreSQL that is away: who calls this
         # takes exit code 3 for told.
         cleaned.append(Cleaned.failed("maintenance", error))
     told: dict[str, str] = {}
+    waits: list[str] = []
     for one in cleaned:
         if one.fault:
-            _, told[one.what] = explain(one.fault, environment.variables())
+            _, message = explain(one.fault, environment.variables())
+            if isinstance(one.fault, AwaitsTurn):
+                waits.append(one.what)
+            else:
+                told[one.what] = message
     if notify and not rule.is_dry:
         _notify(environment, pipelines, lacking, told)
+    if awaited is not None:
+        awaited += waits
     code = NightshiftError.exit_code if told else 0
+    if waits:
+        code = code or AwaitsTurn.exit_code
     return code, [_row(one) for one in cleaned]
 
 
@@ -94,6 +116,8 @@ def _cleaned(steps: Sequence[_Step]) -> Iterable[Cleaned]:
         try:
             # What came before a fault is told too.
             yield from step()
+        except AwaitsTurn as error:
+            yield replace(Cleaned.failed(what, error), note=_AWAITS)
         except Exception as error:
             # What cannot be read is no reason to let other pipelines grow.
             yield Cleaned.failed(what, error)
@@ -169,11 +193,16 @@ def _is_of(pipelines: Iterable[str], what: str) -> bool:
     return re.split("[.:]", what)[0] in pipelines
 
 
-def _of_pipeline(environment: Environment, pipeline: Pipeline, rule: Rule) -> Iterable[Cleaned]:
+def _of_pipeline(
+    environment: Environment,
+    pipeline: Pipeline,
+    rule: Rule,
+    wait_seconds: float | None,
+) -> Iterable[Cleaned]:
     # Its days do not matter: what is asked of it is where things lie.
     run = Run(pipeline=pipeline, days=Days.of(pipeline.first_day), environment=environment)
     name = pipeline.name
-    with one_run_at_a_time(run, command="maintain"):
+    with one_run_at_a_time(run, wait_seconds, command="maintain"):
         from jobs.lake import retention
         from jobs.lake.locations import laid_out_rows
 

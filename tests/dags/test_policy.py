@@ -201,8 +201,9 @@ def test_maintenance_is_one_task_with_a_command_that_the_command_line_accepts() 
     (task,) = bag().dags["maintenance"].tasks
     assert isinstance(task, MaintenanceOperator)
     for is_quiet in (False, True):
-        arguments = parser().parse_args(maintenance_command(is_quiet=is_quiet))
-        assert arguments.pipeline is None, "of all pipelines, and what they share"
+        asked = maintenance_command([], Path("result.json"), is_quiet=is_quiet)
+        arguments = parser().parse_args(asked)
+        assert arguments.pipeline == [], "of all pipelines, and what they share"
         assert not arguments.dry_run
         assert arguments.no_notify == is_quiet
 

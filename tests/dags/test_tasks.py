@@ -413,7 +413,9 @@ def test_maintenance_runs_the_command_and_is_tried_again_after_a_fault(
 ) -> None:
     last = {**context(), "ti": SimpleNamespace(try_number=3, max_tries=2)}
     MaintenanceOperator().execute(last)
-    assert calls(stub) == [["maintain"]]
+    ((what, result, wait),) = calls(stub)
+    assert (what, wait) == ("maintain", "--wait-seconds=30")
+    assert result.startswith("--result=")
     monkeypatch.setenv("STUB_EXIT", "3")
     with pytest.raises(AirflowException, match="exit code 3") as failed:
         MaintenanceOperator().execute(last)
@@ -436,4 +438,5 @@ def test_what_maintenance_cannot_clean_is_told_by_its_last_attempt(
 ) -> None:
     before = {**context(), "ti": SimpleNamespace(try_number=attempt, max_tries=2)}
     MaintenanceOperator().execute(before)
-    assert calls(stub) == [["maintain", "--no-notify"]]
+    ((what, *_, quiet),) = calls(stub)
+    assert (what, quiet) == ("maintain", "--no-notify")

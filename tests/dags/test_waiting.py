@@ -20,7 +20,7 @@ from airflow.sdk import serde
 from airflow.sdk.exceptions import AirflowException, TaskDeferred
 
 from dags import callbacks, tasks, waiting
-from dags.tasks import StageOperator
+from dags.tasks import MaintenanceOperator, StageOperator
 from dags.waiting import FilesLanded, Pause, RunEnded
 from jobs.__main__ import parser
 from pipelines.environment import ROOT
@@ -28,7 +28,7 @@ from pipelines.flights import PIPELINE
 from pipelines.landing import Stamp, stamp
 from pipelines.spec import Pipeline
 from pipelines.stages import stage
-from tests.dags.conftest import context
+from tests.dags.conftest import Instance, context
 from tests.dags.test_policy import HEAVY
 
 NIGHT: dict[str, Any] = {"date": "2013-03-01"}
@@ -205,6 +205,50 @@ def test_a_wait_for_another_run_that_does_not_end_is_told_to_people(
     with pytest.raises(TaskDeferred):
         task.resume_execution("take_turn", {**waits, "began": long_ago.isoformat()}, where)
     assert commands(tmp_path) == ["run", "run", "run"]
+
+
+def asked_to_wait(event: Mapping[str, Any] | None = None) -> TaskDeferred:
+    """How maintenance asks Airflow to wait, at first or once a pause has ended."""
+    task = MaintenanceOperator()
+    where = in_airflow(task) | {"ti": Instance()}
+    method, kept = ("take_turn", dict(event)) if event else ("execute", None)
+    with pytest.raises(TaskDeferred) as asked:
+        task.resume_execution(method, kept, where)
+    return asked.value
+
+
+def test_maintenance_waits_for_runs_of_the_pipelines_that_are_left_outside_of_its_time_limit(
+    stub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_EXIT", "6")
+    # Another `maintain` goes on: nothing is done yet.
+    first = asked_to_wait()
+    assert (first.trigger.seconds, first.kwargs["pipelines"]) == (60, [])
+    monkeypatch.setenv("STUB_RESULT", json.dumps({"awaited": ["weather"]}))
+    second = asked_to_wait({**first.kwargs, "event": "it is over"})
+    assert second.kwargs == {**first.kwargs, "pipelines": ["weather"]}
+    monkeypatch.setenv("STUB_EXIT", "0")
+    task = MaintenanceOperator()
+    where = in_airflow(task) | {"ti": Instance()}
+    event = {**second.kwargs, "event": "it is over"}
+    task.resume_execution(second.method_name, event, where)
+    lines = map(json.loads, stub.read_text().splitlines())
+    called = [parser().parse_args(argv) for argv in lines]
+    assert [one.pipeline for one in called] == [[], [], ["weather"]]
+    assert [one.wait_seconds for one in called] == [30] * 3
+
+
+def test_a_maintenance_that_has_waited_too_long_fails(
+    stub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_EXIT", "6")
+    task = MaintenanceOperator()
+    where = in_airflow(task) | {"ti": Instance()}
+    assert task.execution_timeout
+    long_ago = datetime.now(UTC) - task.execution_timeout - SOON
+    event = {"pipelines": ["weather"], "since": long_ago.isoformat(), "event": "it is over"}
+    with pytest.raises(AirflowException, match="^maintain has waited .* for its turn, as long as"):
+        task.resume_execution("take_turn", event, where)
 
 
 def test_a_pause_is_made_again_from_what_airflow_keeps_and_ends() -> None:

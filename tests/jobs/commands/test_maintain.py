@@ -225,6 +225,40 @@ def test_it_waits_for_a_run_of_the_pipeline(environment: Environment) -> None:
     assert not old.exists()
 
 
+def test_where_it_is_to_wait_for_a_while_the_others_are_cleaned_and_what_is_left_is_told(
+    environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    old = in_home(environment, is_old=True)
+    days = environment.reports / "other" / "days"
+    of_other = written(days / "old" / "index.html", is_old=True)
+    other = replace(TOY, name="other")
+    monkeypatch.setattr(catalog, "readable", lambda: [TOY, other])
+    monkeypatch.setattr(catalog, "unreadable", dict)
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(environment.home))
+    result = tmp_path / "result.json"
+    asked = ["maintain", f"--result={result}", "--wait-seconds=0"]
+    with locks.hold(environment, "pipeline.toy"):
+        assert main([*asked, "--format=json"]) == 6
+    assert json.loads(result.read_text()) == {"awaited": ["toy"]}
+    assert old["toy: reports"].exists()
+    assert not of_other.exists()
+    printed = capsys.readouterr()
+    rows = json.loads(printed.out)
+    (row,) = [row for row in rows if row["what"] == "toy"]
+    assert row["note"] == "a run goes on"
+    assert "Awaits its turn: The lock 'pipeline.toy' was not free within 0 s." in printed.err
+    assert not (environment.logs / "notifications.log").exists(), "nobody is told"
+    with locks.hold(environment, "maintenance"):
+        assert main(asked) == 6
+    monkeypatch.setattr(catalog, "pipeline", lambda _: TOY)
+    assert main([*asked, "toy"]) == 0
+    assert json.loads(result.read_text()) == {"awaited": []}
+    assert not old["toy: reports"].exists()
+
+
 def test_a_run_that_waits_for_it_is_told_that_no_run_goes_on(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
