@@ -245,7 +245,8 @@ def _by_day(
     measured = f"SELECT {suite.day} AS day, {told} FROM ({rows}) GROUP BY 1"
     listed = ", ".join(f"DATE '{day}'" for day in suite.days or ())
     return f"""
-        SELECT *, coalesce({OF_THE_RUN}_or_null, 0) AS {OF_THE_RUN}
+        SELECT * EXCEPT ({ROWS}), coalesce({ROWS}, 0) AS {ROWS},
+            coalesce({OF_THE_RUN}_or_null, 0) AS {OF_THE_RUN}
         FROM ({measured}) {_comparison(table, suite)}
         FULL JOIN (
             SELECT explode(CAST(array({listed}) AS ARRAY<DATE>)) AS day,
