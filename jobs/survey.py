@@ -510,9 +510,22 @@ class Survey:
         return max(filter(self.has_landed, before), default=None)
 
     def accepted_holes(self) -> list[Hole]:
-        """Those before a night that was made: it was made without them."""
-        made = self.last_made() if self.holes else None
-        return [hole for hole in self.holes if made is not None and hole.night <= made]
+        """Those before a night that was made, lost or not: it was made without them."""
+        if not self.holes:
+            return []
+        made = self.last_made() or date.min
+        gone_over = self._gone_over_before_a_loss()
+        return [hole for hole in self.holes if hole.night <= made or hole.night in gone_over]
+
+    def _gone_over_before_a_loss(self) -> set[date]:
+        """Holes that were never read, before a night that was made and may have lost its rows."""
+        told = [{*self._known(name), *self._told[name].lost} for name in self.daily_feeds]
+        read = set.union(*told)
+        whole = set.intersection(*told)
+        before = [night for night in whole if night < self._run.days.first]
+        last = max(before, default=date.min)
+        unread = {hole.night for hole in self.holes} - read
+        return {night for night in unread if night <= last}
 
     def _find_holes(self) -> list[Hole]:
         found = []

@@ -193,7 +193,7 @@ class Model:
         if not is_table(path(self.home.run(DAYS[0]), name)):
             return False
         # What a kill has left out of the record, and what has still to be forgotten, the next night
-        # puts right. And of what is lost twice nobody knows what came between.
+        # puts right. And of what is lost twice not all is known of what came between.
         told = publications.told(self.home.run(DAYS[0]), name)
         there = self.versions.get(name, {})
         is_left = told.unrecorded or told.lost.keys() & there.keys()
@@ -264,7 +264,12 @@ class Model:
         begun = [day for day in self.begun if day < night]
         since = [*made[-1:], *begun[:1]]
         missed = Days(since[0], night) if since else ()
-        return [day for day in missed if day != night and not self.home.has_landed(day)]
+        holes = [day for day in missed if day != night and not self.home.has_landed(day)]
+        # Those that were never read, and that a night went over which has lost its rows since.
+        told = [{*self.versions[name], *self.lost[name]} for name in FEEDS]
+        whole = set.intersection(*told)
+        last = max((day for day in whole if day < night), default=date.min)
+        return [day for day in holes if day > last or day in self.begun]
 
     def in_force(self, name: str) -> dict[date, list[int]]:
         """What people see of a table."""

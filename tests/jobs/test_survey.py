@@ -3678,6 +3678,30 @@ def test_a_file_that_comes_after_nights_were_made_without_its_lost_day_is_late(h
     assert home.as_of("readings", DAYS[4])[DAYS[1]] == [7]
 
 
+def test_a_gap_that_was_allowed_is_not_asked_for_again_after_raw_tables_are_lost(
+    home: Home,
+) -> None:
+    home.night(DAYS[0])
+    home._file(DAYS[1]).unlink()
+    home.night(DAYS[3], allow_gap=True)
+    for name in ("readings", "sensors"):
+        shutil.rmtree(path(home.run(DAYS[0]), name))
+    assert home.night(DAYS[4]) == 0
+    assert list(home.published("readings")) == [DAYS[0], *DAYS[2:5]]
+    assert home.night(DAYS[4]) == 0
+    assert home.performed == []
+
+
+def test_a_night_that_was_made_and_has_lost_its_rows_and_its_file_is_no_gap_that_was_allowed(
+    home: Home,
+) -> None:
+    home.night(DAYS[3], first=DAYS[0])
+    shutil.rmtree(path(home.run(DAYS[0]), "readings"))
+    home._file(DAYS[1]).unlink()
+    with pytest.raises(Refused, match=rf"- {DAYS[1]}: tiny/readings/{DAYS[1]}.csv"):
+        home.night(DAYS[4])
+
+
 def test_a_kill_before_a_day_that_came_again_is_forgotten_leaves_nothing_on_record(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
