@@ -210,7 +210,7 @@ class Survey:
             return False
         if self._is_new(feed.name):
             return self._was_staged(feed.name, night)
-        begun = {*self._known(feed.name), *self._told[feed.name].lost}
+        begun = self._all_told(feed.name)
         return any(day <= night for day in begun)
 
     def _was_staged(self, feed: str, night: date) -> bool:
@@ -519,13 +519,17 @@ class Survey:
 
     def _gone_over_before_a_loss(self) -> set[date]:
         """Holes that were never read, before a night that was made and may have lost its rows."""
-        told = [{*self._known(name), *self._told[name].lost} for name in self.daily_feeds]
+        told = [self._all_told(name) for name in self.daily_feeds]
         read = set.union(*told)
         whole = set.intersection(*told)
         before = [night for night in whole if night < self._run.days.first]
         last = max(before, default=date.min)
         unread = {hole.night for hole in self.holes} - read
         return {night for night in unread if night <= last}
+
+    def _all_told(self, name: str) -> set[date]:
+        """The nights of a table that were published, lost since or not."""
+        return self._known(name).keys() | self._told[name].lost.keys()
 
     def _find_holes(self) -> list[Hole]:
         found = []

@@ -6,6 +6,8 @@ import ast
 import re
 from collections.abc import Iterator
 
+import pytest
+
 from pipelines.environment import ROOT
 from tools import PACKAGES
 
@@ -31,6 +33,7 @@ def _part(value: ast.expr) -> str:
     return str(value.value) if isinstance(value, ast.Constant) else _PLACE
 
 
+@pytest.mark.policy
 def test_every_message_is_one_that_the_code_says() -> None:
     quoted = _QUOTED.findall(PAGE.read_text())
     assert len(quoted) > 15
