@@ -759,7 +759,7 @@ class Survey:
             if other := self._refused_with(feed, one):
                 found = self._with_other_quarantine(table, night, other)
             elif any(given.name in self._gone for given in one.inputs):
-                return replace(found, reason=_GONE)
+                found = self._at_its_place(found, one, name)
         if found.state != "stale":
             return found
         # All files of a day are read together.
@@ -770,6 +770,18 @@ class Survey:
         known = night if found.keeps_rows else self._known_day_of_drop(feed, night)
         late = f"; known from {known}" if known > night else ""
         return replace(found, reason=found.reason + late)
+
+    def _at_its_place(self, found: Finding, made: Publication, name: str) -> Finding:
+        """The finding of a day whose file is gone from where it was read, by the file of that name.
+
+        Where a feed drops its files may be declared anew.
+        """
+        if not self._is_there(name):
+            return replace(found, reason=_GONE)
+        given = [replace(one, name=name) for one in made.inputs]
+        if any(map(self._has_changed, given)):
+            return replace(found, state="stale", reason=f"{name} has landed")
+        return found
 
     def _without_file(self, found: Finding, feed: Feed, made: Publication) -> Finding:
         """The finding of a day of an optional feed that had no file."""

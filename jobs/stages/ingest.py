@@ -749,18 +749,20 @@ def _is_not_read(
         return _finds_reference(run, knowledge) > run.days.last
     if _snapshot(run, feed.name, drop.day):
         return False
-    snapshots = in_force(run, feed.name)
-    return run.named_from > run.days.last and _has_passed(run, knowledge, snapshots)
+    return run.named_from > run.days.last and _has_passed(run, knowledge, feed.name)
 
 
-def _has_passed(run: Run, knowledge: Knowledge, snapshots: Collection[date]) -> bool:
+def _has_passed(run: Run, knowledge: Knowledge, name: str) -> bool:
     """Whether a night was made, from the run's first on, before there was the reference file.
 
     What was made without the file is made anew without it, and so is what was missed among it.
+    Where there is no snapshot yet, the night that people asked for makes the first.
     """
-    if not snapshots:
+    snapshots = in_force(run, name)
+    if not snapshots and lost(run, name):
+        # A table that is gone is made again from when it was there.
         return False
-    first = min(snapshots)
+    first = min(snapshots, default=run.named_from)
     daily = [feed.name for feed in run.pipeline.feeds if not feed.is_reference]
     made = chain.from_iterable(map(knowledge.latest, daily))
     return any(run.days.first <= day < first for day in made)

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from jobs import survey
 from jobs.lake import approvals, model_events, ops, snapshots
 from jobs.lake.locations import exists
+from jobs.lake.partitions import published_days
 from jobs.training import alarms, dataset, metrics, watch
 from jobs.training.tasks import task_of
 from pipelines.days import Days
@@ -111,6 +112,13 @@ def _told_around(run: Run) -> pa.Table:
     near = Days(run.days.first - lag, since.last)
     told = _told(run, near)
     own = snapshots.between(told, run.pipeline.table(TRAINING).partition, run.days)
+    newest = max(published_days(run, TRAINING), default=near.last)
+    if newest > near.last:
+        # Of these events something may have been told long after.
+        later = _told(run, Days(near.last + timedelta(days=1), newest))
+        keys = list(run.pipeline.entity)
+        again = later.join(own.select(keys), keys=keys, join_type="left semi")
+        told = pa.concat_tables([told, again.select(told.column_names)])
     first = pc.min(own[run.pipeline.event_date]).as_py()
     if first is None or first >= near.first:
         return told

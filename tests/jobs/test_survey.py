@@ -436,9 +436,11 @@ class Home:
     def _ingest_register(self, run: Run, knowledge: Knowledge) -> None:
         published = knowledge.latest("sensors")
         before = [day for day in published if day <= run.days.first]
-        if published and not before and run.named_from > run.days.last:
+        is_gone = not published and publications.lost(run, "sensors")
+        if not (before or is_gone) and run.named_from > run.days.last:
             first, made = run.days.first, knowledge.latest("readings")
-            if any(first <= day < min(published) for day in made):
+            end = min(published, default=run.named_from)
+            if any(first <= day < end for day in made):
                 return
         finds = max(knowledge.day_of_reference(), run.days.first) if before else run.days.first
         lost = knowledge.day_of_lost_snapshot("sensors", self._register)
@@ -1080,6 +1082,46 @@ def test_a_register_that_is_declared_later_is_unknown_to_nights_that_have_passed
     # Whoever asks for those nights by name has them see the file of today.
     assert home.restate(DAYS[0], DAYS[2]) == 0
     assert home.registered() == {DAYS[0]: [5], **of_nights}
+
+
+@pytest.mark.parametrize("is_missed", [False, True])
+def test_a_register_that_is_declared_later_is_unknown_to_a_passed_night_that_is_made_anew_with_it(
+    is_missed: bool, home: Home
+) -> None:
+    home.pipeline = replace(TINY, feeds=TINY.feeds[:1])
+    home.night(DAYS[0])
+    if not is_missed:
+        home.night(DAYS[1])
+    home.night(DAYS[2], allow_gap=True)
+    home.land(DAYS[1], 7)
+    home.pipeline = TINY
+    assert home.night(DAYS[3], allow_gap=True) == 0
+    assert home.published("readings")[DAYS[1]] == [7]
+    assert home.registered() == {DAYS[3]: [1]}
+
+
+def test_a_correction_is_read_where_its_feed_drops_files_by_now(home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    readings, sensors = TINY.feeds
+    moved = replace(readings, path="moved/{date}.csv")
+    home.pipeline = replace(TINY, feeds=(moved, sensors))
+    folder = home.environment.landing / "tiny"
+    (folder / "readings").rename(folder / "moved")
+    run = home.run(DAYS[2])
+
+    def told() -> dict[date, tuple[str, str]]:
+        found = survey.Survey(run).findings(run.pipeline.table("readings"))
+        return {one.night: (one.state, one.reason) for one in found}
+
+    assert set(told().values()) == {("current", "")}
+    home._write(folder / "moved" / f"{DAYS[1]}.csv", [7])
+    (folder / "moved" / f"{DAYS[0]}.csv").unlink()
+    found = told()
+    assert found[DAYS[0]] == ("current", survey._GONE)
+    state, reason = found[DAYS[1]]
+    assert state == "stale"
+    assert reason.startswith(f"tiny/moved/{DAYS[1]}.csv has landed")
+    assert found[DAYS[2]] == ("current", "")
 
 
 def test_nights_before_the_first_that_was_made_see_the_register_when_they_are_loaded(

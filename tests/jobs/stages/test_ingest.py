@@ -459,6 +459,17 @@ def test_a_reference_file_is_unknown_to_nights_that_passed_before_there_was_one(
     assert ingest(first)["rows_unchanged"] == 0
 
 
+def test_so_is_one_that_is_declared_before_a_night_that_finds_a_correction_too(
+    toy: Environment,
+) -> None:
+    first = run_of(toy, "2013-01-01")
+    ingest(first)
+    tables.publish(first, "readings")
+    finds = date(2013, 1, 3)
+    assert ingest(replace(first, as_of=finds, named=finds))["rows_unchanged"] == 2
+    assert ingest(first)["rows_unchanged"] == 0
+
+
 def test_a_changed_reference_file_is_known_from_the_night_that_found_it(toy: Environment) -> None:
     _night(toy, "2013-01-01")
     drop_sensors(toy, "1,roof", "3,attic")

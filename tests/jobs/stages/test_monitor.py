@@ -191,6 +191,9 @@ def test_an_outcome_of_long_ago_that_is_told_anew_leaves_the_measures_of_then(
     events = [(row["landed_date"], row["event_date"]) for row in measured]
     assert events == [(DAYS.last, long_ago), (DAYS.last, DAYS.last)]
     assert [row["rows"] for row in measured] == [39, 39]
+    # The night of then, measured once more, counts none of them a second time.
+    monitor(small.run_of(environment, "monitor", long_ago))
+    assert _measured(environment) == measured
 
 
 def test_labels_that_were_made_with_another_name_are_told_with_the_way_out(
