@@ -762,7 +762,7 @@ class Survey:
                 found = self._at_its_place(found, one, name)
         if found.state != "stale":
             return found
-        # All files of a day are read together.
+        # While one of a day's files is away, the others may be half of a drop.
         if why := self._why_unreadable(night):
             reason = f"{found.reason}, and cannot be read: {why}"
             return replace(found, state="current", reason=reason)
@@ -1136,13 +1136,24 @@ def passes(run: Run, stage: Stage, survey: Survey) -> list[Pass]:
         return _of_tables(survey, made, found)
     # Files of days that are in force are read apart: when they are bad, the night goes on.
     corrected = survey.corrected(nights)
+    corrections = [one for one in found if one.night in corrected]
     others = ranges(nights - corrected)
-    return _whole([*ranges(corrected), *_cut(others, survey.first_snapshots())])
+    return [*_of_feeds(made, corrections), *_whole(_cut(others, survey.first_snapshots()))]
 
 
 def _whole(parts: Iterable[Days]) -> list[Pass]:
     """Each with all tables of the stage."""
     return [Pass(days=days) for days in parts]
+
+
+def _of_feeds(feeds: Sequence[Table], found: Iterable[Finding]) -> list[Pass]:
+    """Nights in force, each with the feeds alone of which there is something new to be read.
+
+    The others stay as they were read, also where they would be read otherwise, or refused, today.
+    """
+    asked = _asked_by_night(found)
+    parts = _cut(ranges(asked), _changes(asked, sorted(asked)))
+    return [_with_tables(feeds, asked, days) for days in parts]
 
 
 def _of_tables(
@@ -1155,19 +1166,25 @@ def _of_tables(
     A range is one pass also where a table needs some of its nights alone: the others are made as
     they are. But not where one of these is outdated, and would get the definition of today by it.
     """
-    asked: dict[date, set[str]] = {}
-    for one in found:
-        asked.setdefault(one.night, set()).add(one.table.name)
+    asked = _asked_by_night(found)
     parts: list[Days] = []
     for days in ranges(asked):
         wanted = _wanted(tables, asked, days)
         is_spread = any(_spreads(survey, wanted, asked, night) for night in days)
         parts += _cut([days], _changes(asked, days)) if is_spread else [days]
-    planned = []
-    for days in parts:
-        names = [table.name for table in _wanted(tables, asked, days)]
-        planned.append(Pass(days=days, tables=tuple(names)))
-    return planned
+    return [_with_tables(tables, asked, days) for days in parts]
+
+
+def _asked_by_night(found: Iterable[Finding]) -> _Asked:
+    asked: dict[date, set[str]] = {}
+    for one in found:
+        asked.setdefault(one.night, set()).add(one.table.name)
+    return asked
+
+
+def _with_tables(tables: Sequence[Table], asked: _Asked, days: Days) -> Pass:
+    names = [table.name for table in _wanted(tables, asked, days)]
+    return Pass(days=days, tables=tuple(names))
 
 
 def _wanted(tables: Sequence[Table], asked: _Asked, days: Days) -> list[Table]:
@@ -1182,8 +1199,8 @@ def _spreads(survey: Survey, tables: Sequence[Table], asked: _Asked, night: date
     return any(survey.is_outdated(table, night) for table in others)
 
 
-def _changes(asked: _Asked, days: Days) -> list[date]:
-    """The days that ask for other tables than the day before."""
+def _changes(asked: _Asked, days: Iterable[date]) -> list[date]:
+    """The days that ask for other tables than the one before."""
     pairs = pairwise(days)
     return [night for before, night in pairs if asked[before] != asked[night]]
 

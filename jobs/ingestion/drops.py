@@ -89,7 +89,7 @@ def find_drops(
     run: Run,
     read_before: Collection[tuple[str, date]] = (),
 ) -> dict[str, list[Drop]]:
-    """The files of every feed for the run's days, by feed.
+    """The files of every feed that the run is about for its days, by feed.
 
     Args:
         run: Whose days.
@@ -102,16 +102,16 @@ def find_drops(
             Either error lists all files that cannot be ingested.
     """
     folder = run.environment.landing
+    feeds = [feed.name for feed in run.pipeline.feeds if run.makes(feed.name)]
     expected = expected_files(run.pipeline, run.days)
+    asked = [file for file in expected if file.feed.name in feeds]
     files = [
         file
-        for file in expected
+        for file in asked
         if (file.feed.name, file.day) in read_before or not file.is_waived(folder)
     ]
     growing = _growing(folder / file.name for file in files)
-    found: dict[str, list[Drop]] = {}
-    for feed in run.pipeline.feeds:
-        found[feed.name] = []
+    found: dict[str, list[Drop]] = {name: [] for name in feeds}
     problems = []
     for file in files:
         is_growing = folder / file.name in growing

@@ -113,7 +113,7 @@ class _Load:
 
 
 def ingest(run: Run) -> dict[str, object]:
-    """Stage the good rows of every feed for the run's days and quarantine the others.
+    """Stage the good rows of the run's feeds for its days and quarantine the others.
 
     Returns:
         Totals, where the report is, and by feed: files, rows in them, rows staged, quarantined,
@@ -134,6 +134,7 @@ def ingest(run: Run) -> dict[str, object]:
         told = f"{unreadable}{_way_around(run, unreadable.files)}"
         raise _refused(run, told, unreadable.files) from None
     staging.prune(run)
+    tables.unstage_others(run)
     cached: list[DataFrame] = []
     try:
         loads = _load_all(run, found, cached, knowledge)
@@ -150,13 +151,21 @@ def ingest(run: Run) -> dict[str, object]:
     for name, figures in metrics.items():
         feeds.append(report.FeedFigures(table=sql_name(run, name), **figures))
     index = _report(run, report.Files(feeds=tuple(feeds), bad_rows=bad_rows))
-    return {**_totals(metrics.values()), "report": str(index), "feeds": metrics}
+    # Their check judges no others.
+    asked = {"tables": list(run.tables)} if run.tables else {}
+    totals = _totals(metrics.values())
+    return {**totals, "report": str(index), "feeds": metrics, **asked}
+
+
+def _feeds(run: Run) -> list[Feed]:
+    """Those that the run is about: what was read of the others stays."""
+    return [feed for feed in run.pipeline.feeds if run.makes(feed.name)]
 
 
 def _optional_files_read(run: Run) -> set[tuple[str, date]]:
     """The optional feeds and days of the run that were made from a file, in force or lost."""
     found = set()
-    for feed in run.pipeline.feeds:
+    for feed in _feeds(run):
         if not feed.is_optional:
             continue
         known = dict(lost(run, feed.name))
@@ -189,7 +198,7 @@ def _refuse_unfitting_columns(run: Run, found: Mapping[str, list[Drop]]) -> None
     Raises:
         FilesRefused: one is there in another case or type; the message names its file.
     """
-    for feed in run.pipeline.feeds:
+    for feed in _feeds(run):
         if not new_columns(found[feed.name]):
             # Nearly always: then the table need not be looked at.
             continue
@@ -232,7 +241,7 @@ def _dated(
         FilesRefused: a reference file has no rows, in the place of one that had some.
     """
     dated = dict(found)
-    for feed in run.pipeline.feeds:
+    for feed in _feeds(run):
         if not feed.is_reference:
             continue
         (drop,) = found[feed.name]
@@ -359,7 +368,7 @@ def _load_all(
         return _load(run, feed, found[feed.name], cached, knowledge)
 
     try:
-        return _all(load, run.pipeline.feeds)
+        return _all(load, _feeds(run))
     finally:
         # Also when reading failed: a file that is replaced or cut off meanwhile is the reason.
         require_unchanged(run, found)

@@ -310,7 +310,7 @@ class Home:
         if run.doing.name == "predict":
             metrics = unscored.facts(run.pipeline, self._without_model(run.days))
         if run.doing.name == "ingest":
-            metrics = {"feeds": self._files_read(run)}
+            metrics = {"feeds": self._files_read(run), "tables": run.tables}
         if run.doing.name == "transform":
             metrics = {"tables": dict.fromkeys(self._waiting[run.days], 1)}
         if run.doing.name == "train":
@@ -324,7 +324,8 @@ class Home:
     def _publish_waiting(self, run: Run) -> None:
         waiting = dict(self._waiting.get(run.days, {}))
         if run.tables:
-            assert set(waiting) == set(run.tables)
+            may_be_none = {"sensors"}
+            assert set(run.tables) - may_be_none <= set(waiting) <= set(run.tables)
         commits.refuse_stage(run, waiting)
         for name in in_order(self.pipeline, waiting):
             if self.judges_quarantines:
@@ -379,30 +380,34 @@ class Home:
     def _ingest(self, run: Run) -> None:
         # As `find_drops` tells.
         landing = self.environment.landing
-        needed = [file for file in self._drops(run.days) if not file.is_waived(landing)]
+        expected = self._drops(run.days)
+        drops = [file for file in expected if run.makes(file.feed.name)]
+        needed = [file for file in drops if not file.is_waived(landing)]
         if not all((landing / name).exists() for file in needed for name in file.names):
             raise NotLanded(str(run.days))
         knowledge = Knowledge.of_now(run)
         feeds = run.pipeline.feeds
         daily = [feed.name for feed in feeds if not feed.is_reference]
+        daily = list(filter(run.makes, daily))
         in_files: dict[str, _Ids] = {name: {} for name in daily}
         for file in needed:
             in_files[file.feed.name][file.day] = _ids(landing / file.name)
         for name, ids in in_files.items():
             self.when_read(run, name, ids)
-        if any(BAD in of_day for of_day in in_files["readings"].values()):
+        readings = in_files.get("readings", {})
+        if any(BAD in of_day for of_day in readings.values()):
             raise Refused("bad")
         for name, ids in in_files.items():
             self._wait(run, name, self._staged_drops(run, name, ids, knowledge))
-        if "sensors" in {feed.name for feed in feeds}:
+        if run.makes("sensors") and "sensors" in {feed.name for feed in feeds}:
             self._ingest_register(run, knowledge)
         # As `ingest` does: before anything is judged, and where there is something to replace.
         refused = {}
-        for day, of_day in in_files["readings"].items():
+        for day, of_day in readings.items():
             refused[day] = list(filter(self.refuses, of_day))
         name = "readings" + QUARANTINE_SUFFIX
         there = publications.in_force(run, name, run.days)
-        if any(refused.values()) or there:
+        if any(refused.values()) or (there and run.makes("readings")):
             files = self._waiting[run.days]["readings"].origin.inputs
             self._publish(run, name, _staged(run, name, refused, Origin(inputs=files)))
 
@@ -412,7 +417,8 @@ class Home:
         for file in self._drops(run.days):
             if self._file(file.day, file.feed.name).exists():
                 read[file.feed.name] += 1
-        return {feed.name: {"files": read[feed.name]} for feed in run.pipeline.feeds}
+        names = filter(run.makes, [feed.name for feed in run.pipeline.feeds])
+        return {name: {"files": read[name]} for name in names}
 
     def _drops(self, days: Days) -> list[ExpectedFile]:
         """The files of all feeds but the register."""
@@ -2012,6 +2018,38 @@ def test_a_feed_that_is_declared_later_asks_for_no_file_of_nights_that_were_made
         assert home.performed == []
         assert home.night(DAYS[2], rescore=True) == 0
         assert stages_of(home)["predict"] == [str(DAYS[2])]
+
+
+def test_a_correction_has_the_files_of_its_own_feed_read_alone(home: Home) -> None:
+    other = replace(TINY.feeds[0], name="other", path="other/{date}.csv")
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, other))
+    for day in DAYS[:5]:
+        home.land_of("other", day, 5)
+    assert home.night(DAYS[3], first=DAYS[0]) == 0
+    of_other = publications.in_force(home.run(DAYS[3]), "other")
+    home.land(DAYS[0], 7)
+    home.land_of("other", DAYS[1], 8)
+    home.land(DAYS[2], 7)
+    home.land_of("other", DAYS[2], 8)
+    run = home.run(DAYS[4])
+    found = survey.Survey(run)
+    planned = survey.passes(run, STAGES[0], found)
+    asked = {one.days.first: one.tables for one in planned}
+    assert asked == {
+        DAYS[0]: ("readings",),
+        DAYS[1]: ("other",),
+        DAYS[2]: ("readings", "other"),
+        DAYS[4]: (),
+    }
+    assert home.night(DAYS[4]) == 0
+    rows = home.published("other")
+    corrected = [day for day, ids in rows.items() if ids == [8]]
+    assert corrected == DAYS[1:3]
+    now = publications.in_force(home.run(DAYS[4]), "other")
+    stay = [day for day, before in of_other.items() if now[day] == before]
+    assert stay == [DAYS[0], DAYS[3]]
+    assert home.night(DAYS[4]) == 0
+    assert home.performed == []
 
 
 def test_a_feed_that_is_named_anew_is_read_for_every_night_that_was_made(home: Home) -> None:

@@ -811,6 +811,26 @@ def test_damaged_files_of_every_format_are_named_at_once(toy: Environment) -> No
     assert not any(tables.is_staged(run, feed.name) for feed in feeds)
 
 
+def test_a_file_that_lacks_what_is_declared_since_holds_up_no_correction_of_another_feed(
+    toy: Environment,
+) -> None:
+    csv, lines = readings_in("csv"), readings_in("json_lines")
+    for feed in (csv, lines):
+        write_rows(toy, feed, "2013-01-01", [("1", None, None, "a")])
+    both = run_of_feeds(toy, [csv, lines], "2013-01-01")
+    ingest(both)
+    wider = replace(csv, columns=(*csv.columns, Column(name="added")))
+    run = run_of_feeds(toy, [wider, lines], "2013-01-01")
+    with pytest.raises(Refused, match="readings/2013-01-01.csv: column 'added' is missing"):
+        ingest(run)
+    told = ingest(replace(run, tables=(lines.name,)))
+    assert told["tables"] == [lines.name]
+    assert list(told["feeds"]) == [lines.name]  # type: ignore[call-overload]
+    # What an attempt before has staged of the other is published by nobody.
+    assert tables.is_staged(run, lines.name)
+    assert not tables.is_staged(run, csv.name)
+
+
 def test_a_day_with_rows_whose_file_lacks_what_is_declared_since_is_told_how_it_goes_on_without(
     toy: Environment,
 ) -> None:
