@@ -277,10 +277,10 @@ class Knowledge:
         """From when a drop is known that the run publishes.
 
         Its own day when the run was asked for that day by name, or when it is published for the
-        first time and its night could be read before any later one was made. What the table has
-        lost is known again from when it was. What replaces rows of which nothing was scored, from
-        when these were known: no moment has passed. Else the first night of the run, which finds
-        it; and when later nights were made already, the night after the last of them.
+        first time and its night could be read before any later one was made that was scored. What
+        the table has lost is known again from when it was. What replaces rows of which nothing was
+        scored, from when these were known: no moment has passed. Else the first night of the run,
+        which finds it; and when later nights were made already, the night after the last of them.
 
         Args:
             name: The feed.
@@ -297,7 +297,8 @@ class Knowledge:
             return replaced.known_day
         later = self._publications_after(day)
         is_first = replaced is None
-        passed_since = min(later.values(), default=_NEVER)
+        passed = [made for night, made in later.items() if night <= self._last_scored]
+        passed_since = min(passed, default=_NEVER)
         if is_first and self._complete_since(day) <= passed_since:
             return day
         if is_first and day in published_days(run, name):

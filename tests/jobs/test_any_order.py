@@ -334,10 +334,11 @@ class Model:
         return first if last_begun <= first else last_begun + LEAD
 
     def _is_passed(self, day: date) -> bool:
-        """Whether a later night was made before the last of the day's files was landed."""
+        """Whether a later night was made, and scored, before the last of its files was landed."""
         landed = self._landed[day]
+        passed = Days(day, max(day, self.last_scored))
         told = self._first_told.items()
-        return any(later > day and made < landed for (_, later), made in told)
+        return any(later in passed and later != day and made < landed for (_, later), made in told)
 
     def _come(self, name: str, day: date, is_other: bool) -> None:
         """Note that a table has got a day, for the first time or again."""
@@ -1377,6 +1378,14 @@ RULES = {
             *(_land(1, 5), _land(2, 4), _night(2)),
         ),
     ),
+    "what comes before any night was scored has come in time": Rule(
+        broken_by=_dates_as_if_all_were_scored,
+        steps=(
+            *(_land(0, 1), _refuse(0)),
+            *(_land(2, 4), _refuse(2)),
+            *(_land(1, 3), _night(2)),
+        ),
+    ),
     "a drop is known since its night could be read": Rule(
         broken_by=_asks_when_readings_came,
         steps=(
@@ -1483,7 +1492,12 @@ RULES = {
     ),
     "what a table has lost is on record until it comes again": Rule(
         broken_by=_forgets_what_is_lost,
-        steps=(*_THREE, _lose(*FEEDS), _restate(2, 2), _night(2)),
+        steps=(
+            *(*_FIRST, _land(2, 4), _night(2, allow_gap=True)),
+            *(_land(1, 3), _land(3, 6), _night(3)),
+            *(_lose("readings"), _restate(0, 0)),
+            *(_land(4, 7), _night(4)),
+        ),
     ),
     "a lost drop is known again from when it was": Rule(
         broken_by=_always("jobs.lake.knowledge.Knowledge._day_of_lost_drop", None),
