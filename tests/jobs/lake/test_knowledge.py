@@ -267,6 +267,7 @@ def test_a_drop_is_known_since_the_last_of_its_nights_files_and_markers_is_there
     for path in in_time:
         drop(made.environment, path.format(date=DAYS[2]), b"")
     publish_known(made, DAYS[3], None, 4)
+    score(made, DAYS[3])
     if late:
         drop(made.environment, late.format(date=DAYS[2]), b"")
     named = replace(

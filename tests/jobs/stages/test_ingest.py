@@ -34,6 +34,7 @@ from pipelines.environment import Environment
 from pipelines.errors import DataRefused, NightshiftError, NotLanded, Refused
 from pipelines.feeds import Column
 from pipelines.run import Run
+from pipelines.spec import SCORING
 from tests.jobs.lake.test_commits import staged
 from tests.jobs.toy import (
     TOY,
@@ -176,6 +177,8 @@ def test_what_comes_for_a_missed_day_is_known_since_all_of_its_files_are_there(
 
     drop(toy, "2013-01-03.done", b"")
     night("2013-01-03", named=3)
+    of_third = run_of_feeds(toy, feeds, "2013-01-03")
+    publish(of_third, SCORING, staged(of_third, {of_third.night: [1]}, SCORING))
     # The readings of the second have been there, and nobody could read them.
     drop(toy, "2013-01-02.done", b"")
     night("2013-01-02", named=4)
