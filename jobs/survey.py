@@ -691,7 +691,7 @@ class Survey:
         is_lost = table.name == PREDICTIONS and night in self.lost_nights
         if one is None or is_lost:
             return self._if_unscored(self._if_awaiting(self._missing(table, night)))
-        changed = [given for given in _followed(table, one) if self._has_changed(given)]
+        changed = [given for given in self._inputs(table, one) if self._has_changed(given)]
         if not changed and self._has_lost_quarantine(table, one):
             reason = f"{sql_name(self._run, table.name)}{QUARANTINE_SUFFIX} {_LOST}"
             return _overtaken(table, night, reason, keeps_rows=True)
@@ -758,8 +758,8 @@ class Survey:
         elif found.state == "current" and one:
             if other := self._refused_with(feed, one):
                 found = self._with_other_quarantine(table, night, other)
-            elif any(given.name in self._gone for given in one.inputs):
-                found = self._at_its_place(found, one, name)
+            elif name in self._gone:
+                found = replace(found, reason=_GONE)
         if found.state != "stale":
             return found
         # While one of a day's files is away, the others may be half of a drop.
@@ -770,18 +770,6 @@ class Survey:
         known = night if found.keeps_rows else self._known_day_of_drop(feed, night)
         late = f"; known from {known}" if known > night else ""
         return replace(found, reason=found.reason + late)
-
-    def _at_its_place(self, found: Finding, made: Publication, name: str) -> Finding:
-        """The finding of a day whose file is gone from where it was read, by the file of that name.
-
-        Where a feed drops its files may be declared anew.
-        """
-        if not self._is_there(name):
-            return replace(found, reason=_GONE)
-        given = [replace(one, name=name) for one in made.inputs]
-        if any(map(self._has_changed, given)):
-            return replace(found, state="stale", reason=f"{name} has landed")
-        return found
 
     def _without_file(self, found: Finding, feed: Feed, made: Publication) -> Finding:
         """The finding of a day of an optional feed that had no file."""
@@ -849,7 +837,7 @@ class Survey:
         if not self._is_there(name):
             return Finding(table=table, night=night, state="current", reason=_REFERENCE_GONE)
         is_lost = bool(publications.lost_snapshots(self._told[table.name], night))
-        if not has_passed and (is_lost or any(map(self._has_changed, last.inputs))):
+        if not has_passed and (is_lost or self._has_other_file(feed, last)):
             reason = _LOST if is_lost else f"{name} has changed"
             folder = self._run.environment.landing / self.pipeline.name
             if is_reference_announced(folder, feed):
@@ -1009,14 +997,32 @@ class Survey:
         if file.feed.is_reference or not (file.marker and made):
             return False
         landing = self._run.environment.landing
-        has_changed = any(map(self._has_changed, made.inputs))
-        return has_changed and not is_announced(landing / file.name, landing / file.marker)
+        is_other = self._has_other_file(file.feed, made)
+        return is_other and not is_announced(landing / file.name, landing / file.marker)
 
     def _is_due(self, feed: Feed, night: date) -> bool:
         return self._run.pipeline.drop_days(feed, Days.of(night)) is not None
 
     def _is_there(self, name: str) -> bool:
         return stamp(self._run.environment.landing / name) is not None
+
+    def _inputs(self, table: Table, made: Publication) -> list[Input]:
+        """What a day was made from, as it counts by now."""
+        feed = self._feeds.get(table.name)
+        return self._files(feed, made) if feed else _followed(table, made)
+
+    def _files(self, feed: Feed, made: Publication) -> list[Input]:
+        """The files that a day was made from, each where its feed has it dropped by now.
+
+        That may be declared anew.
+        """
+        day = None if feed.is_reference else made.day
+        name = f"{self.pipeline.name}/{feed.file(day)}"
+        return [replace(given, name=name) for given in made.inputs]
+
+    def _has_other_file(self, feed: Feed, made: Publication) -> bool:
+        """Whether the file of a day is another than that which it was made from."""
+        return any(map(self._has_changed, self._files(feed, made)))
 
     def _publication(self, table: Table, night: date) -> Publication | None:
         return self._known(table.name).get(table.day_of(night))
@@ -1046,7 +1052,8 @@ class Survey:
     def _in_words(self, given: Input, made: Publication) -> str:
         table = self._knowledge.table_of(given)
         if table is None:
-            return f"{given.name} has changed"
+            names = {one.name for one in made.inputs}
+            return f"{given.name} has {'changed' if given.name in names else 'landed'}"
         days = Days(given.first_day, given.last_day)
         later = [
             day
@@ -1060,12 +1067,12 @@ class Survey:
         return {feed.name: feed for feed in self._run.pipeline.feeds}
 
 
-def _files_of(one: Publication) -> list[tuple[str, str]]:
-    """What was read for it, by content."""
-    return [(given.name, given.digest) for given in one.inputs]
+def _files_of(one: Publication) -> list[str]:
+    """What was read for it, by content: a file may have been moved since."""
+    return [given.digest for given in one.inputs]
 
 
-def _made_from(one: Publication) -> tuple[str, list[tuple[str, str]]]:
+def _made_from(one: Publication) -> tuple[str, list[str]]:
     return one.definition, _files_of(one)
 
 

@@ -13,6 +13,7 @@ from pipelines.catalog import pipeline
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
+from pipelines.feeds import Feed
 from pipelines.spec import Pipeline
 from pipelines.stages import Stage, stage
 
@@ -102,6 +103,11 @@ class Run:
     def makes(self, table: str) -> bool:
         """Whether its stage is to make a table of its own, or to judge it."""
         return not self.tables or table in self.tables
+
+    @property
+    def feeds(self) -> list[Feed]:
+        """Those that it is about: what was read of the others stays."""
+        return [feed for feed in self.pipeline.feeds if self.makes(feed.name)]
 
     @property
     def night(self) -> date:

@@ -102,16 +102,16 @@ def find_drops(
             Either error lists all files that cannot be ingested.
     """
     folder = run.environment.landing
-    feeds = [feed.name for feed in run.pipeline.feeds if run.makes(feed.name)]
     expected = expected_files(run.pipeline, run.days)
-    asked = [file for file in expected if file.feed.name in feeds]
+    asked = [file for file in expected if run.makes(file.feed.name)]
     files = [
         file
         for file in asked
         if (file.feed.name, file.day) in read_before or not file.is_waived(folder)
     ]
     growing = _growing(folder / file.name for file in files)
-    found: dict[str, list[Drop]] = {name: [] for name in feeds}
+    names = [feed.name for feed in run.feeds]
+    found: dict[str, list[Drop]] = {name: [] for name in names}
     problems = []
     for file in files:
         is_growing = folder / file.name in growing

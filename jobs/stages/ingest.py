@@ -157,15 +157,10 @@ def ingest(run: Run) -> dict[str, object]:
     return {**totals, "report": str(index), "feeds": metrics, **asked}
 
 
-def _feeds(run: Run) -> list[Feed]:
-    """Those that the run is about: what was read of the others stays."""
-    return [feed for feed in run.pipeline.feeds if run.makes(feed.name)]
-
-
 def _optional_files_read(run: Run) -> set[tuple[str, date]]:
     """The optional feeds and days of the run that were made from a file, in force or lost."""
     found = set()
-    for feed in _feeds(run):
+    for feed in run.feeds:
         if not feed.is_optional:
             continue
         known = dict(lost(run, feed.name))
@@ -198,7 +193,7 @@ def _refuse_unfitting_columns(run: Run, found: Mapping[str, list[Drop]]) -> None
     Raises:
         FilesRefused: one is there in another case or type; the message names its file.
     """
-    for feed in _feeds(run):
+    for feed in run.feeds:
         if not new_columns(found[feed.name]):
             # Nearly always: then the table need not be looked at.
             continue
@@ -241,7 +236,7 @@ def _dated(
         FilesRefused: a reference file has no rows, in the place of one that had some.
     """
     dated = dict(found)
-    for feed in _feeds(run):
+    for feed in run.feeds:
         if not feed.is_reference:
             continue
         (drop,) = found[feed.name]
@@ -368,7 +363,7 @@ def _load_all(
         return _load(run, feed, found[feed.name], cached, knowledge)
 
     try:
-        return _all(load, _feeds(run))
+        return _all(load, run.feeds)
     finally:
         # Also when reading failed: a file that is replaced or cut off meanwhile is the reason.
         require_unchanged(run, found)
@@ -587,8 +582,9 @@ def _is_declared_anew(run: Run, load: _Load, tallies: Iterable[_Tally]) -> bool:
     alike = ("", load.origin.definition)
     for day in {days[tally.source_file] for tally in tallies} & known.keys():
         accepted = known[day]
-        files = [(given.name, given.digest) for given in accepted.inputs]
-        judged = [(given.name, given.digest) for given in load.origin.inputs[day]]
+        # By content: where the feed drops its files may be declared anew, too.
+        files = [given.digest for given in accepted.inputs]
+        judged = [given.digest for given in load.origin.inputs[day]]
         if accepted.definition not in alike or files == judged:
             return True
     return False

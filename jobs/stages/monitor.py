@@ -94,7 +94,7 @@ def _labels(run: Run) -> tuple[pa.Table, list[date]]:
     own = snapshots.between(told, landed, run.days)
     is_before = pc.less(told[landed], pa.scalar(run.days.first))
     before = told.filter(is_before)
-    anew = before.join(own.select(keys), keys=keys, join_type="left semi")
+    anew = _of_events(run, before, own)
     days_before = sorted(set(anew[landed].to_pylist()))
     last = dataset.last_told(told, keys)
     known = last.filter(pc.is_valid(last[pipeline.training.label]))
@@ -116,8 +116,7 @@ def _told_around(run: Run) -> pa.Table:
     if newest > near.last:
         # Of these events something may have been told long after.
         later = _told(run, Days(near.last + timedelta(days=1), newest))
-        keys = list(run.pipeline.entity)
-        again = later.join(own.select(keys), keys=keys, join_type="left semi")
+        again = _of_events(run, later, own)
         told = pa.concat_tables([told, again.select(told.column_names)])
     first = pc.min(own[run.pipeline.event_date]).as_py()
     if first is None or first >= near.first:
@@ -125,6 +124,12 @@ def _told_around(run: Run) -> pa.Table:
     # Of an event of long ago.
     earlier = _told(run, Days(first, near.first - timedelta(days=1)))
     return pa.concat_tables([earlier, told])
+
+
+def _of_events(run: Run, rows: pa.Table, others: pa.Table) -> pa.Table:
+    """The rows that are about the events of the others."""
+    keys = list(run.pipeline.entity)
+    return rows.join(others.select(keys), keys=keys, join_type="left semi")
 
 
 def _told(run: Run, days: Days) -> pa.Table:

@@ -1130,6 +1130,59 @@ def test_a_correction_is_read_where_its_feed_drops_files_by_now(home: Home) -> N
     assert found[DAYS[2]] == ("current", "")
 
 
+def test_a_correction_of_a_feed_that_moved_its_files_awaits_their_marker(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings, sensors = TINY.feeds
+    folder = home.environment.landing / "tiny"
+    home.pipeline = replace(TINY, feeds=(replace(readings, marker="{date}.done"), sensors))
+    home.mark(DAYS[0])
+    assert home.night(DAYS[0]) == 0
+    moved = replace(readings, path="moved/{date}.csv", marker="moved/{date}.done")
+    home.pipeline = replace(TINY, feeds=(moved, sensors))
+    (folder / "readings").rename(folder / "moved")
+    file, marker = (folder / "moved" / f"{DAYS[0]}.{end}" for end in ("csv", "done"))
+    home._write(marker, ())
+    arrivals: dict[Path, int] = {}
+
+    def arrived(path: Path) -> datetime:
+        return datetime.fromtimestamp(arrivals.get(path, 1), UTC)
+
+    def told() -> tuple[str, str]:
+        run = home.run(DAYS[0])
+        (found,) = survey.Survey(run).findings(run.pipeline.table("readings"))
+        return found.state, found.reason
+
+    # The file system's clock cannot be set.
+    monkeypatch.setattr(knowledge, "arrival", arrived)
+    assert told() == ("current", "")
+    home._write(file, [7])
+    arrivals[file] = 3
+    state, reason = told()
+    assert state == "current"
+    assert reason.endswith(f"tiny/moved/{marker.name} is older than its file")
+    arrivals[marker] = 4
+    assert told() == ("stale", f"tiny/moved/{file.name} has landed")
+
+
+def test_a_register_is_looked_for_where_its_feed_drops_it_by_now(home: Home) -> None:
+    home.night(DAYS[0])
+    readings, sensors = TINY.feeds
+    moved = replace(sensors, path="moved.csv")
+    home.pipeline = replace(TINY, feeds=(readings, moved))
+    folder = home.environment.landing / "tiny"
+    home._register.rename(folder / "moved.csv")
+    run = home.run(DAYS[1])
+
+    def told() -> tuple[date, str, str]:
+        (found,) = survey.Survey(run).findings(run.pipeline.table("sensors"))
+        return found.night, found.state, found.reason
+
+    assert told() == (DAYS[1], "current", "")
+    home._write(folder / "moved.csv", [2])
+    assert told() == (DAYS[1], "stale", "tiny/moved.csv has changed")
+
+
 def test_nights_before_the_first_that_was_made_see_the_register_when_they_are_loaded(
     home: Home,
 ) -> None:

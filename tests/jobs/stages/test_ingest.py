@@ -684,6 +684,13 @@ def test_a_day_that_a_tighter_declaration_refuses_by_its_share_is_told_the_ways_
     with pytest.raises(DataRefused) as refused:
         ingest(run_of_feeds(toy, strict, "2013-01-01"))
     assert f"{anew}are right, take that back" in str(refused.value)
+    # Also where the feed has moved its files since.
+    (toy.landing / "toy" / "readings").rename(toy.landing / "toy" / "moved")
+    moved = (replace(strict[0], path="moved/{date}.csv"), *TOY.feeds[1:])
+    with pytest.raises(DataRefused) as refused:
+        ingest(run_of_feeds(toy, moved, "2013-01-01"))
+    assert f"{anew}are right, take that back" in str(refused.value)
+    (toy.landing / "toy" / "moved").rename(toy.landing / "toy" / "readings")
     # A day that is worse by its file, or was never accepted, is not refused by its declaration.
     for day in ("2013-01-02", "2013-01-03"):
         drop_readings(toy, day, "x,,,", "y,,,", "1,,,a")
