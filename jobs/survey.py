@@ -758,7 +758,7 @@ class Survey:
         elif found.state == "current" and one:
             if other := self._refused_with(feed, one):
                 found = self._with_other_quarantine(table, night, other)
-            elif name in self._gone:
+            elif name in self._gone and not self._is_where_it_was_read(one, name):
                 found = replace(found, reason=_GONE)
         if found.state != "stale":
             return found
@@ -770,6 +770,14 @@ class Survey:
         known = night if found.keeps_rows else self._known_day_of_drop(feed, night)
         late = f"; known from {known}" if known > night else ""
         return replace(found, reason=found.reason + late)
+
+    def _is_where_it_was_read(self, made: Publication, name: str) -> bool:
+        """Whether the file of a day lies where its feed dropped it before it was declared anew.
+
+        Of a feed that names its drops otherwise from some day on, no file of before need be moved.
+        """
+        others = {given.name for given in made.inputs} - {name}
+        return any(map(self._is_there, others))
 
     def _without_file(self, found: Finding, feed: Feed, made: Publication) -> Finding:
         """The finding of a day of an optional feed that had no file."""

@@ -1112,13 +1112,15 @@ def test_a_correction_is_read_where_its_feed_drops_files_by_now(home: Home) -> N
     moved = replace(readings, path="moved/{date}.csv")
     home.pipeline = replace(TINY, feeds=(moved, sensors))
     folder = home.environment.landing / "tiny"
-    (folder / "readings").rename(folder / "moved")
     run = home.run(DAYS[2])
 
     def told() -> dict[date, tuple[str, str]]:
         found = survey.Survey(run).findings(run.pipeline.table("readings"))
         return {one.night: (one.state, one.reason) for one in found}
 
+    # No file of before need be moved.
+    assert set(told().values()) == {("current", "")}
+    (folder / "readings").rename(folder / "moved")
     assert set(told().values()) == {("current", "")}
     home._write(folder / "moved" / f"{DAYS[1]}.csv", [7])
     (folder / "moved" / f"{DAYS[0]}.csv").unlink()
