@@ -146,9 +146,10 @@ def send_each(
     for channel, numbers in asked.items():
         own = [messages[number] for number in numbers]
         tellings[channel] = _Telling(channel, environment, own)
+    # All come to their end first: what was delivered is printed before any warning.
+    ends = {channel: telling.failures(until) for channel, telling in tellings.items()}
     failed: list[list[Channel]] = [[] for _ in told]
-    for channel, telling in tellings.items():
-        whys = telling.failures(until)
+    for channel, whys in ends.items():
         for number, why in zip(asked[channel], whys, strict=True):
             if why is not None:
                 _warn(channel, messages[number], why)

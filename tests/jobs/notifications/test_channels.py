@@ -13,7 +13,7 @@ from typing import get_args
 import pytest
 
 from jobs.__main__ import _SERVER_SECONDS_OF_NOTIFY
-from jobs.notifications import channels
+from jobs.notifications import channels, log
 from jobs.notifications.message import Message
 from jobs.services import promptly
 from pipelines.environment import ROOT, Environment
@@ -101,6 +101,24 @@ def test_a_channel_that_fails_is_warned_about_and_the_others_deliver(
         "Warning: model_promoted of toy 2013-01-05 was not sent to webhook: Connection refused.",
     ]
     assert SECRET not in printed.out + printed.err + json.dumps(logged(environment))
+
+
+def test_what_was_delivered_is_printed_before_what_was_not(
+    home: Environment, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(environment: Environment, message: Message) -> None:
+        raise ConnectionError("nobody is there")
+
+    def deliver_later(environment: Environment, message: Message) -> None:
+        time.sleep(0.3)
+        log.deliver(environment, message)
+
+    one_after_the_other = {"webhook": fail, "log": deliver_later}
+    monkeypatch.setattr(channels, "CHANNELS", {**channels.CHANNELS, **one_after_the_other})
+    assert channels.send(home, BOTH, promoted()) == ("webhook",)
+    first, second = capfd.readouterr().err.splitlines()
+    assert first.startswith("Notification:")
+    assert second.startswith("Warning:")
 
 
 def test_a_channel_with_a_bug_fails_nobody(
