@@ -47,8 +47,8 @@ from pipelines.spec import QUARANTINE_SUFFIX
 from pipelines.stages import STAGES, Stage
 
 if TYPE_CHECKING:
+    from jobs.planning.passes import Pass as Planned
     from jobs.services.usage import Usage
-    from jobs.survey import Pass as Planned
 
 PERFORM = "jobs.night:perform"
 PERFORM_IN_TURN = "jobs.night:perform_in_turn"
@@ -561,8 +561,8 @@ def _passes(
 ) -> Iterator[_Pass]:
     """What the survey says, asked anew whenever a stage has done something."""
     # Arrow and Delta take longer to import than everything else here.
-    from jobs import survey
     from jobs.lake import publications
+    from jobs.planning import passes, required, survey
 
     told = publications.all_told(run)
     # Who publishes a table records them too, but what is up to date is not published.
@@ -570,9 +570,9 @@ def _passes(
     found = survey.Survey(run, told, allow_gap=allow_gap)
     if STAGES[0] in stages and not allow_gap:
         with _recorded_at(run, STAGES[0]):
-            survey.require_no_hole(run, found)
+            required.require_no_hole(run, found)
     changing: tuple[Stage, ...] = ()
-    for unit in survey.units():
+    for unit in passes.units():
         asked = tuple(stage for stage in unit if stage in stages and not ending.skips(stage))
         if not asked:
             continue
@@ -580,13 +580,13 @@ def _passes(
             # Not before: after the last stage that is asked for nobody needs to know.
             found = found.after(changing)
         with _recorded_at(run, asked[0]):
-            survey.require_made(run, asked[0], found)
-        before = survey.first_passes(run, asked[0], found)
+            required.require_made(run, asked[0], found)
+        before = passes.first_of_stage(run, asked[0], found)
         for early in before:
             yield _Pass(stages=unit, days=early.days, tables=early.tables)
         if before:
             found = found.after(unit)
-        planned = survey.passes(run, asked[0], found)
+        planned = passes.of_stage(run, asked[0], found)
         if not (planned or before):
             _pass_by(run, asked)
         reads_files = unit[0] == STAGES[0]
@@ -618,15 +618,15 @@ def _passes_as_named(
 ) -> Iterator[_Pass]:
     """The stages on exactly the run's nights; where gaps are allowed, on those beside them."""
     # Arrow and Delta take longer to import than everything else here.
-    from jobs import survey
+    from jobs.planning import passes, required, survey
 
-    if survey.work_on_raw_tables(stages):
+    if required.work_on_raw_tables(stages):
         with _recorded_at(run, stages[0]):
-            survey.require_read(run, survey.Survey(run, allow_gap=allow_gap))
+            required.require_read(run, survey.Survey(run, allow_gap=allow_gap))
     if allow_gap:
         yield from _passes_over_gaps(run, stages)
         return
-    for unit in survey.units():
+    for unit in passes.units():
         asked = tuple(stage for stage in unit if stage in stages)
         if asked:
             _require_made(run, asked[0])
@@ -639,23 +639,23 @@ def _passes_over_gaps(run: Run, stages: tuple[Stage, ...]) -> Iterator[_Pass]:
     Of a night that was made the raw rows stay, and what is made of them is made anew.
     """
     # Arrow and Delta take longer to import than everything else here.
-    from jobs import survey
+    from jobs.planning import passes
 
-    parts = survey.parts_over_gaps(run)
+    parts = passes.parts_over_gaps(run)
     for why in parts.kept.values():
         print(f"{why}.", flush=True)
-    for unit in survey.units():
+    for unit in passes.units():
         asked = tuple(stage for stage in unit if stage in stages)
         if not asked:
             continue
         _require_made(run, asked[0], allow_gap=True)
         nights = parts.read if unit[0] == STAGES[0] else parts.made
-        own = survey.asked_of(unit[0], nights)
-        planned = [survey.Pass(days=days) for days in own]
+        own = passes.asked_of(unit[0], nights)
+        planned = [passes.Pass(days=days) for days in own]
         if asked[0].audits:
             # Files may have landed, or gone, since the stage before it staged in a task of its own:
             # it has published all but the last of its ranges.
-            planned = survey.last_staged(run, asked[0]) or planned
+            planned = passes.last_staged(run, asked[0]) or planned
         if not planned:
             _pass_by(run, asked)
         yield from _passes_of(unit, asked, planned)
@@ -664,12 +664,12 @@ def _passes_over_gaps(run: Run, stages: tuple[Stage, ...]) -> Iterator[_Pass]:
 def _require_made(run: Run, stage: Stage, *, allow_gap: bool = False) -> None:
     """Refuse a stage of a run that does exactly its nights without what they must have by then."""
     # Arrow and Delta take longer to import than everything else here.
-    from jobs import survey
+    from jobs.planning import required, survey
 
-    if stage.name in survey.NEEDED:
+    if stage.name in required.NEEDED:
         with _recorded_at(run, stage):
             found = survey.Survey(run, allow_gap=allow_gap)
-            survey.require_made(run, stage, found)
+            required.require_made(run, stage, found)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -73,3 +73,14 @@ class Days:
         start = max(self.first, first) if first else self.first
         end = min(self.last, last) if last else self.last
         return Days(start, end) if start <= end else None
+
+
+def ranges(days: Iterable[date], days_apart: int = 1) -> list[Days]:
+    """The days as ranges of consecutive days, in order; or of such as lie no further apart."""
+    found: list[Days] = []
+    for day in sorted(set(days)):
+        if found and day <= found[-1].last + timedelta(days=days_apart):
+            found[-1] = Days(found[-1].first, day)
+        else:
+            found.append(Days.of(day))
+    return found

@@ -66,6 +66,7 @@ PACKAGES = (
             "stages",
             "commands",
             "pages",
+            "planning",
             "training",
             "lake",
             "spark",
@@ -105,7 +106,7 @@ def small_copy(folder: Path) -> Path:
     for package in PACKAGES:
         (folder / package).mkdir()
         (folder / package / "__init__.py").touch()
-    for module in ("__main__", "night", "outcome", "output", "survey", "telling", "version"):
+    for module in ("__main__", "night", "outcome", "output", "telling", "version"):
         (folder / "jobs" / f"{module}.py").touch()
     return folder
 

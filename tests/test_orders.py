@@ -14,7 +14,7 @@ import pytest
 
 from jobs.commands.land import land
 from jobs.lake import model_events, sql
-from jobs.survey import Survey
+from jobs.planning.survey import Survey
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.run import Run

@@ -21,7 +21,7 @@ from jobs.commands.quality import quality
 from jobs.examples.weather import source
 from jobs.lake import ops, sql
 from jobs.lake.contract import contract
-from jobs.survey import Survey
+from jobs.planning.survey import Survey
 from jobs.warehouse.catching_up import after_publication
 from pipelines.days import Days
 from pipelines.environment import Environment

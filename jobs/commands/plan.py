@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from jobs.commands.result import write_json
 from pipelines import catalog
-from pipelines.days import Days
+from pipelines.days import Days, ranges
 from pipelines.errors import NightshiftError, Refused
 from pipelines.spec import PREDICTIONS, TRAINING
 from pipelines.stages import STAGES, Stage, stage
 
 if TYPE_CHECKING:
-    from jobs.survey import Finding, Hole, Survey
+    from jobs.planning.survey import Finding, Hole, Survey
     from pipelines.run import Run
 
 HEADER = ("what", "state", "nights", "days", "reason")
@@ -97,7 +97,9 @@ def plan(
         is_exact: Whether it would do the stages on its days, current or not.
         are_named: Whether `--stage` names them, be it all of them.
     """
-    from jobs.survey import Survey, has_work, parts_over_gaps, work_on_raw_tables
+    from jobs.planning.passes import has_work, parts_over_gaps
+    from jobs.planning.required import work_on_raw_tables
+    from jobs.planning.survey import Survey
 
     survey = Survey(run, allow_gap=allow_gap)
     reads_files = STAGES[0] in stages
@@ -179,7 +181,7 @@ def _line(said: Row, names: Sequence[str]) -> str:
 
 
 def _has_hole(run: Run, survey: Survey) -> bool:
-    from jobs.survey import require_no_hole
+    from jobs.planning.required import require_no_hole
 
     try:
         require_no_hole(run, survey)
@@ -192,7 +194,7 @@ def _rows_of_stages(
     run: Run, survey: Survey, foreseen: Sequence[Sequence[Finding]]
 ) -> Iterator[Row]:
     """Of stages that make no table, whether each is due; and after those before it have run."""
-    from jobs.survey import passes, ranges, why_due
+    from jobs.planning.passes import of_stage, why_due
 
     findings = chain.from_iterable(foreseen)
     changing = {one.table.name for one in findings if one.state in ("missing", "stale")}
@@ -204,7 +206,7 @@ def _rows_of_stages(
         why_evaluate = "a model will be trained"
     yield _row_of_stage(run, "train", why_train)
     yield _row_of_stage(run, "evaluate", why_evaluate)
-    measured = passes(run, stage("monitor"), survey)
+    measured = of_stage(run, stage("monitor"), survey)
     for due in measured:
         why = "not measured since its labels or predictions were published"
         yield "monitor", "due", len(due.days), str(due.days), why
@@ -215,7 +217,7 @@ def _rows_of_stages(
     for one in _other_stages(run):
         coming = [f"{run.pipeline.name}.{name}" for name in one.reads if name in changing]
         will_change = f"{', '.join(coming)} will change" if coming else None
-        for days in ranges(survey.unseen(one)):
+        for days in ranges(survey.seen.missed_by(one)):
             why = "not done since what it reads was published"
             yield one.name, "due", len(days), str(days), why
         yield _row_of_stage(run, one.name, why_due(run, one, survey) or will_change)
@@ -245,7 +247,7 @@ def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:
 
 def _in_common(placed: tuple[int, Finding]) -> tuple[str, str, int]:
     """What all findings of one row share."""
-    from jobs.survey import without_days
+    from jobs.planning.reasons import without_days
 
     place, one = placed
     # From one night to the next both grow by one; over a gap the night grows by more.
@@ -261,7 +263,7 @@ def _rows_of_absent_files(run: Run, survey: Survey) -> Iterator[Row]:
     """Of nights of the run that lack files, without which it reads none of its nights."""
     feeds = [feed.name for feed in run.pipeline.feeds]
     for night in run.days:
-        files = survey.absent_files(night, feeds)
+        files = survey.files.absent(night, feeds)
         if files:
             way_out = "; --allow-gap keeps its raw rows" if survey.has_landed(night) else ""
             why = f"{', '.join(files)} is not there{way_out}"
@@ -269,7 +271,7 @@ def _rows_of_absent_files(run: Run, survey: Survey) -> Iterator[Row]:
 
 
 def _row(run: Run, findings: Sequence[Finding]) -> Row:
-    from jobs.survey import of_all
+    from jobs.planning.reasons import of_all
 
     first = findings[0]
     nights = Days(first.night, findings[-1].night)

@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 
 from jobs.lake import ops
 from jobs.notifications.message import first_words
-from jobs.survey import AWAITS, Finding, Survey, of_all, without_days
+from jobs.planning.reasons import of_all, without_days
+from jobs.planning.survey import AWAITS, Finding, Survey
 from pipelines import replay
 from pipelines.days import Days
 from pipelines.environment import Environment

@@ -24,9 +24,8 @@ from jobs.lake import commits, ops, publications, quarantine, staging, tables, w
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import partition, sql_name
 from jobs.stages import reports
-from jobs.survey import ranges
 from jobs.warehouse.catching_up import after_publication
-from pipelines.days import Days
+from pipelines.days import Days, ranges
 from pipelines.errors import Failure, GateRefused, NightshiftError, explaining
 from pipelines.feeds import PROVENANCE
 from pipelines.quoting import quoted

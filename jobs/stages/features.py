@@ -39,9 +39,8 @@ from jobs.lake.transforms import definitions, labels_of, parameters, require_dat
 from jobs.spark.session import connect
 from jobs.stages.check import audit_and_publish
 from jobs.stages.moments import refusing_late_moments
-from jobs.survey import ranges
 from pipelines import features as declared
-from pipelines.days import Days
+from pipelines.days import Days, ranges
 from pipelines.errors import UsageError, explaining, refuse_unless
 from pipelines.spec import SCORING, TRAINING
 

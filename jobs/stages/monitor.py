@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import survey
 from jobs.lake import approvals, model_events, ops, snapshots
 from jobs.lake.locations import exists
 from jobs.lake.partitions import published_days
+from jobs.planning.seen import seen_by
 from jobs.training import alarms, dataset, metrics, watch
 from jobs.training.tasks import task_of
 from pipelines.days import Days
@@ -77,7 +77,7 @@ def _told_of_now(run: Run) -> Days:
     Of the others people were told when it was.
     """
     last = run.days.last
-    known = survey.seen_by(run, run.doing)
+    known = seen_by(run, run.doing)
     backwards = reversed([*run.days])
     new = takewhile(lambda night: night not in known, backwards)
     return Days(min(new, default=last), last)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from jobs.lake import publications
 from jobs.lake.locations import sql_name
-from jobs.survey import training_definition
+from jobs.planning.seen import training_definition
 from jobs.training import candidate, pins, proof
 from jobs.training.candidate import recipe_of
 from jobs.training.families import TIMELINE

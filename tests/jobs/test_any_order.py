@@ -33,13 +33,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobs import night, survey
+from jobs import night
 from jobs.lake import commits, publications
 from jobs.lake.knowledge import Knowledge, Version
 from jobs.lake.locations import partition, path
 from jobs.lake.log import actions, is_table
 from jobs.lake.publications import Publication
 from jobs.lake.staging import Staging
+from jobs.planning import survey
+from jobs.planning.landed_files import LandedFiles
+from jobs.planning.quarantines import Quarantines
 from pipelines.days import Days
 from pipelines.errors import NightshiftError, NotLanded, Refused
 from pipelines.landing import ExpectedFile, expected_files
@@ -691,7 +694,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.home.promote(DAYS[0])
         self.patched = pytest.MonkeyPatch()
         # By the clock of the home: by that of the disk all comes within a second.
-        self.patched.setattr(survey, "is_announced", _is_younger)
+        self.patched.setattr("jobs.planning.landed_files.is_announced", _is_younger)
         self.served: dict[date, list[int]] = {}
         self.register_seen: dict[date, list[int]] = {}
         for day in DAYS[:made]:
@@ -1225,6 +1228,7 @@ def _scores_again_what_has_changed(patched: pytest.MonkeyPatch) -> None:
 
 def _follows_no_input(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(survey.Survey, "_has_changed", lambda *_: False)
+    patched.setattr(LandedFiles, "has_changed", lambda *_: False)
 
 
 def _finds_the_register_at_once(patched: pytest.MonkeyPatch) -> None:
@@ -1245,7 +1249,7 @@ def _last_recorded(told: publications.Told) -> int:
 
 
 def _looks_at_no_quarantine(patched: pytest.MonkeyPatch) -> None:
-    patched.setattr(survey.Survey, "_refused_with", lambda *_: "")
+    patched.setattr(Quarantines, "refused_with", lambda *_: "")
 
 
 def _takes_any_revision_for_the_last(patched: pytest.MonkeyPatch) -> None:
@@ -1410,7 +1414,7 @@ RULES = {
         ),
     ),
     "notes that have changed wait for their marker": Rule(
-        broken_by=_always("jobs.survey.Survey._awaits_marker", False),
+        broken_by=_always("jobs.planning.landed_files.LandedFiles._awaits_marker", False),
         steps=(*_FIRST, _land_notes(0, 5, is_announced=False), _night(0)),
     ),
     "a night sees what was known by then": Rule(
@@ -1418,7 +1422,7 @@ RULES = {
         steps=(*_LATE, _restate(1, 1)),
     ),
     "holes are refused": Rule(
-        broken_by=_always("jobs.survey.require_no_hole", None),
+        broken_by=_always("jobs.planning.required.require_no_hole", None),
         steps=(*_FIRST, _land(2, 4), _night(2)),
     ),
     "the same rows are not published again": Rule(
@@ -1515,7 +1519,7 @@ RULES = {
         steps=(*_LATE, _lose("marks"), _night(2)),
     ),
     "a lost quarantine is judged again": Rule(
-        broken_by=_always("jobs.survey.Survey._has_lost_quarantine", False),
+        broken_by=_always("jobs.planning.quarantines.Quarantines.has_lost", False),
         steps=(
             *(_land(0, 1, 90), _night(0)),
             *(_lose(QUARANTINE), _night(0)),

@@ -12,7 +12,7 @@ import pytest
 from bench import recorded_year
 from bench.recorded_year import YEAR
 from jobs.lake import model_events
-from jobs.survey import Survey
+from jobs.planning.survey import Survey
 from jobs.training import serving
 from jobs.training.registry import Registry
 from pipelines.days import Days

@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 from pyspark.errors import PySparkException
 
-from jobs import night, outcome, survey
+from jobs import night, outcome
 from jobs.lake import ops
 from jobs.lake.commits import publish
+from jobs.planning.passes import Pass
 from jobs.services import child, in_turn
 from jobs.services.stage_client import Ended
 from pipelines.catalog import pipeline
@@ -436,9 +437,9 @@ def test_tomorrow_is_scored_without_a_good_training_and_the_night_ends_as_the_tr
 
     monkeypatch.setattr(night, "_perform_in_server_or_here", perform)
     monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
-    whole = [survey.Pass(days=run.days)]
-    monkeypatch.setattr("jobs.survey.passes", lambda run, stage, found: whole)
-    monkeypatch.setattr("jobs.survey.require_made", lambda run, stage, found: None)
+    whole = [Pass(days=run.days)]
+    monkeypatch.setattr("jobs.planning.passes.of_stage", lambda run, stage, found: whole)
+    monkeypatch.setattr("jobs.planning.required.require_made", lambda run, stage, found: None)
     make = night.make_true if as_needed else night.run_night
     # The data stages are not what this is about: they would need files.
     assert make(run, STAGES[5:], notify=False) == code
@@ -510,7 +511,7 @@ def perform_here(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, Func
         monkeypatch.setattr(night, "_function", function_of)
 
     # Nothing is published here.
-    monkeypatch.setattr("jobs.survey.require_made", lambda run, stage, found: None)
+    monkeypatch.setattr("jobs.planning.required.require_made", lambda run, stage, found: None)
     monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
     monkeypatch.setattr(
         night, "_perform_in_server_or_here", lambda run: night.perform(run.to_json())

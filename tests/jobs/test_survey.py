@@ -27,7 +27,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from jobs import night, survey
+from jobs import night
 from jobs.commands import plan as plan_command
 from jobs.commands.decide import Said, approve, rollback
 from jobs.commands.plan import plan
@@ -47,6 +47,11 @@ from jobs.lake.locations import partition, path
 from jobs.lake.partitions import column_types
 from jobs.lake.publications import Origin, file_input
 from jobs.lake.staging import Staging
+from jobs.planning import passes, required, survey
+from jobs.planning.passes import Pass, of_stage
+from jobs.planning.reasons import of_all, without_days
+from jobs.planning.required import require_no_hole
+from jobs.planning.seen import seen_by, training_definition
 from jobs.stages.check import in_order
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -316,7 +321,7 @@ class Home:
         if run.doing.name == "train":
             known = publications.in_force(run, "training").values()
             version = max((one.version for one in known), default=-1)
-            definition = survey.training_definition(run.pipeline)
+            definition = training_definition(run.pipeline)
             metrics = {"table_version": version, "definition": definition}
         night._record(run, started, 0.1, status="done", metrics=metrics)
         return 0
@@ -2088,7 +2093,7 @@ def test_a_correction_has_the_files_of_its_own_feed_read_alone(home: Home) -> No
     home.land_of("other", DAYS[2], 8)
     run = home.run(DAYS[4])
     found = survey.Survey(run)
-    planned = survey.passes(run, STAGES[0], found)
+    planned = of_stage(run, STAGES[0], found)
     asked = {one.days.first: one.tables for one in planned}
     assert asked == {
         DAYS[0]: ("readings",),
@@ -2126,7 +2131,7 @@ def test_a_feed_that_is_named_anew_is_read_for_every_night_that_was_made(home: H
     home._file(DAYS[1]).unlink()
     run = home.run(DAYS[3])
     with pytest.raises(Refused, match=rf"- {DAYS[1]}: tiny/readings/{DAYS[1]}.csv"):
-        survey.require_no_hole(run, survey.Survey(run))
+        require_no_hole(run, survey.Survey(run))
 
 
 def test_stages_after_ingest_make_nights_anew_that_lack_a_feed_that_was_declared_later(
@@ -2761,12 +2766,12 @@ def test_the_plan_is_one_line_where_nights_differ_in_the_days_of_what_has_change
 
 def test_other_words_of_the_same_days_stay_apart() -> None:
     lost, late = "a of 2013-01-05 will change", "a of 2013-01-05 has changed"
-    assert survey.without_days(lost) != survey.without_days(late)
+    assert without_days(lost) != without_days(late)
     both = [
         "a of 2013-01-06..2013-01-07 is; b of 2013-01-05 was",
         "a of 2013-01-08 is; b of 2013-01-05 was",
     ]
-    said = survey.of_all(both)
+    said = of_all(both)
     assert said == "a of 2013-01-06 to 2013-01-08 is; b of 2013-01-05 was"
 
 
@@ -3283,7 +3288,7 @@ def test_a_stage_of_ones_own_is_due_again_when_what_it_reads_was_published_since
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_export = (*STAGES, EXPORT)
-    for module in (survey, night, plan_command, sys.modules[__name__]):
+    for module in (passes, required, night, plan_command, sys.modules[__name__]):
         monkeypatch.setattr(module, "STAGES", with_export)
 
     def planned() -> tuple[object, ...]:
@@ -3326,7 +3331,7 @@ def test_labels_that_were_never_measured_are_to_be_though_they_were_confirmed_si
 
     def to_measure() -> set[date]:
         later = survey.Survey(home.run(DAYS[2]))
-        return later.learned_since(survey.seen_by(run, monitor))
+        return later.seen.learned_since(seen_by(run, monitor))
 
     found = to_measure()
     assert DAYS[1] in found
@@ -3340,7 +3345,7 @@ def test_labels_that_were_never_measured_are_to_be_though_they_were_confirmed_si
 def test_a_stage_of_ones_own_is_given_the_nights_that_were_missed_or_corrected(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (survey, night, plan_command, sys.modules[__name__]):
+    for module in (passes, required, night, plan_command, sys.modules[__name__]):
         monkeypatch.setattr(module, "STAGES", (*STAGES, EXPORT))
 
     def exported() -> list[Days]:
@@ -3646,9 +3651,9 @@ def test_transforms_that_cannot_be_read_are_left_to_the_stage_that_tells_it(home
     with home._stages(), pytest.MonkeyPatch.context() as patched:
         assert night.make_true(run, STAGES[:2], notify=False) == 0
         patched.setattr(survey, "definitions", definitions)
-        planned = survey.passes(run, stage("transform"), survey.Survey(run))
+        planned = of_stage(run, stage("transform"), survey.Survey(run))
     both = Days(DAYS[3], DAYS[4])
-    assert planned == [survey.Pass(days=both, tables=("marks", "sums"))]
+    assert planned == [Pass(days=both, tables=("marks", "sums"))]
 
 
 @pytest.mark.parametrize(
@@ -4098,7 +4103,7 @@ def test_what_was_done_is_read_once_for_all_stages(
     found = survey.Survey(run)
     read = _count_reads(monkeypatch)
     for name in ("train", "evaluate"):
-        survey.passes(run, stage(name), found)
+        of_stage(run, stage(name), found)
     assert read == ["stage_runs"]
     made = [table.name for table in run.pipeline.tables]
     assert len(made) > 1

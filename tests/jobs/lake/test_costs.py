@@ -268,7 +268,7 @@ def test_a_night_tells_in_the_end_what_it_cost(
     monkeypatch.setattr(night, "_perform_in_server_or_here", perform)
     monkeypatch.setattr("jobs.services.stage_client.available", lambda _: True)
     # Nothing is published here.
-    monkeypatch.setattr("jobs.survey.require_made", lambda run, stage, found: None)
+    monkeypatch.setattr("jobs.planning.required.require_made", lambda run, stage, found: None)
     assert night.run_night(run, STAGES, notify=False) == 0
     told = capsys.readouterr().out.splitlines()[-1]
     count = len(STAGES)

@@ -13,10 +13,10 @@ import pytest
 
 from bench import recorded_year
 from bench.recorded_year import YEAR
-from jobs import survey
 from jobs.commands.plan import plan
 from jobs.lake import ops, sql
 from jobs.pages.nights import Night, Nights, below_reports, nights
+from jobs.planning import survey
 from pipelines import replay
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment

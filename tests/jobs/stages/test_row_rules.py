@@ -23,9 +23,9 @@ from jobs.lake.commits import Fenced, Published
 from jobs.lake.locations import exists, path, version
 from jobs.lake.publications import Input, Origin
 from jobs.lake.staging import Staging
+from jobs.planning.survey import Survey
 from jobs.stages.check import audit_and_publish
 from jobs.stages.ingest import ingest
-from jobs.survey import Survey
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import DataRefused, GateRefused, NightshiftError, UsageError

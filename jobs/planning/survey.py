@@ -9,54 +9,36 @@ served, until a person has them scored again.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from functools import cached_property
-from itertools import chain, pairwise
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from jobs.lake import approvals, model_events, ops, publications, served, unscored
-from jobs.lake.definition import digest
 from jobs.lake.knowledge import (
     Knowledge,
-    is_announced,
     is_reference_announced,
-    newest_version,
 )
-from jobs.lake.locations import path, sql_name
-from jobs.lake.log import are_there
+from jobs.lake.locations import sql_name
 from jobs.lake.quarantine import moved_by_rules
-from jobs.lake.read_before import ReadBefore
 from jobs.lake.transforms import definitions
+from jobs.planning.landed_files import LandedFiles
+from jobs.planning.quarantines import Quarantines
+from jobs.planning.reasons import listed
+from jobs.planning.seen import Seen
 from pipelines.days import Days
-from pipelines.errors import Refused
-from pipelines.landing import expected_files, marks, stamp
-from pipelines.places import is_url
-from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX, SCORING, TRAINING
+from pipelines.landing import expected_files
+from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX, SCORING
 from pipelines.stages import STAGES
 
 if TYPE_CHECKING:
     from jobs.lake.publications import Input, Publication, Told
     from pipelines.feeds import Feed
-    from pipelines.landing import ExpectedFile
     from pipelines.run import Run
     from pipelines.spec import Pipeline, Table
     from pipelines.stages import Stage
 
-_HOLES_SHOWN = 12
-_DAYS_LISTED = 3
-NEEDED = {"predict": SCORING, "monitor": PREDICTIONS}
-"""By stage the table that must have the run's own nights, as all before it: without them it would
-leave them out."""
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
-_DAYS_OF_INPUT = re.compile(rf"(?<= of ){_DAY.pattern}(?:(?: to |, |\.\.){_DAY.pattern})*")
-"""As `_listed` and `Days` tell them in a reason: each night has other days of what it is made
-from."""
-_OF_THE_LAST = ("train", "evaluate")
-"""Stages of which the nights before the run's are not asked for."""
 _OUTDATED = "made by another definition"
 _DECLARED_LATER = "made without the feed, which has no drop of these nights"
 _GONE = "its file is gone; its rows stay. To withdraw them, land a file without rows"
@@ -65,8 +47,6 @@ _NOT_DUE = "its feed is declared to have no drop of that day; its rows stay"
 _LOST = "was published, and is not in the table any more"
 _Pending = dict[str, dict[date, date]]
 """By SQL name the days that are about to change, and from when each will be known."""
-_Asked = Mapping[date, Set[str]]
-"""By night the names of the tables that are to be made for it."""
 AWAITS: Final = "awaits approval"
 """State of predictions for which no model serves, and one that would awaits a person."""
 UNSCORED: Final = "unscored"
@@ -106,15 +86,6 @@ class Hole:
     """Below the landing folder."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pass:
-    """Nights on which a stage is performed at once."""
-
-    days: Days
-    tables: tuple[str, ...] = ()
-    """Those that it makes; (): all of its own."""
-
-
 class Survey:
     """The state of every table on every night up to the last of a run, as of now."""
 
@@ -137,12 +108,12 @@ class Survey:
         self._allow_gap = allow_gap
         self._told = publications.all_told(run) if told is None else told
         self._latest: dict[str, dict[date, Publication]] = {}
-        self._quarantines: dict[str, Mapping[date, Sequence[Publication]]] = {}
-        self._lost_of_quarantines: dict[str, Mapping[date, Sequence[Publication]]] = {}
         self._knowledge = Knowledge(run, self._told)
-        self._read_before = ReadBefore(run.environment, run.pipeline.name)
-        self._gone: set[str] = set()
-        """Names of files that were read for a publication, and are not there any more."""
+        self.files = LandedFiles(run, self._told, self._known)
+        """Those that have landed."""
+        self._quarantines = Quarantines(run)
+        self.seen = Seen(run, self._told, self._known, self._knowledge)
+        """By stages that make no table."""
         self._have_landed: dict[date, bool] = {}
         self._to_make: dict[tuple[str, ...], list[Finding]] = {}
         self.nights = self._nights()
@@ -190,7 +161,7 @@ class Survey:
                 continue
             if self._is_read(night):
                 continue
-            files = self.absent_files(night, self.daily_feeds)
+            files = self.files.absent(night, self.daily_feeds)
             if files:
                 found[night] = f"{', '.join(files)} is not there"
             else:
@@ -206,7 +177,7 @@ class Survey:
 
     def _was_to_be_read(self, feed: Feed, night: date) -> bool:
         """Whether a feed was declared by that night already, as far as is recorded."""
-        if not self._is_due(feed, night):
+        if not self.files.is_due(feed, night):
             return False
         if self._is_new(feed.name):
             return self._was_staged(feed.name, night)
@@ -249,7 +220,7 @@ class Survey:
     def findings(self, table: Table) -> list[Finding]:
         """The state of a table on each night that it can be made for, oldest first."""
         found = self._findings(table)
-        self._read_before.keep()
+        self.files.keep()
         return found
 
     def _findings(self, table: Table) -> list[Finding]:
@@ -362,7 +333,7 @@ class Survey:
         for given in _followed(one.table, made):
             coming = _seen_in(given, pending)
             if coming:
-                reason = f"{given.name} of {_listed(coming)} will change"
+                reason = f"{given.name} of {listed(coming)} will change"
                 return _overtaken(one.table, one.night, reason)
         return one
 
@@ -392,7 +363,7 @@ class Survey:
         # Of a reference feed it is the last snapshot that counts.
         days = [day for day in known if day <= one.night] if feed.is_reference else [one.night]
         day = max(days, default=one.night)
-        of_day = self._quarantined(feed).get(day)
+        of_day = self._quarantines.of(feed).get(day)
         if day not in known or not of_day:
             return one
         bad = of_day[-1].rows
@@ -494,11 +465,6 @@ class Survey:
         nights = served or [one["as_of"] for one in self._undecided]
         return nights[0] if nights else None
 
-    @cached_property
-    def last_done(self) -> dict[str, dict[str, Any]]:
-        """For each stage its last success as of the run's last night."""
-        return _last_done(self._run)
-
     def corrected(self, nights: Iterable[date]) -> set[date]:
         """Those before the run's first that are published: new files of theirs are a correction."""
         before = [night for night in nights if night < self._run.days.first]
@@ -539,7 +505,7 @@ class Survey:
             if night >= until or self.has_landed(night):
                 continue
             # All of them, published or not: the files of a night are read together.
-            files = self.absent_files(night, self.daily_feeds)
+            files = self.files.absent(night, self.daily_feeds)
             if files:
                 found.append(Hole(night=night, files=files))
         return found
@@ -578,113 +544,6 @@ class Survey:
         # A night that was made before a feed was declared lacks nothing of it.
         return not (feed.is_reference or self.has_landed(night))
 
-    def has_learned_since(self, trained: dict[str, Any]) -> bool:
-        """Whether rows to learn from, or what is learned, have changed since that training."""
-        told = json.loads(trained["metrics"])
-        if told.get("definition") != training_definition(self._run.pipeline):
-            return True
-        until = self._run.days.last
-        seen: int = told["table_version"]
-        if seen > newest_version(self._knowledge.latest(TRAINING)) and not self._has_version(seen):
-            return True
-        seen_by = self._knowledge.seen_by(TRAINING, until)
-        rows = {day: one for day, one in seen_by.items() if day <= until}
-        if newest_version(rows) > seen:
-            return True
-        # Versions of a table that was deleted begin anew, and may come to the one that was seen.
-        versions = {(day, one.delta_version) for day, one in rows.items()}
-        made = [one for one in self._known(TRAINING).values() if one.changed]
-        own = [one for one in made if (one.day, one.version) in versions]
-        return any(one.published_at > trained["started_at"] for one in own)
-
-    def _has_version(self, version: int) -> bool:
-        """Whether the rows to learn from have that one: a table that was deleted begins anew."""
-        return are_there(path(self._run, TRAINING), version) == [True]
-
-    def learned_since(self, measured: Mapping[date, datetime]) -> set[date]:
-        """The nights up to the last whose labels have been published since they were measured.
-
-        Args:
-            measured: When each night was; one that is not there never was.
-        """
-        covered = Days(self.pipeline.first_day, self._run.days.last)
-        found: set[date] = set()
-        for one in self._last_changes(TRAINING):
-            is_measured = one.day in measured and one.published_at <= measured[one.day]
-            if one.day in covered and not is_measured:
-                found.add(one.day)
-        return found
-
-    def foretold_since(self, measured: Mapping[date, datetime]) -> set[date]:
-        """The nights up to the last that measured predictions which were published since.
-
-        The one that foretold a day, and those on which labels of it were measured. Of a day of
-        which none were, as nothing was foretold by then, those on which they land.
-
-        Args:
-            measured: When each night was.
-        """
-        came: dict[date, set[date]] = {}
-        for row in self._measured_labels:
-            came.setdefault(row["event_date"], set()).add(row["landed_date"])
-        covered = Days(self.pipeline.first_day, self._run.days.last)
-        predictions = self.pipeline.table(PREDICTIONS)
-        found: set[date] = set()
-        for one in self._last_changes(PREDICTIONS):
-            may_land = self.pipeline.labels_land(Days.of(one.day))
-            landed = came.get(one.day) or may_land
-            for night in (predictions.night_of(one.day), *landed):
-                is_older = night in measured and measured[night] < one.published_at
-                if night in covered and is_older:
-                    found.add(night)
-        return found
-
-    @property
-    def _measured_labels(self) -> list[dict[str, Any]]:
-        """Of each day that was foretold the days on which labels of it came and were measured."""
-        about = [("pipeline", "=", self.pipeline.name)]
-        columns = ["event_date", "landed_date"]
-        rows = ops.read(self._run.environment, "live_quality", about, columns)
-        found: list[dict[str, Any]] = rows.to_pylist()
-        return found
-
-    def published_since(self, names: Iterable[str], moment: datetime) -> list[str]:
-        """Those tables of which nights of the run were published with other rows since then."""
-        found: list[str] = []
-        for table in map(self.pipeline.table, names):
-            changes = self._last_changes(table.name)
-            of_run = [one for one in changes if table.night_of(one.day) in self._run.days]
-            if any(one.published_at > moment for one in of_run):
-                found.append(f"{self.pipeline.name}.{table.name}")
-        return found
-
-    def _last_changes(self, name: str) -> Collection[Publication]:
-        """Of each day of a table the publication that brought the rows which are in force.
-
-        Later ones may have told of the same rows, and hide it from `_known`.
-        """
-        changes = [one for one in self._told[name] if one.changed]
-        return publications.latest(changes).values()
-
-    def unseen(self, stage: Stage) -> set[date]:
-        """Nights before the run's first that a stage which makes no table has yet to see.
-
-        From the first that it was ever done for on: those of which a table that it `reads` was
-        published and it was never done, or was published with other rows since.
-        """
-        seen = seen_by(self._run, stage)
-        if not seen:
-            return set()
-        first = max(min(seen), self.pipeline.first_day)
-        found: set[date] = set()
-        for table in map(self.pipeline.table, stage.reads):
-            for one in self._last_changes(table.name):
-                night = table.night_of(one.day)
-                is_seen = night in seen and one.published_at <= seen[night]
-                if first <= night < self._run.days.first and not is_seen:
-                    found.add(night)
-        return found
-
     def _finding(self, table: Table, night: date) -> Finding:
         one = self._publication(table, night)
         # Also where an older revision of what was served is there.
@@ -692,7 +551,7 @@ class Survey:
         if one is None or is_lost:
             return self._if_unscored(self._if_awaiting(self._missing(table, night)))
         changed = [given for given in self._inputs(table, one) if self._has_changed(given)]
-        if not changed and self._has_lost_quarantine(table, one):
+        if not changed and self._quarantines.has_lost(table, one):
             reason = f"{sql_name(self._run, table.name)}{QUARANTINE_SUFFIX} {_LOST}"
             return _overtaken(table, night, reason, keeps_rows=True)
         if not changed:
@@ -738,7 +597,7 @@ class Survey:
     def _of_drop(self, table: Table, feed: Feed, night: date) -> Finding:
         found = self._by_its_file(self._finding(table, night), feed)
         would_change = found.state == "stale" or found.reason == _GONE
-        if would_change and not self._is_due(feed, night):
+        if would_change and not self.files.is_due(feed, night):
             return Finding(table=table, night=night, state="current", reason=_NOT_DUE)
         return found
 
@@ -750,20 +609,22 @@ class Survey:
         if found.state == "missing" and self.has_landed(night):
             # The same of all such nights: then they are one line of the plan.
             reason = _DECLARED_LATER
-            if self._is_there(name):
-                reason = f"{name} has landed, and cannot be read: {self._why_unreadable(night)}"
+            if self.files.is_there(name):
+                reason = (
+                    f"{name} has landed, and cannot be read: {self.files.why_unreadable(night)}"
+                )
             return replace(found, state="current", reason=reason)
         if found.state == "current" and one and not one.inputs:
             found = self._without_file(found, feed, one)
         elif found.state == "current" and one:
-            if other := self._refused_with(feed, one):
+            if other := self._quarantines.refused_with(feed, one):
                 found = self._with_other_quarantine(table, night, other)
-            elif name in self._gone and not self._is_where_it_was_read(one, name):
+            elif name in self.files.gone and not self._is_where_it_was_read(one, name):
                 found = replace(found, reason=_GONE)
         if found.state != "stale":
             return found
         # While one of a day's files is away, the others may be half of a drop.
-        if why := self._why_unreadable(night):
+        if why := self.files.why_unreadable(night):
             reason = f"{found.reason}, and cannot be read: {why}"
             return replace(found, state="current", reason=reason)
         # Rows that stay are known from when they are.
@@ -777,57 +638,18 @@ class Survey:
         Of a feed that names its drops otherwise from some day on, no file of before need be moved.
         """
         others = {given.name for given in made.inputs} - {name}
-        return any(map(self._is_there, others))
+        return any(map(self.files.is_there, others))
 
     def _without_file(self, found: Finding, feed: Feed, made: Publication) -> Finding:
         """The finding of a day of an optional feed that had no file."""
         name = f"{self.pipeline.name}/{feed.file(found.night)}"
-        if self._is_due(feed, found.night) and self._is_there(name):
+        if self.files.is_due(feed, found.night) and self.files.is_there(name):
             return replace(found, state="stale", reason=f"{name} has landed")
-        of_day = self._quarantined(feed).get(made.day, ())
+        of_day = self._quarantines.of(feed).get(made.day, ())
         if not made.rows and of_day and of_day[-1].rows:
             # The file that was refused was withdrawn.
             return self._with_other_quarantine(found.table, found.night)
         return found
-
-    def _refused_with(self, feed: Feed, made: Publication) -> str:
-        """What was refused and taken back, and has left the day's quarantine; empty: nothing."""
-        of_day = self._quarantined(feed).get(made.day, ())
-        told = [one for one in of_day if one.inputs]
-        if not told or _made_from(told[-1]) == _made_from(made):
-            return ""
-        last = told[-1]
-        other = "file"
-        if _files_of(last) == _files_of(made):
-            other = "declaration"
-            if made.definition != digest(feed):
-                # It is not taken back, or nobody knows: the day would be refused again.
-                return ""
-        own = [one for one in told if _made_from(one) == _made_from(made)]
-        # Of a file without bad rows none is written where there are none to be replaced.
-        before = [(one.rows, one.checksum) for one in own]
-        is_left = before[-1] != (last.rows, last.checksum) if before else last.rows > 0
-        return other if is_left else ""
-
-    def _quarantined(self, feed: Feed) -> Mapping[date, Sequence[Publication]]:
-        """The publications of the quarantine of a feed, by day in their order."""
-        if feed.name not in self._quarantines:
-            name = feed.name + QUARANTINE_SUFFIX
-            told = publications.told_of(self._run, [name])[name]
-            self._quarantines[feed.name] = publications.by_day(told)
-        return self._quarantines[feed.name]
-
-    def _has_lost_quarantine(self, table: Table, made: Publication) -> bool:
-        """Whether rows were refused of what a day was made from, and are not there any more."""
-        if table.name not in self._lost_of_quarantines:
-            name = table.name + QUARANTINE_SUFFIX
-            lost = publications.every_lost(self._run, name)
-            self._lost_of_quarantines[table.name] = publications.by_day(lost)
-        of_day = self._lost_of_quarantines[table.name].get(made.day, ())
-        # Of other files, or as others declared, other rows or none are refused: also of one that
-        # was refused last, and then taken back.
-        own = [one for one in of_day if _made_from(one) == _made_from(made)]
-        return bool(own) and own[-1].rows > 0
 
     def _of_reference(self, table: Table, feed: Feed) -> Finding:
         """Of the night that finds it changed, else of the run's last: there is one file."""
@@ -841,11 +663,11 @@ class Survey:
         last = max(snapshots, key=lambda one: one.day)
         finds = self._finds_reference()
         # An old night sees the file of its own time, which is gone.
-        has_passed = finds > night or (self.has_landed(finds) and self._why_unreadable(finds))
-        if not self._is_there(name):
+        has_passed = finds > night or (self.has_landed(finds) and self.files.why_unreadable(finds))
+        if not self.files.is_there(name):
             return Finding(table=table, night=night, state="current", reason=_REFERENCE_GONE)
         is_lost = bool(publications.lost_snapshots(self._told[table.name], night))
-        if not has_passed and (is_lost or self._has_other_file(feed, last)):
+        if not has_passed and (is_lost or self.files.has_other(feed, last)):
             reason = _LOST if is_lost else f"{name} has changed"
             folder = self._run.environment.landing / self.pipeline.name
             if is_reference_announced(folder, feed):
@@ -856,7 +678,7 @@ class Survey:
         refused = self._refused_snapshot(feed)
         if not has_passed and refused:
             return self._with_other_quarantine(table, refused)
-        if not has_passed and self._has_lost_quarantine(table, last):
+        if not has_passed and self._quarantines.has_lost(table, last):
             reason = f"{sql_name(self._run, table.name)}{QUARANTINE_SUFFIX} {_LOST}"
             return _overtaken(table, finds, reason, keeps_rows=True)
         return Finding(table=table, night=night, state="current")
@@ -881,10 +703,12 @@ class Survey:
     def _refused_snapshot(self, feed: Feed) -> date | None:
         """The last night whose quarantine is that of a reference file that was taken back."""
         known = self._known(feed.name)
-        told = self._quarantined(feed)
+        told = self._quarantines.of(feed)
         with_rows = [day for day, made in told.items() if made[-1].rows]
         left = [day for day in with_rows if day not in known]
-        readable = [day for day in left if self.has_landed(day) and not self._why_unreadable(day)]
+        readable = [
+            day for day in left if self.has_landed(day) and not self.files.why_unreadable(day)
+        ]
         return max((day for day in readable if day in self.nights), default=None)
 
     def _with_other_quarantine(self, table: Table, night: date, what: str = "file") -> Finding:
@@ -960,77 +784,17 @@ class Survey:
             # No look at a file: there may be many such nights.
             return True
         wanted = [file.feed for file in due if not file.is_waived(landing)]
-        if self._why_unreadable(night):
+        if self.files.why_unreadable(night):
             # What comes after all has come too late.
             wanted = [feed for feed in wanted if not feed.is_optional]
         elif is_of_run:
             return False
         return not wanted
 
-    def absent_files(self, night: date, feeds: Collection[str]) -> tuple[str, ...]:
-        """The files of a night that these feeds must drop, and that are not there."""
-        expected = expected_files(self._run.pipeline, Days.of(night))
-        asked = [file for file in expected if file.feed.name in feeds]
-        due = filter(self._is_needed, asked)
-        names = chain.from_iterable(file.names for file in due)
-        return tuple(name for name in names if not self._is_there(name))
-
-    def _why_unreadable(self, night: date) -> str:
-        """Why the files of a published night cannot be read again; '': they can be."""
-        expected = expected_files(self._run.pipeline, Days.of(night))
-        files = list(filter(self._is_needed, expected))
-        names = chain.from_iterable(file.names for file in files)
-        lacking = [name for name in names if not self._is_there(name)]
-        if lacking:
-            return f"{', '.join(lacking)} is not there"
-        waiting = [str(file.marker) for file in files if self._awaits_marker(file, night)]
-        return f"{', '.join(waiting)} is older than its file" if waiting else ""
-
-    def _is_needed(self, file: ExpectedFile) -> bool:
-        """Whether a night cannot be read without the file.
-
-        An optional one that is gone is none that never came: its rows would go with it. Nor is one
-        whose rows the table has lost: the night would be made without, and nobody be told.
-        """
-        name = file.feed.name
-        lost = self._told[name].lost.get(file.day)
-        made = self._known(name).get(file.day, lost)
-        was_read = made is not None and bool(made.inputs)
-        return was_read or not file.is_waived(self._run.environment.landing)
-
-    def _awaits_marker(self, file: ExpectedFile, night: date) -> bool:
-        """Whether a published file has changed, and its marker is still that of what it was."""
-        made = self._known(file.feed.name).get(night)
-        # A reference file is left alone then: its last rows are there.
-        if file.feed.is_reference or not (file.marker and made):
-            return False
-        landing = self._run.environment.landing
-        is_other = self._has_other_file(file.feed, made)
-        return is_other and not is_announced(landing / file.name, landing / file.marker)
-
-    def _is_due(self, feed: Feed, night: date) -> bool:
-        return self._run.pipeline.drop_days(feed, Days.of(night)) is not None
-
-    def _is_there(self, name: str) -> bool:
-        return stamp(self._run.environment.landing / name) is not None
-
     def _inputs(self, table: Table, made: Publication) -> list[Input]:
         """What a day was made from, as it counts by now."""
         feed = self._feeds.get(table.name)
-        return self._files(feed, made) if feed else _followed(table, made)
-
-    def _files(self, feed: Feed, made: Publication) -> list[Input]:
-        """The files that a day was made from, each where its feed has it dropped by now.
-
-        That may be declared anew.
-        """
-        day = None if feed.is_reference else made.day
-        name = f"{self.pipeline.name}/{feed.file(day)}"
-        return [replace(given, name=name) for given in made.inputs]
-
-    def _has_other_file(self, feed: Feed, made: Publication) -> bool:
-        """Whether the file of a day is another than that which it was made from."""
-        return any(map(self._has_changed, self._files(feed, made)))
+        return self.files.of(feed, made) if feed else _followed(table, made)
 
     def _publication(self, table: Table, night: date) -> Publication | None:
         return self._known(table.name).get(table.day_of(night))
@@ -1041,21 +805,7 @@ class Survey:
         if given.table_of(self.pipeline.name):
             # A table that is declared no more says nothing new.
             return False
-        file = self._run.environment.landing / given.name
-        seen = marks(file)
-        # A file that is gone, and a model, say nothing new.
-        if not seen:
-            self._gone.add(given.name)
-        if not seen or given.version in seen:
-            return False
-        try:
-            return self._read_before.digest(file, seen[0]) != given.digest
-        except OSError:
-            if is_url(file):
-                # The store refuses, which says nothing of the file.
-                raise
-            # Whoever reads it for its rows refuses it by its name, and the night goes on.
-            return True
+        return self.files.has_changed(given)
 
     def _in_words(self, given: Input, made: Publication) -> str:
         table = self._knowledge.table_of(given)
@@ -1068,20 +818,11 @@ class Survey:
             for day, one in self._known(table).items()
             if day in days and one.changed and one.attempt > made.attempt
         ]
-        return f"{given.name} of {_listed(later) or days} has changed"
+        return f"{given.name} of {listed(later) or days} has changed"
 
     @property
     def _feeds(self) -> dict[str, Feed]:
         return {feed.name: feed for feed in self._run.pipeline.feeds}
-
-
-def _files_of(one: Publication) -> list[str]:
-    """What was read for it, by content: a file may have been moved since."""
-    return [given.digest for given in one.inputs]
-
-
-def _made_from(one: Publication) -> tuple[str, list[str]]:
-    return one.definition, _files_of(one)
 
 
 def _followed(table: Table, made: Publication) -> list[Input]:
@@ -1109,316 +850,6 @@ def _seen_in(given: Input, pending: _Pending) -> list[date]:
     return sorted(about_to)
 
 
-def units() -> tuple[tuple[Stage, ...], ...]:
-    """The stages of a night, each together with the check that publishes what it stages."""
-    found: list[tuple[Stage, ...]] = []
-    for stage in STAGES:
-        if stage.audits:
-            found[-1] = (*found[-1], stage)
-        else:
-            found.append((stage,))
-    return tuple(found)
-
-
-def passes(run: Run, stage: Stage, survey: Survey) -> list[Pass]:
-    """The nights on which a stage has something to do, as ranges of consecutive days.
-
-    Each with the tables that need it: of the others these days stay as they are.
-
-    Args:
-        run: Up to whose last night everything shall be true.
-        stage: One that makes tables or models; or a check, which has to judge what this run has
-            staged and nobody has published since.
-        survey: How things stand.
-    """
-    maker = stage.audits or stage.name
-    made = [table for table in run.pipeline.tables if table.made_by == maker]
-    if stage.name == "monitor":
-        return _whole(ranges(_nights_to_measure(run, stage, survey)))
-    if not made:
-        due = set(run.days) if why_due(run, stage, survey) else set()
-        # A model is of the last night alone, whichever were missed.
-        return _whole(ranges(due if stage.name in _OF_THE_LAST else due | survey.unseen(stage)))
-    found = survey.to_make(made)
-    nights = {one.night for one in found}
-    if stage.audits:
-        return _staged(run, maker, nights)
-    if stage.name == "predict":
-        # Last, because they are refused: what a person has scored again is published before.
-        lost = nights & survey.lost_nights
-        return _whole([*ranges(nights - lost), *ranges(lost)])
-    if stage != STAGES[0]:
-        return _of_tables(survey, made, found)
-    # Files of days that are in force are read apart: when they are bad, the night goes on.
-    corrected = survey.corrected(nights)
-    corrections = [one for one in found if one.night in corrected]
-    others = ranges(nights - corrected)
-    return [*_of_feeds(made, corrections), *_whole(_cut(others, survey.first_snapshots()))]
-
-
-def _whole(parts: Iterable[Days]) -> list[Pass]:
-    """Each with all tables of the stage."""
-    return [Pass(days=days) for days in parts]
-
-
-def _of_feeds(feeds: Sequence[Table], found: Iterable[Finding]) -> list[Pass]:
-    """Nights in force, each with the feeds alone of which there is something new to be read.
-
-    The others stay as they were read, also where they would be read otherwise, or refused, today.
-    """
-    asked = _asked_by_night(found)
-    parts = _cut(ranges(asked), _changes(asked, sorted(asked)))
-    return [_with_tables(feeds, asked, days) for days in parts]
-
-
-def _of_tables(
-    survey: Survey,
-    tables: Sequence[Table],
-    found: Iterable[Finding],
-) -> list[Pass]:
-    """The nights of what is to be made, each range with the tables that need it.
-
-    A range is one pass also where a table needs some of its nights alone: the others are made as
-    they are. But not where one of these is outdated, and would get the definition of today by it.
-    """
-    asked = _asked_by_night(found)
-    parts: list[Days] = []
-    for days in ranges(asked):
-        wanted = _wanted(tables, asked, days)
-        is_spread = any(_spreads(survey, wanted, asked, night) for night in days)
-        parts += _cut([days], _changes(asked, days)) if is_spread else [days]
-    return [_with_tables(tables, asked, days) for days in parts]
-
-
-def _asked_by_night(found: Iterable[Finding]) -> _Asked:
-    asked: dict[date, set[str]] = {}
-    for one in found:
-        asked.setdefault(one.night, set()).add(one.table.name)
-    return asked
-
-
-def _with_tables(tables: Sequence[Table], asked: _Asked, days: Days) -> Pass:
-    names = [table.name for table in _wanted(tables, asked, days)]
-    return Pass(days=days, tables=tuple(names))
-
-
-def _wanted(tables: Sequence[Table], asked: _Asked, days: Days) -> list[Table]:
-    """The tables that some of the days ask for."""
-    names = set(chain.from_iterable(asked[night] for night in days))
-    return [table for table in tables if table.name in names]
-
-
-def _spreads(survey: Survey, tables: Sequence[Table], asked: _Asked, night: date) -> bool:
-    """Whether one of the tables would be made anew for a night that is only outdated."""
-    others = [table for table in tables if table.name not in asked[night]]
-    return any(survey.is_outdated(table, night) for table in others)
-
-
-def _changes(asked: _Asked, days: Iterable[date]) -> list[date]:
-    """The days that ask for other tables than the one before."""
-    pairs = pairwise(days)
-    return [night for before, night in pairs if asked[before] != asked[night]]
-
-
-def first_passes(run: Run, stage: Stage, survey: Survey) -> list[Pass]:
-    """As `passes`, where the stage makes nights twice: what it does before it makes them anew."""
-    made = [table for table in run.pipeline.tables if table.made_by == stage.name]
-    is_any_made_twice = any(one.is_made_twice for one in survey.to_make(made))
-    return passes(run, stage, survey) if is_any_made_twice else []
-
-
-def asked_of(stage: Stage, parts: list[Days]) -> list[Days]:
-    """Those parts of a run's nights that a stage is given: a model is of the last one alone."""
-    return parts[-1:] if stage.name in _OF_THE_LAST else parts
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Parts:
-    """The nights of a run that does exactly its days, where gaps are allowed."""
-
-    read: list[Days]
-    """Those whose files are read."""
-    made: list[Days]
-    """Those of which tables are made: of rows that were read now or long ago."""
-    kept: Mapping[date, str]
-    """Nights that are not read, and why."""
-
-
-def parts_over_gaps(run: Run) -> Parts:
-    """The run's nights without those that lack files; a last night that was never made waits."""
-    found = Survey(run)
-    feeds = [feed.name for feed in run.pipeline.feeds]
-    # A reference file too: all that a night reads is read together.
-    absent = {night: found.absent_files(night, feeds) for night in run.days}
-    lacking = {night: files for night, files in absent.items() if files}
-    if not found.has_landed(run.days.last):
-        lacking.pop(run.days.last, None)
-    unmade = {night for night in lacking if not found.has_landed(night)}
-    kept = {}
-    for night, files in lacking.items():
-        what = "is left out" if night in unmade else "keeps its raw rows"
-        kept[night] = f"{night} {what}: {', '.join(files)} is not there"
-    nights = set(run.days)
-    return Parts(
-        read=ranges(nights - lacking.keys()),
-        made=ranges(nights - unmade),
-        kept=kept,
-    )
-
-
-def _nights_to_measure(run: Run, monitor: Stage, survey: Survey) -> set[date]:
-    """Those whose labels or predictions have changed since, and the run's last."""
-    measured = seen_by(run, monitor)
-    nights = survey.learned_since(measured) | survey.foretold_since(measured)
-    return nights if "monitor" in survey.last_done else nights | {run.days.last}
-
-
-def seen_by(run: Run, stage: Stage) -> dict[date, datetime]:
-    """Each night that the stage has succeeded for, and when it last began to."""
-    of_stage = [
-        ("pipeline", "=", run.pipeline.name),
-        ("stage", "=", stage.name),
-        ("status", "=", "done"),
-    ]
-    columns = ["first_day", "last_day", "started_at"]
-    rows = ops.read(run.environment, "stage_runs", of_stage, columns).to_pylist()
-    seen: dict[date, datetime] = {}
-    for row in sorted(rows, key=itemgetter("started_at")):
-        days = Days(row["first_day"], row["last_day"])
-        seen.update(dict.fromkeys(days, row["started_at"]))
-    return seen
-
-
-def _staged(run: Run, maker: str, nights: set[date]) -> list[Pass]:
-    """For each of the nights the last range on which a stage of this run has staged it."""
-    last: dict[date, Pass] = {}
-    for one in _done(run, maker):
-        last.update(dict.fromkeys(one.days, one))
-    found = {last[night] for night in nights if night in last}
-    return sorted(found, key=lambda one: one.days)
-
-
-def last_staged(run: Run, check: Stage) -> list[Pass]:
-    """The last range on which this run has staged what a check judges, if it has staged any."""
-    assert check.audits, "only a check judges what was staged"
-    return _done(run, check.audits)[-1:]
-
-
-def _done(run: Run, maker: str) -> list[Pass]:
-    """The ranges on which a stage of this run has staged tables, in the order in which it did."""
-    of_run = [
-        ("pipeline", "=", run.pipeline.name),
-        ("run_id", "=", run.run_id),
-        ("stage", "=", maker),
-        ("status", "=", "done"),
-    ]
-    columns = ["first_day", "last_day", "started_at", "metrics"]
-    rows = ops.read(run.environment, "stage_runs", of_run, columns).to_pylist()
-    found = []
-    for row in sorted(rows, key=itemgetter("started_at")):
-        days = Days(row["first_day"], row["last_day"])
-        # Stages that stage all of their tables do not name them.
-        names = json.loads(row["metrics"]).get("tables", ())
-        found.append(Pass(days=days, tables=tuple(names)))
-    return found
-
-
-def require_no_hole(run: Run, survey: Survey) -> None:
-    """Refuse to go on over nights that are not made, or not whole, and cannot be.
-
-    Raises:
-        Refused: there are some; the message names the nights, their files and the ways out.
-    """
-    # The plan still tells the others.
-    accepted = survey.accepted_holes()
-    holes = [hole for hole in survey.holes if hole not in accepted]
-    if not holes:
-        return
-    count = len(holes)
-    lines = [
-        f"{count} night(s) before {run.days.first} are not made, or not whole, and lack files:"
-    ]
-    lines += _listed_holes([f"{hole.night}: {', '.join(hole.files)}" for hole in holes])
-    lines.append(
-        f"Files are looked for in {run.environment.landing}. Have the source drop them and run "
-        "again: these nights are caught up. Or say --allow-gap: then everything is made without "
-        "them, and made again when they land."
-    )
-    if survey.new_feeds:
-        lines.append(
-            f"Of a feed that is new ({', '.join(survey.new_feeds)}) declare the first_day: then it "
-            "has no drop of nights before it."
-        )
-    raise Refused("\n".join(lines))
-
-
-def work_on_raw_tables(stages: tuple[Stage, ...]) -> bool:
-    """Whether the stages shape raw tables as they are, without the one that reads files."""
-    return STAGES[0] not in stages and any(one.group == "shape" for one in stages)
-
-
-def require_read(run: Run, survey: Survey) -> None:
-    """Refuse to make nights that never were: of no file there is a row.
-
-    Raises:
-        Refused: there are some; the message names the nights, their files and the ways out.
-    """
-    unread = survey.unread()
-    if not unread:
-        return
-    lines = [f"{len(unread)} night(s) of {run.days} were never read, so nothing is made of any:"]
-    lines += _listed_holes([f"{night}: {why}" for night, why in unread.items()])
-    lines.append(
-        f"Stage '{STAGES[0].name}' reads them, once their files are in {run.environment.landing}. "
-        "Or leave them out: name other days, or say --allow-gap, which goes over those before the "
-        "last whose files are not there."
-    )
-    raise Refused("\n".join(lines))
-
-
-def _listed_holes(told: Sequence[str]) -> list[str]:
-    hidden = len(told) - _HOLES_SHOWN
-    more = [f"  … and {hidden} more"] if hidden > 0 else []
-    return [*(f"  - {one}" for one in told[:_HOLES_SHOWN]), *more]
-
-
-def require_made(run: Run, stage: Stage, survey: Survey) -> None:
-    """Refuse to go on without what the stages before were to make of the run's own nights.
-
-    A scheduler goes on after a stage that a person has marked as a success, as if it had published.
-
-    Raises:
-        Refused: a table lacks one of these nights; the message names it, why, and the way out.
-    """
-    lacking = survey.lacking(NEEDED[stage.name]) if stage.name in NEEDED else None
-    if lacking is None:
-        return
-    table, night = lacking
-    name = run.pipeline.name
-    publishers = [one.name for one in STAGES if one.audits == table.made_by] or [table.made_by]
-    raise Refused(
-        f"{sql_name(run, table.name)} lacks the night of {night}, and so does what is made of it: "
-        f"'{stage.name}' has nothing to work on. '{publishers[0]}' publishes it; "
-        f"{_why_unmade(run, night, [table.made_by, *publishers])}\n"
-        "To mark a task as a success publishes nothing. Once the night can be made, clear "
-        f"'{table.made_by}' with what follows it, or: nightshift run {name} --date {night}"
-    )
-
-
-def _why_unmade(run: Run, night: date, stages: Sequence[str]) -> str:
-    """How the last attempt at these stages ended that did not succeed, in a sentence."""
-    about = [("pipeline", "=", run.pipeline.name), ("last_day", ">=", night)]
-    columns = ["stage", "status", "started_at", "first_day", "error"]
-    rows = ops.read(run.environment, "stage_runs", about, columns).to_pylist()
-    own = [row for row in rows if row["stage"] in stages and row["first_day"] <= night]
-    failed = [row for row in own if row["error"]]
-    if not failed:
-        return "no attempt that failed is on record."
-    last = max(failed, key=itemgetter("started_at"))
-    words = last["error"].splitlines()[0]
-    return f"the last attempt at '{last['stage']}' was {last['status']}: {words}"
-
-
 def _overtaken(
     table: Table,
     night: date,
@@ -1431,94 +862,3 @@ def _overtaken(
         reason = f"{reason}; stays as it was served, --rescore makes a new revision"
         return Finding(table=table, night=night, state="served", reason=reason)
     return Finding(table=table, night=night, state="stale", reason=reason, keeps_rows=keeps_rows)
-
-
-def why_due(run: Run, stage: Stage, survey: Survey) -> str | None:
-    """Why a stage that makes no table has not seen what it works on; None: it has."""
-    last = survey.last_done
-    if stage.name not in last:
-        return f"not done yet as of {run.days.last}"
-    if stage.name == "train":
-        if run.retrain:
-            return "--retrain trains again"
-        has_learned = survey.has_learned_since(last["train"])
-        return "what it learns, or learns from, has changed" if has_learned else None
-    if stage.name == "evaluate":
-        trained = last.get("train")
-        is_older = trained is not None and trained["started_at"] > last["evaluate"]["started_at"]
-        return "a model was trained since" if is_older else None
-    published = survey.published_since(stage.reads, last[stage.name]["started_at"])
-    return f"{', '.join(published)} was published since" if published else None
-
-
-def has_work(run: Run, survey: Survey, stages: tuple[Stage, ...] = STAGES) -> bool:
-    """Whether any of the stages has something to do: when none has, a night changes nothing."""
-    asked = [unit[0] for unit in units() if any(one in stages for one in unit)]
-    return any(passes(run, first, survey) for first in asked)
-
-
-def _last_done(run: Run) -> dict[str, dict[str, Any]]:
-    """For each stage its last success as of the run's last night."""
-    of_night = [
-        ("pipeline", "=", run.pipeline.name),
-        ("last_day", "=", run.days.last),
-        ("status", "=", "done"),
-    ]
-    rows = ops.read(run.environment, "stage_runs", of_night).to_pylist()
-    return {row["stage"]: row for row in sorted(rows, key=itemgetter("started_at"))}
-
-
-def training_definition(pipeline: Pipeline) -> str:
-    """What a model of today's declaration is, besides the rows that it learns from."""
-    # Of labels that come late the judged model leaves out as many days more.
-    return digest(pipeline.training, pipeline.promotion.label_lag_days)
-
-
-def ranges(nights: Iterable[date], days_apart: int = 1) -> list[Days]:
-    """The nights as ranges of consecutive days, in order; or of such as lie no further apart."""
-    found: list[Days] = []
-    for night in sorted(set(nights)):
-        if found and night <= found[-1].last + timedelta(days=days_apart):
-            found[-1] = Days(found[-1].first, night)
-        else:
-            found.append(Days.of(night))
-    return found
-
-
-def _cut(parts: list[Days], firsts: Iterable[date]) -> list[Days]:
-    """The ranges, each of which that goes over one of these days begun anew with it."""
-    for first in firsts:
-        before = first - timedelta(days=1)
-        halves: list[Days | None] = []
-        for part in parts:
-            halves += [part.within(None, before), part.within(first, None)]
-        parts = [half for half in halves if half]
-    return parts
-
-
-def without_days(reason: str) -> str:
-    """By what reasons are told as one that differ in nothing but the days of inputs."""
-    # By what no message has, so that each of them stands for days.
-    return _DAYS_OF_INPUT.sub("\0", reason)
-
-
-def of_all(reasons: Sequence[str]) -> str:
-    """Reasons that are the same `without_days`: with the first and the last of the days of each."""
-    if len(set(reasons)) == 1:
-        return reasons[0]
-    by_input = zip(*map(_DAYS_OF_INPUT.findall, reasons), strict=True)
-    spans = map(_span, by_input)
-    return _DAYS_OF_INPUT.sub(lambda _: next(spans), reasons[0])
-
-
-def _span(told: Iterable[str]) -> str:
-    days = sorted(chain.from_iterable(map(_DAY.findall, told)))
-    return days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
-
-
-def _listed(days: list[date]) -> str:
-    """Days in words: each, or of many the first and the last."""
-    in_order = sorted(days)
-    if len(in_order) > _DAYS_LISTED:
-        return f"{in_order[0]} to {in_order[-1]}"
-    return ", ".join(map(str, in_order))
