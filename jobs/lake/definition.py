@@ -61,9 +61,21 @@ _TOLD_AS: Mapping[str, object] = {
 """Fields of feeds that say when a file is there, and make no rows, with the value that is told in
 place of theirs. To leave them out would change what every feed was."""
 
+_ENDING = re.compile(r"\.\w+(\.gz)?$")
+"""Of a file's name."""
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _Seen = dict[int, object]
 """By id what was told already: one of the same name may say something else."""
+
+
+def _usual_path(feed: Feed) -> str:
+    """What is told in place of a feed's path, which makes no row either.
+
+    As most are named, so that these are what they were.
+    """
+    stem = f"{feed.name}/{{date}}" if "{date}" in feed.path else feed.name
+    ending = _ENDING.search(feed.path)
+    return stem + (ending.group() if ending else "")
 
 
 def digest(*parts: object) -> str:
@@ -103,7 +115,7 @@ def _told_by_value(value: object, seen: _Seen) -> str:
         hidden = _hidden(type(value))
         names = [one.name for one in fields(value) if one.name not in hidden]
         said = [name for name in names if is_said(name, getattr(value, name))]
-        told_as = _TOLD_AS if isinstance(value, Feed) else {}
+        told_as = {**_TOLD_AS, "path": _usual_path(value)} if isinstance(value, Feed) else {}
         values = {name: told_as.get(name, getattr(value, name)) for name in said}
         told = [(name, _told(one, seen)) for name, one in values.items()]
         return f"{type(value).__name__}{told}"

@@ -388,13 +388,13 @@ class Knowledge:
         """For each later day when one of its drops was published first, lost or not.
 
         Or its rows to score: of drops that were lost and came again nobody knows when they first
-        came.
+        came. Those of the day itself too: once it is scored, its own moment has passed.
         """
         found: dict[date, datetime] = {}
         for name in (*self._daily_feeds, SCORING):
             lost = chain.from_iterable(self._lost_of(name).values())
             for one in chain(self._told(name), lost):
-                if one.day > day:
+                if one.day > day or (name == SCORING and one.day == day):
                     first = found.get(one.day, one.published_at)
                     found[one.day] = min(first, one.published_at)
         return found

@@ -6,7 +6,7 @@ What is read from a snapshot can be read again, byte for byte.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -33,6 +33,7 @@ _OPERATORS: dict[str, Callable[[date, date], bool]] = {
     "<=": operator.le,
 }
 """Those of the filters below."""
+_ANY: Mapping[str, Days] = {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,12 +77,17 @@ def versions(run: Run, snapshot: Snapshot) -> set[int]:
 
 
 def read(
-    run: Run, snapshot: Snapshot, days: Days, columns: tuple[str, ...] | None = None
+    run: Run,
+    snapshot: Snapshot,
+    days: Days,
+    columns: tuple[str, ...] | None = None,
+    where: Mapping[str, Days] = _ANY,
 ) -> pa.Table:
     """The rows of those partitions, ordered by partition and key.
 
     Args:
         columns: Those to read, beside partition and key; None: all.
+        where: By column of dates between which days its values lie: files without any are not read.
 
     Raises:
         UsageError: that version has no column by which rows are told apart by now.
@@ -95,11 +101,11 @@ def read(
         (table.partition, "<=", days.last),
     ]
     kept += [(table.partition, "!=", day) for day in others]
-    parts = [_rows(run, snapshot.table, snapshot.version, kept, wanted)]
+    parts = [_rows(run, snapshot.table, snapshot.version, kept, wanted, where)]
     for day, older in others.items():
         if older is not None:
             only: list[_Filter] = [(table.partition, "=", day)]
-            parts.append(_rows(run, snapshot.table, older, only, wanted))
+            parts.append(_rows(run, snapshot.table, older, only, wanted, where))
     # Columns that the table has got since are null.
     rows = pa.concat_tables(parts, promote_options="default")
     lacking = [name for name in order if name not in rows.column_names]
@@ -162,15 +168,21 @@ def _rows(
     version: int,
     only: list[_Filter],
     columns: list[str] | None,
+    where: Mapping[str, Days] = _ANY,
 ) -> pa.Table:
     place = path(run, table)
     then = _opened(run, table, version)
+    there = {field.name for field in then.schema().fields}
     if columns is not None:
-        there = {field.name for field in then.schema().fields}
         columns = [column for column in columns if column in there]
     amounts.add_files_read(day_files(then, lambda day: _all_hold(only, day)))
-    wanted = filters_to_expression(only) if only else None
-    return dataset_of(then, place, only or None).to_table(columns=columns, filter=wanted)
+    kept = list(only)
+    for name, days in where.items():
+        # One that the table did not have yet says nothing of its rows.
+        if name in there:
+            kept += [(name, ">=", days.first), (name, "<=", days.last)]
+    wanted = filters_to_expression(kept) if kept else None
+    return dataset_of(then, place, kept or None).to_table(columns=columns, filter=wanted)
 
 
 def _all_hold(filters: Iterable[_Filter], day: date) -> bool:

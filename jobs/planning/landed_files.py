@@ -57,10 +57,16 @@ class LandedFiles:
         names = chain.from_iterable(file.names for file in due)
         return tuple(name for name in names if not self.is_there(name))
 
-    def why_unreadable(self, night: date) -> str:
-        """Why the files of a published night cannot be read again; '': they can be."""
+    def why_unreadable(self, night: date, feeds: Collection[str] | None = None) -> str:
+        """Why the files of a published night cannot be read again; '': they can be.
+
+        Args:
+            night: Which.
+            feeds: Of which; all of them where None is given.
+        """
         expected = expected_files(self._pipeline, Days.of(night))
-        files = list(filter(self._is_needed, expected))
+        asked = [file for file in expected if feeds is None or file.feed.name in feeds]
+        files = list(filter(self._is_needed, asked))
         names = chain.from_iterable(file.names for file in files)
         lacking = [name for name in names if not self.is_there(name)]
         if lacking:

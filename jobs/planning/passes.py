@@ -66,9 +66,8 @@ def of_stage(run: Run, stage: Stage, survey: Survey) -> list[Pass]:
     if not made:
         due = set(run.days) if why_due(run, stage, survey) else set()
         # A model is of the last night alone, whichever were missed.
-        return _whole(
-            ranges(due if stage.name in _OF_THE_LAST else due | survey.seen.missed_by(stage))
-        )
+        missed = set() if stage.name in _OF_THE_LAST else survey.seen.missed_by(stage)
+        return _whole(ranges(due | missed))
     found = survey.to_make(made)
     nights = {one.night for one in found}
     if stage.audits:
@@ -79,11 +78,13 @@ def of_stage(run: Run, stage: Stage, survey: Survey) -> list[Pass]:
         return _whole([*ranges(nights - lost), *ranges(lost)])
     if stage != STAGES[0]:
         return _of_tables(survey, made, found)
-    # Files of days that are in force are read apart: when they are bad, the night goes on.
+    begun = survey.begun(nights)
     corrected = survey.corrected(nights)
-    corrections = [one for one in found if one.night in corrected]
-    others = ranges(nights - corrected)
-    return [*_of_feeds(made, corrections), *_whole(_cut(others, survey.first_snapshots()))]
+    # Files of days that are in force are read apart: when they are bad, the night goes on.
+    apart = [begun & corrected, begun - corrected]
+    by_feed = [_of_feeds(made, [one for one in found if one.night in part]) for part in apart]
+    others = ranges(nights - begun)
+    return [*chain(*by_feed), *_whole(_cut(others, survey.first_snapshots()))]
 
 
 def _whole(parts: Iterable[Days]) -> list[Pass]:

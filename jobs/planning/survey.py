@@ -465,6 +465,18 @@ class Survey:
         nights = served or [one["as_of"] for one in self._undecided]
         return nights[0] if nights else None
 
+    def begun(self, nights: Iterable[date]) -> set[date]:
+        """Those of which rows of some feed are in force, and the others need not be read anew.
+
+        Of one of the run's own, rows of all: what a kill has left of it is read as a whole.
+        """
+        return {night for night in nights if self._is_in_part(night) or self.has_landed(night)}
+
+    def _is_in_part(self, night: date) -> bool:
+        """Whether rows of some feed are in force of a night before the run's."""
+        is_before = night < self._run.days.first
+        return is_before and any(night in self._known(name) for name in self.daily_feeds)
+
     def corrected(self, nights: Iterable[date]) -> set[date]:
         """Those before the run's first that are published: new files of theirs are a correction."""
         before = [night for night in nights if night < self._run.days.first]
@@ -504,11 +516,16 @@ class Survey:
         for night in self.nights:
             if night >= until or self.has_landed(night):
                 continue
-            # All of them, published or not: the files of a night are read together.
-            files = self.files.absent(night, self.daily_feeds)
+            files = self.files.absent(night, self._feeds_to_read(night))
             if files:
                 found.append(Hole(night=night, files=files))
         return found
+
+    def _feeds_to_read(self, night: date) -> list[str]:
+        """The daily feeds whose files are read of a night that is not made, or not whole."""
+        daily = self.daily_feeds
+        lacking = [name for name in daily if night not in self._known(name)]
+        return lacking if self._is_in_part(night) else daily
 
     def lacking(self, name: str) -> tuple[Table, date] | None:
         """The first table that lacks one of the run's own nights, up to this one; and the night.
@@ -610,21 +627,20 @@ class Survey:
             # The same of all such nights: then they are one line of the plan.
             reason = _DECLARED_LATER
             if self.files.is_there(name):
-                reason = (
-                    f"{name} has landed, and cannot be read: {self.files.why_unreadable(night)}"
-                )
+                why = self.files.why_unreadable(night)
+                reason = f"{name} has landed, and cannot be read: {why}"
             return replace(found, state="current", reason=reason)
         if found.state == "current" and one and not one.inputs:
             found = self._without_file(found, feed, one)
         elif found.state == "current" and one:
             if other := self._quarantines.refused_with(feed, one):
                 found = self._with_other_quarantine(table, night, other)
-            elif name in self.files.gone and not self._is_where_it_was_read(one, name):
-                found = replace(found, reason=_GONE)
+            elif name in self.files.gone:
+                found = replace(found, reason=self._why_not_read(one, name))
         if found.state != "stale":
             return found
-        # While one of a day's files is away, the others may be half of a drop.
-        if why := self.files.why_unreadable(night):
+        # Files of other feeds are not asked for: it is read alone.
+        if why := self.files.why_unreadable(night, [feed.name]):
             reason = f"{found.reason}, and cannot be read: {why}"
             return replace(found, state="current", reason=reason)
         # Rows that stay are known from when they are.
@@ -632,13 +648,17 @@ class Survey:
         late = f"; known from {known}" if known > night else ""
         return replace(found, reason=found.reason + late)
 
-    def _is_where_it_was_read(self, made: Publication, name: str) -> bool:
-        """Whether the file of a day lies where its feed dropped it before it was declared anew.
+    def _why_not_read(self, made: Publication, name: str) -> str:
+        """Why a day whose file is not where its feed drops it by now stays; '': it has nothing new.
 
         Of a feed that names its drops otherwise from some day on, no file of before need be moved.
         """
-        others = {given.name for given in made.inputs} - {name}
-        return any(map(self.files.is_there, others))
+        before = [given for given in made.inputs if given.name != name]
+        changed = [given.name for given in before if self.files.has_changed(given)]
+        if changed:
+            return f"{changed[0]} has changed; its feed drops it as {name} by now"
+        is_left = any(given.name not in self.files.gone for given in before)
+        return "" if is_left else _GONE
 
     def _without_file(self, found: Finding, feed: Feed, made: Publication) -> Finding:
         """The finding of a day of an optional feed that had no file."""
@@ -784,7 +804,7 @@ class Survey:
             # No look at a file: there may be many such nights.
             return True
         wanted = [file.feed for file in due if not file.is_waived(landing)]
-        if self.files.why_unreadable(night):
+        if self.files.why_unreadable(night, None if is_of_run else feeds):
             # What comes after all has come too late.
             wanted = [feed for feed in wanted if not feed.is_optional]
         elif is_of_run:

@@ -107,23 +107,31 @@ def _told_around(run: Run) -> pa.Table:
 
     In the order in which they became known.
     """
+    landed, event_date = run.pipeline.table(TRAINING).partition, run.pipeline.event_date
     since = run.pipeline.labels_land(run.days)
     lag = since.last - run.days.last
     near = Days(run.days.first - lag, since.last)
     told = _told(run, near)
-    own = snapshots.between(told, run.pipeline.table(TRAINING).partition, run.days)
+    own = snapshots.between(told, landed, run.days)
+    first = pc.min(own[event_date]).as_py()
+    if first is not None and first < near.first:
+        # Of an event of long ago.
+        earlier = _told(run, Days(first, near.first - timedelta(days=1)))
+        told = pa.concat_tables([earlier, told])
     newest = max(published_days(run, TRAINING), default=near.last)
-    if newest > near.last:
-        # Of these events something may have been told long after.
-        later = _told(run, Days(near.last + timedelta(days=1), newest))
-        again = _of_events(run, later, own)
-        told = pa.concat_tables([told, again.select(told.column_names)])
-    first = pc.min(own[run.pipeline.event_date]).as_py()
-    if first is None or first >= near.first:
+    if newest <= near.last:
         return told
-    # Of an event of long ago.
-    earlier = _told(run, Days(first, near.first - timedelta(days=1)))
-    return pa.concat_tables([earlier, told])
+    # Of these events, and of others of the days that are measured anew, something may have been
+    # told long after.
+    days = [*run.days, *_of_events(run, told, own)[landed].to_pylist()]
+    measured = told.filter(pc.is_in(told[landed], pa.array(days, pa.date32())))
+    bounds = pc.min_max(measured[event_date]).as_py()
+    if bounds["min"] is None:
+        return told
+    about = Days(bounds["min"], bounds["max"])
+    later = _told(run, Days(near.last + timedelta(days=1), newest), about)
+    again = _of_events(run, later, measured)
+    return pa.concat_tables([told, again.select(told.column_names)])
 
 
 def _of_events(run: Run, rows: pa.Table, others: pa.Table) -> pa.Table:
@@ -132,11 +140,11 @@ def _of_events(run: Run, rows: pa.Table, others: pa.Table) -> pa.Table:
     return rows.join(others.select(keys), keys=keys, join_type="left semi")
 
 
-def _told(run: Run, days: Days) -> pa.Table:
-    """Outcomes that became known on those days, with a label or without."""
+def _told(run: Run, days: Days, about: Days | None = None) -> pa.Table:
+    """Outcomes that became known on those days, with a label or without; about all days or some."""
     # As they are known by now, also of days after the run's.
     latest = replace(snapshots.newest(run, TRAINING), night=date.max)
-    rows = dataset.outcomes(run, latest, days, run.pipeline.entity)
+    rows = dataset.outcomes(run, latest, days, run.pipeline.entity, about)
     landed = run.pipeline.table(TRAINING).partition
     columns = (landed, *run.pipeline.entity, run.pipeline.training.label)
     return rows.select(list(dict.fromkeys(columns)))

@@ -183,6 +183,7 @@ def outcomes(
     snapshot: Snapshot,
     days: Days,
     columns: tuple[str, ...],
+    about: Days | None = None,
 ) -> pa.Table:
     """The training rows of those days, with a label or without, each time that they were told.
 
@@ -191,13 +192,15 @@ def outcomes(
         snapshot: Of the training table.
         days: On which they became known.
         columns: Those to read, beside partition, key and label.
+        about: Of events of these days alone; None: of all.
 
     Raises:
         UsageError: the rows were made when another label was declared, or before a column of
             baselines or slices that is to be read was.
     """
     training = run.pipeline.training
-    told = snapshots.read(run, snapshot, days, (*columns, training.label))
+    where = {run.pipeline.event_date: about} if about else {}
+    told = snapshots.read(run, snapshot, days, (*columns, training.label), where)
     # Labels of days to come are asked for by the night before them.
     needed = Days(days.first, max(days.first, run.days.last))
     _require_label(run, snapshot, told.column_names, needed)

@@ -902,6 +902,19 @@ def test_a_drop_that_could_not_be_read_in_time_changes_no_moment_that_has_passed
         assert known[DAYS[1]].known_day == DAYS[3], name
 
 
+def test_a_feed_that_is_declared_later_is_known_to_no_night_that_was_scored(home: Home) -> None:
+    home.night(DAYS[3], first=DAYS[0])
+    late = replace(TINY.feeds[0], name="late", path="late/{date}.csv", is_optional=True)
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, late))
+    for day in DAYS[:5]:
+        home.land_of("late", day, 5)
+    assert home.night(DAYS[4]) == 0
+    known = publications.in_force(home.run(DAYS[4]), "late")
+    assert set(known) == set(DAYS[:5])
+    # Of the last one too, which had no night after it.
+    assert {one.known_day for one in known.values()} == {DAYS[4]}
+
+
 def test_a_night_that_is_asked_for_again_sees_what_was_corrected_before_it(home: Home) -> None:
     home.night(DAYS[4], first=DAYS[0])
     home.land(DAYS[3], 7)
@@ -1135,6 +1148,18 @@ def test_a_correction_is_read_where_its_feed_drops_files_by_now(home: Home) -> N
     assert state == "stale"
     assert reason.startswith(f"tiny/moved/{DAYS[1]}.csv has landed")
     assert found[DAYS[2]] == ("current", "")
+
+
+def test_a_correction_where_its_feed_dropped_files_before_is_told(home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    readings, sensors = TINY.feeds
+    moved = replace(readings, path="moved/{date}.csv")
+    home.pipeline = replace(TINY, feeds=(moved, sensors))
+    # The source has not heard of it.
+    home.land(DAYS[1], 7)
+    (told,) = [row for row in _told_of(home, "current") if row[3]]
+    old, new = f"tiny/readings/{DAYS[1]}.csv", f"tiny/moved/{DAYS[1]}.csv"
+    assert told[3] == f"{old} has changed; its feed drops it as {new} by now"
 
 
 def test_a_correction_of_a_feed_that_moved_its_files_awaits_their_marker(
@@ -2112,6 +2137,34 @@ def test_a_correction_has_the_files_of_its_own_feed_read_alone(home: Home) -> No
     assert home.performed == []
 
 
+def test_a_raw_table_that_is_lost_has_the_files_of_its_own_feed_read_alone(home: Home) -> None:
+    _with_another_feed(home)
+    assert home.night(DAYS[3], first=DAYS[0]) == 0
+    of_other = publications.in_force(home.run(DAYS[3]), "other")
+    shutil.rmtree(path(home.run(DAYS[3]), "readings"))
+    run = home.run(DAYS[4])
+    planned = of_stage(run, STAGES[0], survey.Survey(run))
+    assert [(one.days, one.tables) for one in planned] == [
+        (Days(DAYS[0], DAYS[3]), ("readings",)),
+        (Days.of(DAYS[4]), ()),
+    ]
+    assert home.night(DAYS[4]) == 0
+    now = publications.in_force(home.run(DAYS[4]), "other")
+    assert {day: one for day, one in now.items() if day < DAYS[4]} == of_other
+    assert set(home.published("readings")) == set(DAYS[:5])
+
+
+def test_a_day_that_is_asked_for_by_name_has_what_changed_read_alone(home: Home) -> None:
+    _with_another_feed(home)
+    assert home.night(DAYS[3], first=DAYS[0]) == 0
+    home.land_of("other", DAYS[1], 8)
+    run = home.run(DAYS[2], DAYS[0])
+    (planned,) = of_stage(run, STAGES[0], survey.Survey(run))
+    assert (planned.days, planned.tables) == (Days.of(DAYS[1]), ("other",))
+    assert home.night(DAYS[2], first=DAYS[0]) == 0
+    assert home.as_of("other", DAYS[1])[DAYS[1]] == [8]
+
+
 def test_a_feed_that_is_named_anew_is_read_for_every_night_that_was_made(home: Home) -> None:
     home.night(DAYS[2], first=DAYS[0])
     anew = replace(TINY.feeds[0], name="anew")
@@ -2213,44 +2266,56 @@ def test_a_feed_that_is_declared_without_its_first_day_is_refused_with_the_way_o
     assert "first_day" not in str(refused.value)
 
 
-def test_a_drop_that_comes_after_the_nights_other_files_are_gone_is_told_and_keeps_nobody(
-    home: Home,
-) -> None:
+def test_a_late_drop_is_read_though_the_nights_other_files_are_gone(home: Home) -> None:
     home.night(DAYS[2], first=DAYS[0])
     late = replace(TINY.feeds[0], name="late", path="late/{date}.csv", is_optional=True)
     home.pipeline = replace(TINY, feeds=(*TINY.feeds, late))
-    home._write(home.environment.landing / "tiny" / late.file(DAYS[1]), ())
+    home.land_of("late", DAYS[1], 7)
+    home._file(DAYS[1]).unlink()
+    assert home.night(DAYS[3]) == 0
+    assert stages_of(home)["ingest"] == [str(DAYS[1]), str(DAYS[3])]
+    assert home.published("late")[DAYS[1]] == [7]
+    assert home.published("readings")[DAYS[1]] == [10, 11]
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+
+
+def test_a_late_drop_of_the_runs_own_night_is_told_where_other_files_are_gone(home: Home) -> None:
+    """The files of a night that is named, and not whole, are read together."""
+    home.night(DAYS[2], first=DAYS[0])
+    late = replace(TINY.feeds[0], name="late", path="late/{date}.csv", is_optional=True)
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, late))
+    home.land_of("late", DAYS[1], 7)
     home._file(DAYS[1]).unlink()
     with home._stages():
-        rows = plan(home.run(DAYS[3])).rows
+        rows = plan(home.run(DAYS[1])).rows
     told = [row[4] for row in rows if row[:2] == ("tiny.late", "current")]
     why = "has landed, and cannot be read: tiny/readings/2013-01-06.csv is not there"
     assert f"tiny/late/2013-01-06.csv {why}" in told
-    assert home.night(DAYS[3]) == 0
-    assert stages_of(home)["ingest"] == [str(DAYS[3])]
+    assert home.night(DAYS[1]) == 0
 
 
-def test_rows_of_an_optional_file_that_is_gone_stay_where_another_file_of_their_night_has_changed(
-    home: Home,
-) -> None:
+def test_a_correction_is_read_though_the_file_of_another_feed_is_gone(home: Home) -> None:
     optional = replace(TINY.feeds[0], is_optional=True)
     other = replace(TINY.feeds[0], name="other", path="other/{date}.csv")
     home.pipeline = replace(TINY, feeds=(optional, other, *TINY.feeds[1:]))
     for day in DAYS:
-        home._write(home.environment.landing / f"tiny/other/{day}.csv", ())
+        home.land_of("other", day)
     home.night(DAYS[2], first=DAYS[0])
     home._file(DAYS[1]).unlink()
-    home._write(home.environment.landing / f"tiny/other/{DAYS[1]}.csv", (7,))
-    why = f"changed, and cannot be read: tiny/readings/{DAYS[1]}.csv is not there"
-    with home._stages():
-        rows = plan(home.run(DAYS[3])).rows
-    told = [row[4] for row in rows if row[0] == "tiny.other"]
-    assert any(why in one for one in told)
+    home.land_of("other", DAYS[1], 7)
+    home.land_of("other", DAYS[2], 8)
     assert home.night(DAYS[3]) == 0
+    assert home.published("other")[DAYS[1]] == [7]
+    assert home.published("readings")[DAYS[1]] == [10, 11]
+    # So it is where its day is asked for by name, which reads nothing else either.
+    home.land_of("other", DAYS[1], 9)
+    assert home.night(DAYS[1]) == 0
+    assert home.as_of("other", DAYS[1])[DAYS[1]] == [9]
     assert home.published("readings")[DAYS[1]] == [10, 11]
     assert home.restate(DAYS[0], DAYS[2], allow_gap=True) == 0
     assert home.published("readings")[DAYS[1]] == [10, 11]
-    # Once it is there again, or one without rows in its place, the night is read.
+    # Once it is there again, or one without rows in its place, it is read.
     home.land(DAYS[1])
     assert home.night(DAYS[3]) == 0
     assert home.published("readings")[DAYS[1]] == []
@@ -2264,11 +2329,10 @@ def test_a_feed_that_has_lost_its_table_is_not_taken_for_one_that_was_declared_l
     home.night(DAYS[2], first=DAYS[0])
     shutil.rmtree(path(home.run(DAYS[0]), "late"))
     home._file(DAYS[1]).unlink()
-    with pytest.raises(Refused, match=rf"- {DAYS[1]}: tiny/readings/{DAYS[1]}.csv"):
-        home.night(DAYS[2])
-    assert home.night(DAYS[2], allow_gap=True) == 0
-    ingested = stages_of(home)["ingest"]
-    assert ingested == [str(DAYS[0]), str(DAYS[2])]
+    assert home.night(DAYS[2]) == 0
+    # Of nights before its own it is read alone, so that no other file is asked for.
+    assert stages_of(home)["ingest"] == [f"{DAYS[0]}..{DAYS[1]}", str(DAYS[2])]
+    assert set(home.published("late")) == set(DAYS[:3])
 
 
 def test_rows_of_an_optional_file_that_are_lost_together_with_it_are_a_hole(home: Home) -> None:
@@ -2288,20 +2352,23 @@ def test_rows_of_an_optional_file_that_are_lost_together_with_it_are_a_hole(home
     assert home.performed == []
 
 
-def test_an_old_night_of_a_feed_declared_since_is_a_hole_where_another_file_is_gone(
-    home: Home,
-) -> None:
+def test_of_an_old_night_the_file_of_a_feed_declared_since_is_asked_for_alone(home: Home) -> None:
     home.night(DAYS[2], first=DAYS[0])
     new = replace(TINY.feeds[0], name="new", path="new/{date}.csv")
     home.pipeline = replace(TINY, feeds=(*TINY.feeds, new))
     for day in DAYS[:4]:
         home._write(home.environment.landing / f"tiny/new/{day}.csv", ())
+    file = home._file(DAYS[1], "new")
+    file.rename(file.with_suffix(".away"))
     home._file(DAYS[1]).unlink()
-    with pytest.raises(Refused, match="declare the first_day"):
+    with pytest.raises(Refused, match=rf"- {DAYS[1]}: tiny/new/{DAYS[1]}.csv\n(?s:.*)declare"):
         home.night(DAYS[3])
-    assert home.night(DAYS[3], allow_gap=True) == 0
-    assert stages_of(home)["ingest"] == [str(DAYS[0]), f"{DAYS[2]}..{DAYS[3]}"]
+    file.with_suffix(".away").rename(file)
+    assert home.night(DAYS[3]) == 0
+    assert stages_of(home)["ingest"] == [f"{DAYS[0]}..{DAYS[2]}", str(DAYS[3])]
     assert home.published("readings")[DAYS[1]] == [10, 11]
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
 
 
 def _with_another_feed(home: Home) -> None:
@@ -2312,7 +2379,7 @@ def _with_another_feed(home: Home) -> None:
         home._write(home.environment.landing / f"tiny/other/{day}.csv", ())
 
 
-def test_a_night_killed_between_its_raw_tables_is_a_hole_once_a_file_of_it_is_gone(
+def test_a_night_killed_between_its_raw_tables_is_a_hole_once_a_file_that_it_lacks_is_gone(
     home: Home,
 ) -> None:
     _with_another_feed(home)
@@ -2322,11 +2389,16 @@ def test_a_night_killed_between_its_raw_tables_is_a_hole_once_a_file_of_it_is_go
         home.night(DAYS[1])
     home._waiting.clear()
     home._file(DAYS[1]).unlink()
-    with pytest.raises(Refused, match=rf"- {DAYS[1]}: tiny/readings/{DAYS[1]}.csv"):
+    home._file(DAYS[1], "other").unlink()
+    with pytest.raises(Refused, match=rf"- {DAYS[1]}: tiny/other/{DAYS[1]}.csv\n"):
         home.night(DAYS[2])
     assert home.night(DAYS[2], allow_gap=True) == 0
     assert home.night(DAYS[2], allow_gap=True) == 0
     assert home.performed == []
+    # What it has of the other feed needs no file any more.
+    home.land_of("other", DAYS[1], 5)
+    assert home.night(DAYS[2]) == 0
+    assert home.published("other")[DAYS[1]] == [5]
 
 
 @pytest.mark.parametrize("is_gone", [False, True])

@@ -383,8 +383,12 @@ def test_what_judges_or_describes_rows_makes_none() -> None:
 def test_a_feed_whose_files_come_in_another_way_has_the_same_rows() -> None:
     first, last = date(2013, 2, 1), date(2013, 11, 30)
     moved = replace(FLIGHTS, first_day=first, last_day=last)
-    changed = replace(moved, marker="{date}.done", is_optional=True)
+    path = "from.2014/of-{date}.csv"
+    changed = replace(moved, marker="{date}.done", is_optional=True, path=path)
     assert digest(changed) == digest(FLIGHTS)
+    # A file a day and one register are two ways to know rows.
+    register = replace(FLIGHTS, path="flights.csv", first_day=None, last_day=None)
+    assert digest(register) != digest(FLIGHTS)
     feeds = tuple(changed if one == FLIGHTS else one for one in PIPELINE.feeds)
     assert definitions(replace(PIPELINE, feeds=feeds)) == definitions(PIPELINE)
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from jobs.lake import model_events, ops
+from jobs.lake import model_events, ops, snapshots
 from jobs.stages.monitor import monitor
 from jobs.training.metrics import summary
 from jobs.training.registry import Registry
@@ -194,6 +194,57 @@ def test_an_outcome_of_long_ago_that_is_told_anew_leaves_the_measures_of_then(
     # The night of then, measured once more, counts none of them a second time.
     monitor(small.run_of(environment, "monitor", long_ago))
     assert _measured(environment) == measured
+
+
+def _told_again(rows: pa.Table, line: str, day: date) -> pa.Table:
+    """Outcomes of a line as they are told once more on another day."""
+    again = rows.filter(pc.equal(rows["line"], line))
+    landed = pa.repeat(pa.scalar(day), len(again))
+    return small.with_column(again, "landed_date", landed)
+
+
+def test_a_night_that_is_measured_once_more_counts_what_was_told_anew_long_after_where_it_was(
+    environment: Environment,
+) -> None:
+    first = DAYS.first - timedelta(days=20)
+    of_first = small.rows_of(Days.of(first))
+    _predict(environment, pa.concat_tables([of_first, LABELS]))
+    second = first + timedelta(days=2)
+    soon = _told_again(of_first, "AA", second)
+    late = _told_again(of_first, "BB", DAYS.last)
+    small.publish(environment, pa.concat_tables([of_first, LABELS, soon, late]))
+    for night in (first, second, DAYS.last):
+        monitor(small.run_of(environment, "monitor", night))
+    measured = _measured(environment)
+    rows = {(row["landed_date"], row["event_date"]): row["rows"] for row in measured}
+    assert len(rows) == 4
+    of_then = rows[first, first], rows[second, first], rows[DAYS.last, first]
+    assert sum(of_then) == 39
+    assert min(of_then) > 0
+    # It measures the first one anew too, of which some were told by the last.
+    monitor(small.run_of(environment, "monitor", second))
+    assert _measured(environment) == measured
+
+
+def test_what_was_told_long_after_is_read_of_events_of_these_days_alone(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = DAYS.first - timedelta(days=20)
+    of_first = small.rows_of(Days.of(first))
+    late = _told_again(of_first, "BB", DAYS.last)
+    small.publish(environment, pa.concat_tables([of_first, LABELS, late]))
+    _predict(environment, pa.concat_tables([of_first, LABELS]))
+    read: list[int] = []
+    whole = snapshots.read
+
+    def counted(*words: Any) -> pa.Table:
+        rows = whole(*words)
+        read.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(snapshots, "read", counted)
+    monitor(small.run_of(environment, "monitor", first))
+    assert read[:2] == [len(of_first), len(late)]
 
 
 def test_labels_that_were_made_with_another_name_are_told_with_the_way_out(
