@@ -51,7 +51,7 @@ from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX, SCORING, TRAINING, Pi
 from pipelines.stages import STAGES
 from tests.conftest import SOAK, SWEEP_EXAMPLES
 from tests.jobs.lake.test_commits import staged
-from tests.jobs.test_survey import DAYS, MARKS, SUMS, TINY, WINDOW, Home
+from tests.jobs.tiny_home import DAYS, MARKS, SUMS, TINY, WINDOW, Home
 
 _READINGS, _SENSORS = TINY.feeds
 _NOTES = replace(
@@ -630,7 +630,7 @@ def _dies_before_it_forgets(patched: pytest.MonkeyPatch, calls: int) -> None:
 
 
 KILLS = {
-    "in the middle of a staging": _dies_in("tests.jobs.test_survey.staged", _stage_one_day),
+    "in the middle of a staging": _dies_in("tests.jobs.tiny_home.staged", _stage_one_day),
     "before a commit": _dies_in("jobs.lake.commits._commit"),
     "between a commit and its record": _dies_in("jobs.lake.publications.record"),
     "between quarantine and table": _dies_after_quarantine,

@@ -36,7 +36,7 @@ from pipelines.errors import UsageError
 from pipelines.flights import PIPELINE as FLIGHTS
 from pipelines.spec import RESERVED_PIPELINES
 from plugins.pages import app as pages
-from tests.jobs.test_survey import DAYS, TINY, Home
+from tests.jobs.tiny_home import DAYS, TINY, Home
 
 CARRIER = "<img src=x onerror=alert(1)>"
 MAY = {

@@ -26,7 +26,7 @@ from pipelines.flights import PIPELINE as FLIGHTS
 from plugins.pages import app as pages
 from tests.dags.conftest import context
 from tests.e2e.test_ui import CHROMIUM, FLAGS
-from tests.jobs.test_survey import DAYS, TINY
+from tests.jobs.tiny_home import DAYS, TINY
 from tests.plugins import test_dictionary_page, test_pages
 
 pytestmark = test_dictionary_page.pytestmark

@@ -23,7 +23,7 @@ from pipelines.environment import Environment
 from pipelines.errors import Refused
 from pipelines.flights import PIPELINE as FLIGHTS
 from pipelines.spec import Replay
-from tests.jobs.test_survey import DAYS, TINY, Home, _definitions, without_model
+from tests.jobs.tiny_home import DAYS, TINY, Home, no_definitions, without_model
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def by_plan(
     monkeypatch: pytest.MonkeyPatch,
 ) -> dict[Any, tuple[str, str]]:
     """State and reason of each table and night, as `nightshift plan` tells them."""
-    monkeypatch.setattr(survey, "definitions", _definitions)
+    monkeypatch.setattr(survey, "definitions", no_definitions)
     found = {}
     for what, state, _, days, reason in plan(home.run(last)).rows:
         schema, _, table = str(what).partition(".")
