@@ -82,9 +82,11 @@ def of_stage(run: Run, stage: Stage, survey: Survey) -> list[Pass]:
     corrected = survey.corrected(nights)
     # Files of days that are in force are read apart: when they are bad, the night goes on.
     apart = [begun & corrected, begun - corrected]
-    by_feed = [_of_feeds(made, [one for one in found if one.night in part]) for part in apart]
+    parts: list[Pass] = []
+    for part in apart:
+        parts += _of_feeds(made, [one for one in found if one.night in part])
     others = ranges(nights - begun)
-    return [*chain(*by_feed), *_whole(_cut(others, survey.first_snapshots()))]
+    return [*parts, *_whole(_cut(others, survey.first_snapshots()))]
 
 
 def _whole(parts: Iterable[Days]) -> list[Pass]:

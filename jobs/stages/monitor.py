@@ -124,7 +124,8 @@ def _told_around(run: Run) -> pa.Table:
     # Of these events, and of others of the days that are measured anew, something may have been
     # told long after.
     days = [*run.days, *_of_events(run, told, own)[landed].to_pylist()]
-    measured = told.filter(pc.is_in(told[landed], pa.array(days, pa.date32())))
+    wanted = pa.array(days, pa.date32())
+    measured = told.filter(pc.is_in(told[landed], wanted))
     bounds = pc.min_max(measured[event_date]).as_py()
     if bounds["min"] is None:
         return told
