@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import tracemalloc
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -538,19 +538,37 @@ def test_ctrl_c_ends_a_statement_and_not_the_session(lake: Environment, statemen
 
 @pytest.mark.usefixtures("as_at_a_terminal")
 def test_a_second_ctrl_c_waits_for_the_first(
-    lake: Environment, capsys: pytest.CaptureFixture[str]
+    lake: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    begun = threading.Event()
+    may_end = threading.Event()
     ended = threading.Event()
+    left = [1, 2, 3]
+    wait = sql.wait
+
+    def waiting(given: list[Future[object]], seconds: float) -> object:
+        # By ourselves: from outside two may come as one, or the last when the wait is over.
+        assert begun.wait(60)
+        if left:
+            left.pop()
+            signal.raise_signal(signal.SIGINT)
+        may_end.set()
+        return wait(given, seconds)
+
+    def value() -> None:
+        # As long as one value takes, of which DuckDB hears nothing.
+        begun.set()
+        assert may_end.wait(60)
+        ended.set()
+
+    monkeypatch.setattr(sql, "wait", waiting)
     with Session(lake) as session:
-        timers = [
-            threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
-            for seconds in (0.3, 0.6, 0.9)
-        ]
-        for timer in timers:
-            timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            # As long as one value takes, of which DuckDB hears nothing.
-            session.waited(lambda: (time.sleep(1.5), ended.set()))
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                session.waited(value)
+        finally:
+            may_end.set()
+        assert not left
         assert ended.is_set()
         assert session.schema == "main"
     assert capsys.readouterr().err.count("Still ending") == 1
