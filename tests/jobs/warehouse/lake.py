@@ -32,7 +32,8 @@ from tests.jobs.toy import READINGS, SENSORS, TOY
 
 FIRST = date(2013, 1, 5)
 FEW_DAYS = [FIRST + timedelta(days=number) for number in range(3)]
-QUICK = replace(LIMITS, connect=5, lock=1, statement=5, transaction=8)
+QUICK = replace(LIMITS, connect=30, lock=1, statement=30, transaction=90)
+"""Quick to find a lock that is held; with all else a machine may pause for seconds."""
 PIPELINE = replace(TOY, feeds=(READINGS, SENSORS), carried=("note", "amount"))
 """The toy, whose predictions show a text and a number too."""
 SUMS = Table(
