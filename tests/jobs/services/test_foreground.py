@@ -8,16 +8,17 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from threading import Event, Thread, Timer
+from threading import Event, Thread
 
 import pytest
 
 from jobs.services import foreground, lifecycle, processes, startup
 from jobs.services.definitions import Service
-from jobs.services.supervision import Process
+from jobs.services.supervision import Process, Supervisor
 from pipelines import replay
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
@@ -32,19 +33,32 @@ from tests.jobs.services.test_lifecycle import (
 )
 
 __all__ = ["replace_services", "up"]
+Meanwhile = Callable[[Callable[[], object]], Thread]
 
 
-def meanwhile(home: Environment, act: Callable[[], object]) -> Thread:
-    """Does it in a thread, once the platform is up."""
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
+    """Does it in a thread, once the platform is up and was watched for one look."""
+    is_watched = Event()
+    looks: list[int] = []
 
-    def wait() -> None:
-        wait_until(lambda: sum(map(bool, pids(home).values())) >= 2)
-        time.sleep(1.5)  # until it is watched
-        act()
+    class Watched(Supervisor):
+        def processes(self) -> dict[str, Process]:
+            found = super().processes()
+            looks.append(len(found))
+            # With the second look, all is done that belongs to the first.
+            if len(looks) == 2:
+                is_watched.set()
+            return found
 
-    thread = Thread(target=wait)
-    thread.start()
-    return thread
+    def begin(act: Callable[[], object]) -> Thread:
+        # A start that failed is watched by nobody, and a signal would end the tests.
+        thread = Thread(target=lambda: is_watched.wait(300) and act(), daemon=True)
+        thread.start()
+        return thread
+
+    monkeypatch.setattr(foreground, "Supervisor", Watched)
+    return begin
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
@@ -67,11 +81,12 @@ def test_a_signal_stops_the_platform(
     home: Environment,
     as_at_a_terminal: None,
     replace_services: object,
+    meanwhile: Meanwhile,
     capsys: pytest.CaptureFixture[str],
     number: signal.Signals,
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    asking = meanwhile(home, lambda: ask(number))
+    asking = meanwhile(lambda: ask(number))
     assert foreground.run(home) == 0
     asking.join()
     assert has_nothing_left(home)
@@ -83,7 +98,13 @@ def test_a_signal_ends_a_start_too(
     home: Environment, replace_services: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     replace_services(sleeping, never_well)
-    asking = meanwhile(home, lambda: ask(signal.SIGTERM))
+
+    def ask_once_it_starts() -> None:
+        wait_until(lambda: sum(map(bool, pids(home).values())) >= 2)
+        ask(signal.SIGTERM)
+
+    asking = Thread(target=ask_once_it_starts)
+    asking.start()
     assert foreground.run(home) == 0
     asking.join()
     assert has_nothing_left(home)
@@ -91,9 +112,9 @@ def test_a_signal_ends_a_start_too(
 
 
 def test_it_ends_when_the_platform_is_stopped_from_elsewhere(
-    home: Environment, replace_services: object
+    home: Environment, replace_services: object, meanwhile: Meanwhile
 ) -> None:
-    stopping = meanwhile(home, lambda: lifecycle.down(home))
+    stopping = meanwhile(lambda: lifecycle.down(home))
     assert foreground.run(home) == 0
     stopping.join()
     assert has_nothing_left(home)
@@ -110,17 +131,33 @@ def test_a_start_that_is_refused_leaves_what_is_up_alone(up: Environment) -> Non
     assert pids(up) == before
 
 
-@pytest.mark.timeout(60)  # who would stop it waits for this test
+@pytest.mark.timeout(180)  # who would stop it waits for this test
 def test_who_waits_for_another_start_and_is_asked_to_end_leaves_it_alone(
     up: Environment,
     as_at_a_terminal: None,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = pids(up)
-    asking = Timer(1, ask, [signal.SIGINT])
-    with lifecycle._one_at_a_time(up):
+    comes_to_wait = Event()
+    take_turns = lifecycle._one_at_a_time
+
+    def taking_turns(environment: Environment) -> AbstractContextManager[None]:
+        comes_to_wait.set()
+        return take_turns(environment)
+
+    def ask_later() -> None:
+        # Before, the signal would end the tests.
+        if comes_to_wait.wait(60):
+            time.sleep(0.5)
+            ask(signal.SIGINT)
+
+    asking = Thread(target=ask_later)
+    with take_turns(up):
+        monkeypatch.setattr(lifecycle, "_one_at_a_time", taking_turns)
         asking.start()
         assert foreground.run(up) == 0
+    asking.join()
     assert pids(up) == before
     assert capsys.readouterr().out == "Asked to stop.\n"
 
@@ -134,8 +171,10 @@ def test_who_joins_what_is_up_and_is_asked_to_end_meanwhile_leaves_it_alone(
     assert pids(up) == before
 
 
-def test_a_killed_supervisor_is_a_fault(home: Environment, replace_services: object) -> None:
-    killing = meanwhile(home, lambda: kill_supervisor(home))
+def test_a_killed_supervisor_is_a_fault(
+    home: Environment, replace_services: object, meanwhile: Meanwhile
+) -> None:
+    killing = meanwhile(lambda: kill_supervisor(home))
     with pytest.raises(NightshiftError, match="The supervisor was killed"):
         foreground.run(home)
     killing.join()
@@ -174,6 +213,7 @@ def test_a_service_that_comes_back_is_told_of(
 def test_a_replay_begins_when_its_place_is_there(
     home: Environment,
     replace_services: object,
+    meanwhile: Meanwhile,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -183,24 +223,35 @@ def test_a_replay_begins_when_its_place_is_there(
     # In the way of the folder.
     landing.touch()
     started = replace(home, landing=landing)
-    begun = replay.file_of(PIPELINE, started)
+    have_begun = Event()
+    begin_all = foreground.begin_all
+
+    def begin(environment: Environment, *, warns: bool) -> bool:
+        if begin_all(environment, warns=warns):
+            have_begun.set()
+        return have_begun.is_set()
 
     def make_place() -> None:
         landing.unlink()
-        wait_until(begun.exists)
+        # And told of it, which is after its file is there.
+        have_begun.wait(120)
         ask(signal.SIGTERM)
 
-    making = meanwhile(home, make_place)
+    monkeypatch.setattr(foreground, "begin_all", begin)
+    making = meanwhile(make_place)
     assert foreground.run(started) == 0
     making.join()
-    assert begun.exists()
+    assert replay.file_of(PIPELINE, started).exists()
     told = capsys.readouterr()
     assert told.err.count("Warning: the replay of 'flights' cannot begin") == 1
     assert told.out.count("The recorded days of 'flights' are replayed") == 1
 
 
 def test_a_store_that_is_away_while_replays_begin_ends_no_platform(
-    home: Environment, replace_services: object, monkeypatch: pytest.MonkeyPatch
+    home: Environment,
+    replace_services: object,
+    meanwhile: Meanwhile,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[bool] = []
 
@@ -217,7 +268,7 @@ def test_a_store_that_is_away_while_replays_begin_ends_no_platform(
 
     monkeypatch.setattr(foreground, "_BEGIN_SECONDS", 0)
     monkeypatch.setattr(foreground, "begin_all", begin)
-    asking = meanwhile(home, ask_later)
+    asking = meanwhile(ask_later)
     assert foreground.run(home) == 0
     asking.join()
     # Once all have begun it looks no more.
@@ -225,14 +276,17 @@ def test_a_store_that_is_away_while_replays_begin_ends_no_platform(
 
 
 def test_services_are_watched_while_a_store_that_is_away_keeps_replays_waiting(
-    home: Environment, replace_services: object, monkeypatch: pytest.MonkeyPatch
+    home: Environment,
+    replace_services: object,
+    meanwhile: Meanwhile,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     is_looked_at = Event()
     were_watched: list[bool] = []
 
     def hang(environment: Environment, *, warns: bool) -> bool:
         is_looked_at.clear()
-        were_watched.append(is_looked_at.wait(5 * foreground._LOOK_SECONDS))
+        were_watched.append(is_looked_at.wait(60))
         return True
 
     def ask_later() -> None:
@@ -241,7 +295,7 @@ def test_services_are_watched_while_a_store_that_is_away_keeps_replays_waiting(
 
     monkeypatch.setattr(foreground, "_tell", lambda *_: is_looked_at.set())
     monkeypatch.setattr(foreground, "begin_all", hang)
-    asking = meanwhile(home, ask_later)
+    asking = meanwhile(ask_later)
     assert foreground.run(home) == 0
     asking.join()
     assert were_watched == [True]
@@ -251,6 +305,7 @@ def test_services_are_watched_while_a_store_that_is_away_keeps_replays_waiting(
 def test_a_part_deletes_its_own_old_logs(
     home: Environment,
     replace_services: object,
+    meanwhile: Meanwhile,
     monkeypatch: pytest.MonkeyPatch,
     services: str | None,
 ) -> None:
@@ -272,7 +327,7 @@ def test_a_part_deletes_its_own_old_logs(
         cleaned.append(environment)
 
     monkeypatch.setattr(foreground, "_clean_logs", cleaning)
-    asking = meanwhile(home, lambda: ask(signal.SIGTERM))
+    asking = meanwhile(lambda: ask(signal.SIGTERM))
     assert foreground.run(started) == 0
     asking.join()
     # Of a whole platform the DAG `maintenance` does it.
@@ -306,7 +361,10 @@ def test_logs_that_cannot_go_end_no_platform(
 
 
 def test_a_service_that_ended_for_good_ends_the_platform(
-    home: Environment, replace_services: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    home: Environment,
+    replace_services: Callable[..., None],
+    meanwhile: Meanwhile,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def once(environment: Environment) -> Service:
         ran = environment.home / "ran"
@@ -314,9 +372,13 @@ def test_a_service_that_ended_for_good_ends_the_platform(
         program = f'if [ -e "{ran}" ]; then exit 7; fi; touch "{ran}"; sleep 600'
         return Service(name="once", command=("sh", "-c", program), is_well=lambda *_: True)
 
-    monkeypatch.setattr(startup, "UP_SECONDS", 20)
+    def kill() -> None:
+        wait_until((home.home / "ran").exists)
+        os.kill(pids(home)["once"], signal.SIGKILL)
+
+    monkeypatch.setattr(startup, "UP_SECONDS", 120)
     replace_services(sleeping, once)
-    killing = meanwhile(home, lambda: os.kill(pids(home)["once"], signal.SIGKILL))
+    killing = meanwhile(kill)
     with pytest.raises(NightshiftError, match="The service 'once' ended for good"):
         foreground.run(home)
     killing.join()
