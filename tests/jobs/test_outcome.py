@@ -30,6 +30,7 @@ from tests.jobs.records import (
     stage_row,
 )
 
+pytestmark = pytest.mark.usefixtures("patient_tellers")
 PAGE = "http://127.0.0.1:8080/dags/toy/runs/manual__r1"
 PROMOTED = {"event": "promoted", "model_version": "4", "reason": "Better in 80 % of resamples."}
 

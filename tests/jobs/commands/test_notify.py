@@ -28,6 +28,7 @@ from tests.jobs.records import (
     stage_row,
 )
 
+pytestmark = pytest.mark.usefixtures("patient_tellers")
 SECRET = "https://hooks.example/T0K3N"
 
 

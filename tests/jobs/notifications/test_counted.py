@@ -16,6 +16,7 @@ from tests.jobs import toy
 from tests.jobs.notifications.conftest import Receiver
 from tests.jobs.notifications.test_email import Mailbox, mailing, serving
 
+pytestmark = pytest.mark.usefixtures("patient_tellers")
 REFUSED = "toy.readings was refused: 1 expectation(s) failed.\n  - toy.readings amount: 9 of 72."
 REPORT = "http://127.0.0.1:8080/nightshift/reports/toy/r1/index.html"
 
