@@ -194,6 +194,8 @@ def _connected(address: str, variable: str) -> psycopg.Connection[Any]:
         return psycopg.connect(address, autocommit=True, **_CONNECTION)
     finally:
         late.cancel()
+        # One that has begun to tell ends before anything else is told.
+        late.join()
 
 
 def _is_taken(connection: psycopg.Connection[Any], key: int) -> bool:

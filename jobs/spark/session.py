@@ -229,6 +229,8 @@ def _await_executors(environment: Environment, session: SparkSession) -> None:
         session.range(1).collect()
     finally:
         telling.cancel()
+        # One that has begun to tell ends before anything else is told.
+        telling.join()
 
 
 def _tell(line: str) -> None:

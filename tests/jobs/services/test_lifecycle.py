@@ -458,25 +458,28 @@ def test_the_status_after_its_supervisor_was_killed_tells_of_what_still_runs(
 def test_a_supervisor_that_answers_nothing_is_told_of_and_ended_by_down_alone(
     up: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(supervision, "_ANSWER_SECONDS", 1)
     before = pids(up)
     stop_supervisor(up)
-    assert lifecycle.status(up) == 3
-    told = capsys.readouterr().err
+    # Only while it is stopped: one that goes on may need more.
+    with monkeypatch.context() as hurried:
+        hurried.setattr(supervision, "_ANSWER_SECONDS", 1)
+        assert lifecycle.status(up) == 3
+        told = capsys.readouterr().err
+        [platform] = doctor._platform(up)
+        # Nights may run.
+        with pytest.raises(NightshiftError, match="answers nothing.* `nightshift down` ends it"):
+            lifecycle.up(up)
     assert "The supervisor is stopped (SIGSTOP), and nothing watches" in told
     # It is there, and where it goes on it watches them again.
     supervisor = (up.runtime / "supervisord.pid").read_text().strip()
     assert f"`kill -CONT {supervisor}` lets it go on" in told
-    [platform] = doctor._platform(up)
     assert f"`kill -CONT {supervisor}` lets it go on" in platform.way_out
     assert "(SIGSTOP)" in platform.found
-    # Nights may run.
-    with pytest.raises(NightshiftError, match="answers nothing.* `nightshift down` ends it"):
-        lifecycle.up(up)
     go_on_supervisor(up)
     assert pids(up) == before
     assert lifecycle.up(up) == 0
     stop_supervisor(up)
+    monkeypatch.setattr(supervision, "_ANSWER_SECONDS", 1)
     assert lifecycle.down(up) == 0
     assert processes.marked(up.home) == []
 
@@ -530,12 +533,14 @@ def test_a_service_that_is_stopped_is_not_told_as_healthy(
 def test_a_supervisor_that_answers_nothing_in_mid_start_ends_no_night(
     up: Environment, monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:
-    monkeypatch.setattr(supervision, "_ANSWER_SECONDS", 1)
     before = pids(up)
     ask = getattr(Supervisor, asked)
 
     def ask_one_that_is_stopped(supervisor: Supervisor, *given: Any) -> Any:
         stop_supervisor(up)
+        # Not before: one that goes on may need more.
+        supervisor._patience_seconds = 1
+        patched.setattr(supervision, "_ANSWER_SECONDS", 1)
         return ask(supervisor, *given)
 
     with monkeypatch.context() as patched:
@@ -760,11 +765,12 @@ def test_a_warm_up_that_never_ends_is_given_up_with_what_it_says(
 
     def begin(environment: Environment) -> Endless:
         log_of(environment, "warm-up").write_text("no executor")
+        # Of the warm-up alone: the services before it take what they need.
+        monkeypatch.setattr(startup, "UP_SECONDS", 2)
         return Endless()
 
     replace_services(lambda environment: replace(listening(environment), is_warmed_up=True))
     monkeypatch.setattr(startup, "warm_up", begin)
-    monkeypatch.setattr(startup, "UP_SECONDS", 2)
     try:
         # A container would begin anew for ever, and end what it runs each time.
         assert lifecycle.up(home) == 0

@@ -5,11 +5,14 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
 from jobs.services import shared_locks
@@ -107,8 +110,14 @@ def test_who_waits_for_a_machine_no_longer_than_it_is_to_is_told(
 
 @pytest.mark.timeout(60)
 def test_who_waits_for_a_machine_is_told_which_and_what_runs_there(
-    machine: Machine, registry: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    machine: Machine,
+    registry: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    # A PostgreSQL that is slow to answer would be told of too.
+    monkeypatch.setattr(shared_locks, "_SOON_SECONDS", 600)
     _has_it(machine("one", "pipeline.other"))
     first = machine("one", "pipeline.toy")
     _has_it(first)
@@ -153,11 +162,39 @@ def test_nothing_is_said_of_a_postgresql_that_answers(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(shared_locks, "_SOON_SECONDS", 1.0)
+    # So that it is none of a busy machine either.
+    monkeypatch.setattr(shared_locks, "_SOON_SECONDS", 600)
     settings = {"NIGHTSHIFT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": registry}
     with shared_locks.hold(Environment.read(settings), "pipeline.toy"):
-        time.sleep(1.2)
+        timers = [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
+        assert [one for one in timers if one.function is print] == [], "it would be told later"
     assert capsys.readouterr().err == ""
+
+
+def test_nothing_is_said_of_a_postgresql_after_it_has_answered(
+    registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_saying = threading.Event()
+    order: list[str] = []
+
+    def say(*_: object, **options: object) -> None:
+        is_saying.set()
+        time.sleep(0.5)
+        order.append("Waiting")
+
+    connect = psycopg.connect
+
+    def answer_meanwhile(*given: Any, **options: Any) -> Any:
+        assert is_saying.wait(_SECONDS)
+        return connect(*given, **options)
+
+    monkeypatch.setattr(shared_locks, "_SOON_SECONDS", 0)
+    monkeypatch.setattr(shared_locks, "print", say, raising=False)
+    monkeypatch.setattr(psycopg, "connect", answer_meanwhile)
+    settings = {"NIGHTSHIFT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": registry}
+    with shared_locks.hold(Environment.read(settings), "pipeline.toy"):
+        order.append("answered")
+    assert order == ["Waiting", "answered"]
 
 
 @pytest.mark.parametrize("mlflow", ["https://mlflow.internal", "mysql://u:p@db/mlflow"])

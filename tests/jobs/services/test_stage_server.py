@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from threading import Timer
-from typing import IO
+from threading import Event, Thread, Timer
+from typing import IO, Any
 
 import psutil
 import pytest
@@ -433,15 +433,38 @@ def test_who_waits_is_told_once_of_what_is_stopped(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    marked_by, said = processes.marked, print
+    looks: list[Path] = []
+    is_told = Event()
+
+    def look(home: Path) -> list[psutil.Process]:
+        looks.append(home)
+        return marked_by(home)
+
+    def say(line: str, **options: Any) -> None:
+        said(line, **options)
+        if f"process {one.pid} " in line:
+            is_told.set()
+
+    def go_on() -> None:
+        is_told.wait(60)
+        before = len(looks)
+        # In which it would be told of again.
+        until(lambda: len(looks) >= before + 3)
+        server.send_signal(signal.SIGCONT)
+
     monkeypatch.setattr(stopped, "_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(stopped, "print", say, raising=False)
+    monkeypatch.setattr(processes, "marked", look)
     server.send_signal(signal.SIGSTOP)
-    Timer(3, server.send_signal, [signal.SIGCONT]).start()
     # As Spark is one of the platform, which a stage waits for. With a home of its own it would be
     # described by that too, and other tests may have named one.
     marked = {"PATH": os.environ["PATH"], processes.MARK: str(home.home)}
     with subprocess.Popen(["sleep", "600"], env=marked) as one:
         try:
             one.send_signal(signal.SIGSTOP)
+            # However long a look takes, the server is stopped until it was told.
+            Thread(target=go_on, daemon=True).start()
             assert stage_client.called(home, f"{WORK}:give", {"code": 0}, {}).code == 0
         finally:
             one.kill()
