@@ -102,11 +102,12 @@ def test_a_server_that_is_silent_is_waited_for_once_and_not_for_each_pipeline(
 
     def be_silent(_: Environment, message: Message) -> None:
         asked.append(message["pipeline"])
-        over.wait(60)
+        over.wait(120)
 
     monkeypatch.setenv("NIGHTSHIFT_WEBHOOK_URL", "http://127.0.0.1:1/hook")
     monkeypatch.setattr(channels, "CHANNELS", {**channels.CHANNELS, "webhook": be_silent})
-    monkeypatch.setattr(channels, "MOST_SECONDS", 0.5)
+    # In which the log is to deliver: a busy machine may pause for seconds.
+    monkeypatch.setattr(channels, "MOST_SECONDS", 5.0)
     names = catalog.names()
     assert len(names) > 1
     assert main(["announce", "--event", "maintenance_failed"]) == 3

@@ -140,7 +140,8 @@ def test_a_server_that_answers_a_byte_at_a_time_is_left_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(channels, "MOST_SECONDS", 0.5)
+    # In which the log is to deliver: a busy machine may pause for seconds.
+    monkeypatch.setattr(channels, "MOST_SECONDS", 5.0)
 
     def drip(request: BaseHTTPRequestHandler) -> None:
         while not over.wait(0.05):
@@ -149,7 +150,7 @@ def test_a_server_that_answers_a_byte_at_a_time_is_left_after_a_while(
     receiver.answers = [drip]
     environment = replace(home, webhook_url=receiver.url)
     assert channels.send(environment, BOTH, promoted()) == ("webhook",)
-    assert "was not sent to webhook: it took longer than 0 s." in capsys.readouterr().err
+    assert "was not sent to webhook: it took longer than 5 s." in capsys.readouterr().err
 
 
 def test_channels_that_are_slow_take_their_time_at_once(
@@ -158,8 +159,10 @@ def test_channels_that_are_slow_take_their_time_at_once(
     both_are_there = threading.Barrier(2)
 
     def deliver(environment: Environment, message: Message) -> None:
-        both_are_there.wait(5)
+        both_are_there.wait(60)
 
+    # Longer than one waits in vain for the other.
+    monkeypatch.setattr(channels, "MOST_SECONDS", 120.0)
     slow = {"webhook": deliver, "email": deliver}
     monkeypatch.setattr(channels, "CHANNELS", {**channels.CHANNELS, **slow})
     both = replace(TOY, notify=("webhook", "email"))
@@ -169,17 +172,18 @@ def test_channels_that_are_slow_take_their_time_at_once(
 def test_what_one_channel_is_told_it_is_told_in_order(
     home: Environment, over: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(channels, "MOST_SECONDS", 0.5)
+    # In which the log is to deliver: a busy machine may pause for seconds.
+    monkeypatch.setattr(channels, "MOST_SECONDS", 5.0)
 
     def hang(environment: Environment, message: Message) -> None:
         if message["event"] == "recovered":
-            over.wait(10)
+            over.wait(120)
 
     monkeypatch.setattr(channels, "CHANNELS", {**channels.CHANNELS, "webhook": hang})
     told = [promoted(event=event) for event in (Event.NIGHT_DONE, Event.RECOVERED)]
     began = time.monotonic()
     assert channels.send_all(home, BOTH, told) == [(), ("webhook",)]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     assert [message["event"] for message in logged(home)] == ["night_done", "recovered"]
 
 
