@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import signal
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from jobs.commands import tune
+from jobs.services import signals
 from jobs.training import backtest, tuning
 from jobs.training.backtest import Backtest
 from jobs.training.families import NeedsMore
@@ -330,39 +331,55 @@ def test_a_fault_ends_a_tuning_side_by_side_too(
         _tune(environment, 2, at_once=2)
 
 
-def _press_ctrl_c() -> None:
-    signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
-    # Until the main thread has seen it.
-    time.sleep(0.5)
-
-
 @pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Ctrl-C is not ignored, as in what a script has in the background."""
+def press_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Presses it in a thread, and returns when the main thread has asked the trials to end.
+
+    It is not ignored, as in what a script has in the background.
+    """
+    interrupted_once_done = signals.interrupted_once_done
+    has_asked = Event()
+
+    def noticed(end: Callable[[], None]) -> AbstractContextManager[None]:
+        def ask() -> None:
+            end()
+            has_asked.set()
+
+        return interrupted_once_done(ask)
+
+    def press() -> None:
+        has_asked.clear()
+        signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
+        assert has_asked.wait(20)
+
+    monkeypatch.setattr(signals, "interrupted_once_done", noticed)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
+    yield press
     signal.signal(signal.SIGINT, before)
 
 
 # With more trials than run at once Optuna waits for the next to end, and else for all.
 @pytest.mark.parametrize("trials", [2, 4])
-@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_trials_side_by_side_with_the_nights_that_they_are_at(
     trials: int,
     environment: Environment,
+    press_ctrl_c: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     walk = backtest.walk
+    one_at_a_time = Lock()
     nights: list[bool] = []
     handlers: list[object] = []
 
     def interrupted(asked: Backtest, ranks_in: Environment) -> Any:
         for done in walk(asked, ranks_in):
-            nights.append(done.seconds is not None)
-            if len(nights) == 2:
-                _press_ctrl_c()
-                handlers.append(signal.getsignal(signal.SIGINT))
+            # The other trial goes no further meanwhile, however long that takes.
+            with one_at_a_time:
+                nights.append(done.seconds is not None)
+                if len(nights) == 2:
+                    press_ctrl_c()
+                    handlers.append(signal.getsignal(signal.SIGINT))
             yield done
 
     monkeypatch.setattr(backtest, "walk", interrupted)
@@ -381,16 +398,15 @@ def test_ctrl_c_ends_trials_side_by_side_with_the_nights_that_they_are_at(
     assert nights.count(True) == 2 * 6, "each night is trained once"
 
 
-@pytest.mark.usefixtures("interruptible")
 def test_ranks_that_ctrl_c_ends_count_to_no_settings(
-    environment: Environment, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, press_ctrl_c: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = Barrier(2)
 
     def ended(*_: object) -> Any:
-        if both.wait(20) == 0:
-            _press_ctrl_c()
-        both.wait(20)
+        if both.wait(60) == 0:
+            press_ctrl_c()
+        both.wait(60)
         raise NightshiftError("Rank 0 of the training was gone with exit code 3")
 
     for _ in range(2):
@@ -408,19 +424,23 @@ def test_a_fault_of_a_trial_ends_the_other_with_the_night_that_it_is_at(
     walk = backtest.walk
     first = Lock()
     begun = Event()
+    has_failed = Event()
     nights: list[str] = []
 
     def failing(asked: Backtest, ranks_in: Environment) -> Any:
         if first.acquire(blocking=False):
-            begun.wait(20)
+            begun.wait(60)
             raise NightshiftError("Rank 0 of the training was gone with exit code 1")
         for done in walk(asked, ranks_in):
             nights.append(asked.digest)
             begun.set()
-            time.sleep(0.5)
+            # It is at this night when the other fails, however slow that is.
+            has_failed.wait(10)
             yield done
 
     monkeypatch.setattr(backtest, "walk", failing)
+    # By which the fault asks the other to end.
+    monkeypatch.setattr(tuning, "Event", lambda: has_failed)
     with pytest.raises(NightshiftError, match="exit code 1"):
         _tune(environment, 2, at_once=2, every=1)
     assert len(nights) < 3, "of six"
