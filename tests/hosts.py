@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from socket import gethostname
@@ -97,7 +97,9 @@ def kill_all_in(host: str) -> None:
         ["ip", "netns", "pids", host], check=True, capture_output=True, text=True
     )
     for number in found.stdout.split():
-        psutil.Process(int(number)).kill()
+        # Some die with another: a rank with what has started it.
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(int(number)).kill()
 
 
 def ip(arguments: str) -> None:

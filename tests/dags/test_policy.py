@@ -99,7 +99,7 @@ def stages_of(name: str) -> list[StageOperator]:
 PARSE = """
 import json, os, runpy, sys, time
 import airflow.sdk
-for file in sys.argv[2:]:
+for file in sys.argv[2:] * 3:
     if os.fork() == 0:
         started = time.process_time()
         runpy.run_path(file)
@@ -110,7 +110,10 @@ for file in sys.argv[2:]:
     _, status = os.wait()
     assert status == 0, file
 """
-"""Parses each file in a child, in which Airflow is imported, and nothing of ours."""
+"""Parses each file in a child, in which Airflow is imported, and nothing of ours.
+
+Three times: a machine that shares its processors may charge one with what another took.
+"""
 
 
 def test_every_dag_file_is_read_without_an_error() -> None:
@@ -228,7 +231,7 @@ def test_declarations_are_looked_at_by_one_task_whose_command_is_accepted() -> N
 
 @pytest.fixture(scope="module")
 def parsed() -> dict[str, tuple[float, list[str]]]:
-    """File -> the seconds that it takes to parse, and what it imports of what is heavy."""
+    """File -> the seconds that it takes to parse at best, and what it imports of what is heavy."""
     done = subprocess.run(
         [sys.executable, "-c", PARSE, ",".join(HEAVY), *map(str, FILES)],
         stdout=subprocess.PIPE,
@@ -237,8 +240,11 @@ def parsed() -> dict[str, tuple[float, list[str]]]:
         cwd=ROOT,
     )
     told = [line for line in done.stdout.splitlines() if line.startswith('["')]
-    found = map(json.loads, told)
-    return {file: (seconds, heavy) for file, seconds, heavy in found}
+    found: dict[str, tuple[float, list[str]]] = {}
+    for file, seconds, heavy in map(json.loads, told):
+        best, _ = found.get(file, (seconds, heavy))
+        found[file] = min(best, seconds), heavy
+    return found
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

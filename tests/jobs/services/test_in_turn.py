@@ -102,11 +102,11 @@ def test_what_a_child_could_not_write_to_our_output_we_tell(
 def test_one_that_is_killed_is_lost_with_what_it_did_and_another_does_the_next(
     home: Environment, turns: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert do(home, seconds=0.8).code == 0
+    assert do(home, seconds=3).code == 0
     meter = Meter(home)
     lost = do(home, signal=signal.SIGKILL, seconds=0.2)
-    # Of all that the child took only what is lost.
-    assert 0.15 < meter.read().cpu_seconds < 0.75
+    # Of all that the child took only what is lost, and what a busy machine charges it with.
+    assert 0.15 < meter.read().cpu_seconds < 2.8
     assert (lost.code, lost.is_lost) == (3, True)
     assert "SIGKILL" in lost.said
     assert do(home, code=1) == Ended(code=1, said="")
@@ -202,11 +202,13 @@ def test_who_is_interrupted_waits_for_no_child(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(in_turn, "next_message", interrupt)
+    # Far longer than a busy machine pauses.
+    monkeypatch.setattr(in_turn, "_END_SECONDS", 60)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        do(home, seconds=60)
+        do(home, seconds=120)
     (own,) = stage_client.IN_TURN.values()
     assert isinstance(own, in_turn._Turns)
     own.end()
-    assert time.monotonic() - began < in_turn._END_SECONDS
+    assert time.monotonic() - began < 30
     assert until(lambda: is_gone(busy))

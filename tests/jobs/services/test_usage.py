@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -42,14 +43,21 @@ def _spend(seconds: float) -> None:
         sum(range(10_000))
 
 
+def _once_of_three(is_so: Callable[[], bool]) -> bool:
+    """Whether it is so once: a busy machine may charge a process with what another took."""
+    return any(is_so() for _ in range(3))
+
+
 def test_the_processor_time_of_the_process_is_taken_and_not_the_time_that_it_waits(
     home: Environment,
 ) -> None:
+    before = time.process_time()
     meter = Meter(home)
     _spend(0.2)
     time.sleep(0.3)
     taken = meter.read()
-    assert 0.2 <= taken.cpu_seconds < 0.35
+    # Which a busy machine may charge with more than that.
+    assert 0.2 <= taken.cpu_seconds <= time.process_time() - before
     assert taken.seconds >= 0.5
     assert taken.spark_cpu_seconds is None
 
@@ -91,15 +99,21 @@ def test_children_that_have_ended_count(home: Environment) -> None:
 
 
 def test_what_the_stage_server_forks_for_the_work_counts(home: Environment, server: object) -> None:
-    meter = Meter(home)
-    alone = meter.read()
     argument = {"seconds": 0.5, "bytes": 100 * _MEGABYTE}
-    ranks = [stage_client.spawn(home, f"{WORK}:take", argument, {}) for _ in range(2)]
-    assert [rank.wait() for rank in ranks] == [0, 0]
-    taken = meter.read()
-    assert 1.0 <= taken.cpu_seconds - alone.cpu_seconds < 2.5
-    # Both at once.
-    assert taken.peak_bytes - alone.peak_bytes > 200 * _MEGABYTE
+
+    def take() -> float:
+        meter = Meter(home)
+        alone = meter.read()
+        ranks = [stage_client.spawn(home, f"{WORK}:take", argument, {}) for _ in range(2)]
+        assert [rank.wait() for rank in ranks] == [0, 0]
+        taken = meter.read()
+        # Both at once.
+        assert taken.peak_bytes - alone.peak_bytes > 200 * _MEGABYTE
+        seconds = taken.cpu_seconds - alone.cpu_seconds
+        assert seconds >= 1.0
+        return seconds
+
+    assert _once_of_three(lambda: take() < 2.5)
 
 
 def test_what_is_forked_one_after_another_counts_as_the_largest(
@@ -141,10 +155,11 @@ def test_a_stage_that_was_killed_has_what_the_stage_server_tells_of_it(
 
 
 def test_a_stage_server_that_tells_nothing_counts_for_nothing(home: Environment) -> None:
+    before = time.process_time()
     meter = Meter(home)
     for odd in ({}, {"cpu_seconds": None, "peak_bytes": 1}, {"cpu_seconds": 1.0}):
         usage.add_forked(odd, 0.0)
-    assert meter.read().cpu_seconds < 0.5
+    assert meter.read().cpu_seconds <= time.process_time() - before
 
 
 _LISTENING = """
@@ -164,15 +179,20 @@ def test_the_spark_server_counts_by_itself_when_it_is_the_homes(
     own = replace(home, spark_port=free_port())
     command = [sys.executable, "-c", _LISTENING, str(own.spark_port)]
     variables = {**os.environ, **own.variables()}
+
+    def has_worked_alone() -> bool:
+        meter = Meter(own)
+        _ask(own.spark_port)
+        taken = meter.read()
+        assert taken.spark_cpu_seconds is not None
+        assert taken.spark_cpu_seconds > 0.4
+        return taken.spark_cpu_seconds < 1.0 and taken.cpu_seconds < 0.4
+
     with subprocess.Popen(command, env=variables) as process:
         try:
             assert until(lambda: _listens(process.pid))
+            assert _once_of_three(has_worked_alone)
             meter = Meter(own)
-            _ask(own.spark_port)
-            taken = meter.read()
-            assert taken.spark_cpu_seconds is not None
-            assert 0.4 < taken.spark_cpu_seconds < 1.0
-            assert taken.cpu_seconds < 0.4
             other = replace(own, home=tmp_path / "other")
             assert Meter(other).read().spark_cpu_seconds is None
             remote = replace(own, spark_remote="sc://elsewhere:15002")
