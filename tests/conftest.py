@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from pipelines.catalog import pipeline
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
     from tests.postgres import Postgres
 
+# An example that waits for a busy machine is not a slow one.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 _FOLDERS_OF_A_GROUP = 3
 """`tests/jobs/stages` is a group; what lies deeper belongs to it."""

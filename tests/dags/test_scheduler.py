@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from jobs.services.processes import is_alive
 from tests.dags.conftest import home_of_airflow, in_airflow
 
 _SCHEDULER = """
@@ -133,9 +135,12 @@ def test_workers_of_a_scheduler_that_has_ended_end_too(how: str, tmp_path: Path)
     ending = scheduler(how, str(pids))
     while ending.poll() is None and not pids.exists():
         time.sleep(0.05)
-    # One that is gone has done what is asked for.
     named = [int(pid) for pid in pids.read_text().split()]
-    workers = [psutil.Process(pid) for pid in named if psutil.pid_exists(pid)]
+    workers = []
+    for pid in named:
+        # One that is gone has done what is asked for.
+        with suppress(psutil.NoSuchProcess):
+            workers.append(psutil.Process(pid))
     assert len(named) == 2
     if how == "goes on":
         assert ending.poll() is None
@@ -144,10 +149,10 @@ def test_workers_of_a_scheduler_that_has_ended_end_too(how: str, tmp_path: Path)
         assert ending.wait(timeout=60) == (1 if how == "fails" else -signal.SIGKILL)
         _, left = psutil.wait_procs(workers, timeout=15)
         # Whoever inherits them may wait for none.
-        assert [one for one in left if one.status() != psutil.STATUS_ZOMBIE] == []
+        assert [one for one in left if is_alive(one)] == []
     finally:
         for worker in workers:
-            if worker.is_running():
+            with suppress(psutil.NoSuchProcess):
                 worker.kill()
 
 

@@ -11,16 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import settings
 
 from jobs.services import promptly, stage_client
 from pipelines.environment import ROOT, Environment
 from tests import empty_registry
 from tests.jobs.training.small import environment_at
-
-# An example that waits for a busy machine is not a slow one.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
 
 _SERVE = """
 from jobs.services.stage_server import StageServer

@@ -757,11 +757,13 @@ def _hold(run: Run, held: Signal, released: Signal) -> None:
 
 
 def test_two_runs_of_a_pipeline_take_turns(run: Run) -> None:
-    held = multiprocessing.Event()
-    released = multiprocessing.Event()
-    other = multiprocessing.Process(target=_hold, args=(run, held, released))
+    # Not forked: this process has threads of gRPC, which a fork does not bear.
+    spawn = multiprocessing.get_context("spawn")
+    held = spawn.Event()
+    released = spawn.Event()
+    other = spawn.Process(target=_hold, args=(run, held, released))
     other.start()
-    assert held.wait(10)
+    assert held.wait(120)
     with night.one_run_at_a_time(run):
         assert released.is_set()
     other.join()

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -262,5 +262,9 @@ def processes_on(host: str) -> list[psutil.Process]:
     """Those of a Pod."""
     command = ["ip", "netns", "pids", host]
     found = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    there = filter(psutil.pid_exists, map(int, found.split()))
-    return [psutil.Process(number) for number in there]
+    there = []
+    for number in found.split():
+        # Some end meanwhile.
+        with suppress(psutil.NoSuchProcess):
+            there.append(psutil.Process(int(number)))
+    return there

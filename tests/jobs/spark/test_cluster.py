@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from threading import Timer
+from threading import Event, Thread
 
 import numpy as np
 import psutil
@@ -98,24 +96,45 @@ no_transforms = few.no_transforms
 
 
 def test_an_executor_that_is_killed_costs_no_row(
-    on_cluster: Environment, two_executors: Cluster
+    on_cluster: Environment, two_executors: Cluster, tmp_path: Path
 ) -> None:
     session = connect(on_cluster)
     victim, _ = _both(two_executors)
+    number = victim.pid
+    first, second = tmp_path / "first", tmp_path / "second"
 
-    def slowly(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            time.sleep(1)
-            yield batch
+    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        is_victim = number in [one.pid for one in psutil.Process().parents()]
+        if is_victim and first.exists():
+            second.touch()
+            # Until it is killed.
+            time.sleep(120)
+        yield from batches
+        if is_victim:
+            first.touch()
+        deadline = time.monotonic() + 120
+        # The other leaves it a second part.
+        while not is_victim and not second.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
 
-    rows = session.range(0, 40_000, numPartitions=8).mapInArrow(slowly, "id long")
-    # Each executor has then done one of its four parts and is at the next.
-    killing = Timer(0.75, os.kill, (victim.pid, signal.SIGKILL))
+    def kill() -> None:
+        # It has then done one of its parts and is at the next.
+        while not second.exists():
+            if is_over.wait(0.05):
+                return
+        victim.kill()
+
+    rows = session.range(0, 40_000, numPartitions=8).mapInArrow(work, "id long")
+    is_over = Event()
+    killing = Thread(target=kill)
     killing.start()
-    started = time.monotonic()
     counting = rows.agg(F.count("id"), F.sum("id"))
-    (counted,) = counting.collect()
-    assert time.monotonic() - started > 1, "it was killed while the query ran"
+    try:
+        (counted,) = counting.collect()
+    finally:
+        is_over.set()
+        killing.join()
+    assert second.exists(), "it was killed while the query ran"
     assert tuple(counted) == (40_000, sum(range(40_000)))
     assert victim not in two_executors.executors()
 

@@ -447,18 +447,25 @@ def let_through(run: Run, why: str = "the meter was changed", day: date = DAY) -
         column="amount",
         by="ann",
         why=why,
-        until=waivers.today(),
+        # It may be midnight before it is asked for.
+        until=waivers.today() + timedelta(days=1),
     )
     return waivers.granted(run.environment, "toy")[0].waiver.waiver_id
 
 
 def test_a_waiver_lets_a_refused_day_through_and_stays_on_record(
-    run: Run, stage: Callable[..., None], capsys: pytest.CaptureFixture[str]
+    run: Run,
+    stage: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    # It stays so, also at midnight.
+    today = waivers.today()
+    monkeypatch.setattr(waivers, "today", lambda: today)
     stage("sums", (1, 33.0))
     with pytest.raises(GateRefused) as refused:
         audit_and_publish(run, ["sums"])
-    until = waivers.today() + timedelta(days=7)
+    until = today + timedelta(days=7)
     [failure] = refused.value.failures
     way = failure.way_out
     assert way == (
@@ -469,7 +476,8 @@ def test_a_waiver_lets_a_refused_day_through_and_stays_on_record(
     waiver_id = let_through(run, why="<b>bold</b>")
     metrics = audit_and_publish(run, ["sums"])
     assert published(run, "sums") == [(DAY, 1, 33.0)]
-    told = f"waived by ann because <b>bold</b> until {waivers.today()} ({waiver_id})"
+    tomorrow = today + timedelta(days=1)
+    told = f"waived by ann because <b>bold</b> until {tomorrow} ({waiver_id})"
     [warning] = metrics["published"]["sums"]["warnings"]  # type: ignore[index]
     assert told in warning
     results = ops.read(run.environment, "check_results").to_pylist()
@@ -496,8 +504,8 @@ def test_a_waiver_that_ran_out_refuses_again_and_what_it_let_through_stays(
     let_through(run)
     stage("sums", (1, 33.0))
     audit_and_publish(run, ["sums"])
-    tomorrow = ops.now() + timedelta(days=1)
-    monkeypatch.setattr(ops, "now", lambda: tomorrow)
+    later = ops.now() + timedelta(days=2)
+    monkeypatch.setattr(ops, "now", lambda: later)
     with pytest.raises(GateRefused):
         audit_and_publish(run, ["sums"])
     assert published(run, "sums") == [(DAY, 1, 33.0)]

@@ -219,9 +219,10 @@ def test_a_killed_rank_ends_the_training_at_once(
         NightshiftError,
         match=r"Rank \d of the training (was killed by SIGKILL|failed), so all ranks were ended",
     ):
-        launch(environment, tmp_path, ranks=2, timeout_seconds=60)
+        # Far longer than a busy machine pauses, so that the end of a rank alone ends it sooner.
+        launch(environment, tmp_path, ranks=2, timeout_seconds=600)
     killer.join()
-    assert time.monotonic() - ended[0] < 5
+    assert time.monotonic() - ended[0] < 60
     _wait_until_childless(server)
 
 
@@ -266,7 +267,7 @@ def _trained(
 
 
 def _kill_one(server: int, ended: list[float]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     ranks = psutil.Process(server).children()
     while len(ranks) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
