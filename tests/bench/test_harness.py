@@ -86,6 +86,14 @@ def test_memory_that_processes_share_counts_once() -> None:
 
 def test_what_looks_at_memory_rests_twenty_times_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
+    pauses: list[float] = []
+
+    class Over:
+        """Ends it with the second look, and waits for nothing."""
+
+        def wait(self, seconds: float) -> bool:
+            pauses.append(seconds)
+            return len(pauses) == 2
 
     def slow(_: object) -> int:
         time.sleep(0.05)
@@ -95,11 +103,11 @@ def test_what_looks_at_memory_rests_twenty_times_as_long(monkeypatch: pytest.Mon
     monkeypatch.setattr(runner, "_size", slow)
     monkeypatch.setattr(psutil.Process, "children", lambda *_, **__: [])
     peak = runner._Peak()
-    peak.start()
-    time.sleep(0.5)
-    peak.stop()
-    # One at first, and one at the end, where there were ten.
-    assert peak.bytes == len(looks) <= 2
+    monkeypatch.setattr(peak, "_ended", Over())
+    peak.run()
+    assert peak.bytes == len(looks) == 2
+    # After a look that took so long.
+    assert pauses[0] < 20 * 0.05 <= pauses[1]
 
 
 def test_of_a_process_that_may_not_be_looked_into_all_counts_that_it_holds(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -24,8 +25,9 @@ SECONDS = 0.3
 
 def busy(seconds: float = SECONDS) -> None:
     """Counts, in code that passes for that of a stage."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    # By its own time: while a machine pauses, nobody looks either.
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
         sum(range(1000))
 
 
@@ -100,11 +102,14 @@ def test_a_thread_that_waits_for_work_does_nothing() -> None:
         assert doing(sys._current_frames()[idle]) is None
 
 
-class _Endless:
-    """Ranks that do not end."""
+class _Patient:
+    """Ranks that end when a test says so."""
+
+    def __init__(self) -> None:
+        self.may_end = threading.Event()
 
     def code(self, number: int) -> int | None:
-        return None
+        return 0 if self.may_end.is_set() else None
 
     def last_words(self, number: int) -> str:
         return ""
@@ -113,22 +118,38 @@ class _Endless:
         pass
 
 
-def _done_by(thread: threading.Thread) -> tuple[str, str] | None:
-    time.sleep(0.05)
+def _frame_of(thread: threading.Thread) -> FrameType:
     assert thread.is_alive()
     assert thread.ident is not None
-    return doing(sys._current_frames()[thread.ident])
+    return sys._current_frames()[thread.ident]
+
+
+def _looked_at(is_so: Callable[[], bool]) -> bool:
+    """Whether it is so, once a thread has come that far."""
+    deadline = time.monotonic() + 20
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return is_so()
 
 
 def test_who_waits_for_a_rank_in_a_pod_or_on_an_executor_waits_for_another_process() -> None:
+    ranks = _Patient()
+
     def trained() -> None:
-        NumberedRank(_Endless(), 0).wait(SECONDS)
+        NumberedRank(ranks, 0).wait()
 
     thread = threading.Thread(target=trained)
     thread.start()
     place = f"{Path(__file__).relative_to(ROOT)} trained"
-    assert _done_by(thread) == (RANKS, place)
-    thread.join()
+    try:
+        assert _looked_at(lambda: doing(_frame_of(thread)) == (RANKS, place))
+    finally:
+        ranks.may_end.set()
+        thread.join()
+
+
+def _is_within(frame: FrameType, file: str) -> bool:
+    return any(one.f_code.co_filename.endswith(file) for one in sampler._outwards(frame))
 
 
 def test_who_holds_the_lines_of_ranks_does_nothing() -> None:
@@ -136,7 +157,9 @@ def test_who_holds_the_lines_of_ranks_does_nothing() -> None:
     line = Line("127.0.0.1", 1)
     (holding,) = {*threading.enumerate()} - before
     try:
-        assert _done_by(holding) is None
+        # It is there, and does nothing.
+        assert _looked_at(lambda: _is_within(_frame_of(holding), "wanted.py"))
+        assert doing(_frame_of(holding)) is None
     finally:
         line.close()
         holding.join()
@@ -145,7 +168,8 @@ def test_who_holds_the_lines_of_ranks_does_nothing() -> None:
 def test_who_waits_until_executors_are_free_of_ranks_waits_for_other_processes() -> None:
     tasks = object.__new__(_Tasks)
     tasks._session = None
-    tasks._thread = threading.Thread(target=time.sleep, args=(SECONDS,))
+    may_end = threading.Event()
+    tasks._thread = threading.Thread(target=may_end.wait)
     tasks._thread.start()
 
     def ended() -> None:
@@ -154,8 +178,11 @@ def test_who_waits_until_executors_are_free_of_ranks_waits_for_other_processes()
     waiting = threading.Thread(target=ended)
     waiting.start()
     place = f"{Path(__file__).relative_to(ROOT)} ended"
-    assert _done_by(waiting) == (RANKS, place)
-    waiting.join()
+    try:
+        assert _looked_at(lambda: doing(_frame_of(waiting)) == (RANKS, place))
+    finally:
+        may_end.set()
+        waiting.join()
 
 
 def test_what_cannot_be_kept_is_warned_about_and_changes_nothing(
